@@ -1,0 +1,132 @@
+"""Any kind of image array in, the same kind out.
+
+Public functions take NumPy, dask or xarray arrays. Inside, all of them are dask arrays of native byte
+order; :func:`like` turns a result back into the kind that the caller gave.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import dask.array as da
+import numpy as np
+
+from galprep_dask.errors import ImageShapeError, ParameterError
+
+__all__ = ["CHUNK_SIDE", "ImageLike", "as_image", "as_mask", "check_same_shape", "like"]
+
+#: An image in any of the accepted kinds: ``numpy.ndarray``, ``dask.array.Array``, ``xarray.DataArray``.
+ImageLike = Any
+
+#: Side in pixels of a chunk that nobody chose: 16 MiB of float32, so that a worker holds a dozen with ease.
+CHUNK_SIDE = 2048
+
+
+def as_image(array: ImageLike, name: str = "data", *, chunks=None) -> da.Array:
+    """
+    Give ``array`` as a 2-D dask array of native byte order; nothing is computed or copied.
+
+    Parameters
+    ----------
+    array : (ny, nx) array, NumPy, dask or xarray
+        The image. Masked arrays are refused, because their mask would be lost.
+    name : str
+        What to call it in an error.
+    chunks : optional
+        Chunks to bring it to, as in ``dask.array.rechunk``; by default those it has, or squares of
+        ``CHUNK_SIDE`` pixels for a NumPy array.
+
+    Returns
+    -------
+    (ny, nx) dask array
+
+    Raises
+    ------
+    ImageShapeError
+        The array is not two-dimensional, or has no pixels.
+    ParameterError
+        It is no numeric array.
+    """
+    if isinstance(array, np.ma.MaskedArray):
+        raise ParameterError(f"{name} is a masked array. Pass {name}.data, and its mask as mask=.")
+    if hasattr(array, "dims") and hasattr(array, "data"):  # xarray, recognised without importing it
+        array = array.data
+    if not isinstance(array, da.Array):
+        array = np.asarray(array)
+        if array.ndim == 2:
+            # name=False: a random name instead of a hash of every pixel.
+            array = da.from_array(array, chunks=chunks or (CHUNK_SIDE, CHUNK_SIDE), name=False)
+    if array.ndim != 2 or 0 in array.shape:
+        raise ImageShapeError(f"{name} has shape {array.shape}; expected a two-dimensional image with pixels.")
+    if array.dtype.kind not in "biuf":
+        raise ParameterError(f"{name} has dtype {array.dtype}; expected real numbers.")
+    if not array.dtype.isnative:
+        array = array.astype(array.dtype.newbyteorder("="))
+    if chunks is not None:
+        array = array.rechunk(chunks)
+    return array
+
+
+def as_mask(mask: ImageLike | None, data: da.Array, name: str = "mask") -> da.Array | None:
+    """
+    Give ``mask`` as a bool dask array with the chunks of ``data``; any non-zero value is True.
+
+    Parameters
+    ----------
+    mask : (ny, nx) array or None
+        True or non-zero marks bad pixels.
+    data : (ny, nx) dask array
+        The image that it belongs to.
+    name : str
+        What to call it in an error.
+
+    Returns
+    -------
+    (ny, nx) bool dask array, or None
+
+    Raises
+    ------
+    ImageShapeError
+        Its shape is not that of ``data``.
+    """
+    if mask is None:
+        return None
+    check_same_shape(mask, data.shape, name)
+    mask = as_image(mask, name, chunks=data.chunks)
+    return mask if mask.dtype == bool else mask != 0
+
+
+def check_same_shape(array: ImageLike, shape: tuple[int, ...], name: str, owner: str = "data") -> None:
+    """Raise ImageShapeError, naming both shapes, unless ``array`` has shape ``shape``."""
+    found = tuple(np.shape(array))
+    if found != tuple(shape):
+        raise ImageShapeError(
+            f"{name} has shape {found}, but {owner} has {tuple(shape)}.\n"
+            f"    Cut or pad {name} to the image, or pass {name}=None."
+        )
+
+
+def like(result: da.Array, template: ImageLike) -> ImageLike:
+    """
+    Give ``result`` as the kind of array that ``template`` is.
+
+    Parameters
+    ----------
+    result : dask array
+        What was built.
+    template : array, NumPy, dask or xarray
+        What the caller passed in.
+
+    Returns
+    -------
+    array
+        A computed NumPy array for NumPy, ``result`` itself for dask, and a lazy DataArray with the dims and
+        coordinates of ``template`` for xarray.
+    """
+    if isinstance(template, da.Array):
+        return result
+    if hasattr(template, "dims") and hasattr(template, "coords"):
+        import xarray as xr
+
+        return xr.DataArray(result, dims=template.dims, coords=template.coords)
+    return result.compute()

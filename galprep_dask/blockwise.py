@@ -1,0 +1,239 @@
+"""Graph building that all rooms share: origins of blocks, sums over blocks, exchange of halos.
+
+Every function here adds a fixed, small number of tasks per chunk, whatever the number of chunks: none for
+origins (they travel inside the task that uses them), about one for a sum, two for a halo.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from itertools import product
+from typing import NamedTuple
+
+import dask.array as da
+import numpy as np
+from dask.base import tokenize
+from dask.highlevelgraph import HighLevelGraph
+from dask.layers import ArrayValuesDep
+
+__all__ = ["block_edges", "map_blocks_at", "map_halo", "sum_blocks", "whole_image"]
+
+
+def block_edges(chunks: tuple[int, ...]) -> np.ndarray:
+    """
+    Pixel edges of the blocks along one axis: block ``i`` covers ``edges[i]:edges[i + 1]``.
+
+    Examples
+    --------
+    >>> block_edges((3, 3, 1)).tolist()
+    [0, 3, 6, 7]
+    """
+    return np.concatenate([[0], np.cumsum(chunks, dtype=np.int64)])
+
+
+def map_blocks_at(func: Callable, *arrays: da.Array, dtype, **kwargs) -> da.Array:
+    """
+    Apply ``func(*blocks, origin=(y0, x0), **kwargs)`` to every block.
+
+    Parameters
+    ----------
+    func : callable
+        Gives an array of the shape of its blocks. ``y0, x0`` is the block's first pixel in the image.
+    *arrays : (ny, nx) dask arrays
+        Images of the same chunks.
+    dtype : dtype
+        Of what ``func`` gives.
+    **kwargs
+        Handed to ``func`` in every block; keep them small, they are part of the graph.
+
+    Returns
+    -------
+    (ny, nx) dask array
+    """
+    arguments = [part for array in arrays for part in (array, "ij")]
+    return da.blockwise(
+        partial(_call_at, func, len(arrays), **kwargs), "ij", *arguments, _origins(arrays[0].chunks), "ij",
+        dtype=dtype, meta=np.empty((0, 0), dtype), align_arrays=False,
+    )  # fmt: skip
+
+
+def sum_blocks(func: Callable, *arrays: da.Array, shape: tuple[int, ...], **kwargs) -> da.Array:
+    """
+    Sum ``func(*blocks, origin=(y0, x0), **kwargs)`` over all blocks, lazily, in float64, by a tree.
+
+    Parameters
+    ----------
+    func : callable
+        Gives a float64 array of shape ``shape`` for one block.
+    *arrays : (ny, nx) dask arrays
+        Images of the same chunks.
+    shape : tuple of int
+        Of each block's contribution, and so of the result.
+    **kwargs
+        Handed to ``func``.
+
+    Returns
+    -------
+    dask array of shape ``shape``
+        One chunk. Chunks of the image change the order of summation and nothing else.
+    """
+    arguments = [part for array in arrays for part in (array, "ij")]
+    axes = "abcdefgh"[: len(shape)]
+    per_block = da.blockwise(
+        partial(_call_at, partial(_as_summand, func), len(arrays), **kwargs), "ij" + axes,
+        *arguments, _origins(arrays[0].chunks), "ij",
+        new_axes=dict(zip(axes, shape, strict=True)), adjust_chunks={"i": 1, "j": 1},
+        dtype=np.float64, meta=np.empty((0,) * (2 + len(shape))), align_arrays=False,
+    )  # fmt: skip
+    return per_block.sum(axis=(0, 1))
+
+
+def _origins(chunks) -> ArrayValuesDep:
+    edges = [block_edges(axis)[:-1] for axis in chunks]
+    values = np.empty([len(axis) for axis in chunks], dtype=object)
+    for i, j in np.ndindex(values.shape):
+        values[i, j] = (int(edges[0][i]), int(edges[1][j]))
+    return ArrayValuesDep(chunks, values)
+
+
+def _call_at(func, n_arrays, *blocks_and_origin, **kwargs):
+    return func(*blocks_and_origin[:n_arrays], origin=blocks_and_origin[n_arrays], **kwargs)
+
+
+def _as_summand(func, *blocks, **kwargs):
+    return np.asarray(func(*blocks, **kwargs), dtype=np.float64)[None, None]
+
+
+def whole_image(func: Callable, *arrays: da.Array, dtype, chunks=None) -> da.Array:
+    """
+    Apply ``func`` to whole images in one task and give the result back in chunks.
+
+    For steps whose answer for a pixel may depend on any other pixel. The task holds its images whole.
+
+    Parameters
+    ----------
+    func : callable
+        Takes and gives whole NumPy images.
+    *arrays : (ny, nx) dask arrays
+        The images.
+    dtype : dtype
+        Of what ``func`` gives.
+    chunks : optional
+        Chunks of the result; by default those of the first array.
+
+    Returns
+    -------
+    (ny, nx) dask array
+    """
+    shape = arrays[0].shape
+    whole = [array.rechunk(shape) for array in arrays]
+    result = da.map_blocks(func, *whole, dtype=dtype, meta=np.empty((0, 0), dtype))
+    return result.rechunk(chunks or arrays[0].chunks)
+
+
+# Halo exchange -------------------------------------------------------------------------------------------
+
+
+class _Piece(NamedTuple):
+    """What one rim gives to one padded block: ``window[into] = rims[i][take]``."""
+
+    rim: tuple[int, int]  # side of the giving block: -1, 0 or 1 along y and x
+    take: tuple[slice, slice]
+    into: tuple[slice, slice]
+
+
+_SIDES = [side for side in product((-1, 0, 1), repeat=2) if side != (0, 0)]
+
+
+def map_halo(func: Callable, array: da.Array, depth: int, *, dtype, fill=0, **kwargs) -> da.Array:
+    """
+    Apply ``func`` to every block widened by ``depth`` pixels of its surroundings.
+
+    One task copies the eight rims of a block, one joins a block with the rims around it and applies
+    ``func``: with the source three tasks a chunk. Blocks thinner than ``depth`` are no special case, a halo
+    reaches over as many of them as it needs, and the chunks stay as they are.
+
+    Parameters
+    ----------
+    func : callable
+        ``func(window, **kwargs)`` takes the widened block and gives an array of its shape, which is
+        trimmed again. Pixels outside the image are ``fill``.
+    array : (ny, nx) dask array
+        The image.
+    depth : int
+        Halo in pixels.
+    dtype : dtype
+        Of what ``func`` gives.
+    fill : scalar
+        Value outside the image.
+    **kwargs
+        Handed to ``func``.
+
+    Returns
+    -------
+    (ny, nx) dask array
+        Same chunks as ``array``. Where ``func`` looks no further than ``depth`` pixels, the result is that
+        of ``func`` on the whole padded image.
+    """
+    meta = np.empty((0, 0), dtype)
+    if depth == 0:
+        return array.map_blocks(func, dtype=dtype, meta=meta, **kwargs)
+    token = tokenize(func, array.name, depth, fill, kwargs)
+    rims, joined = f"rims-{token}", f"halo-{token}"
+    plans = [_axis_plan(axis, depth) for axis in array.chunks]
+    graph = {}
+    for i, j in np.ndindex(*array.numblocks):
+        graph[rims, i, j] = (partial(_copy_rims, depth=depth), (array.name, i, j))
+        sources, pieces = [], []
+        for (ii, side_y, take_y, into_y), (jj, side_x, take_x, into_x) in product(plans[0][i], plans[1][j]):
+            if (side_y, side_x) != (0, 0):
+                sources.append((rims, ii, jj))
+                pieces.append(_Piece((side_y, side_x), (take_y, take_x), (into_y, into_x)))
+        apply = partial(_join_and_apply, func, pieces, depth, fill, kwargs)
+        graph[joined, i, j] = (apply, (array.name, i, j), sources)
+    graph = HighLevelGraph.from_collections(joined, graph, dependencies=[array])
+    return da.Array(graph, joined, array.chunks, meta=meta)
+
+
+def _axis_plan(sizes: tuple[int, ...], depth: int) -> list[list[tuple[int, int, slice, slice]]]:
+    """
+    List for every block of one axis the blocks that its widened window meets.
+
+    Each entry is (block, its side that faces us, what to take of that side's rim, where it goes).
+    """
+    edges = block_edges(sizes)
+    plan = []
+    for i, size in enumerate(sizes):
+        first, last = int(edges[i]) - depth, int(edges[i + 1]) + depth
+        entries = [(i, 0, slice(0, size), slice(depth, depth + size))]
+        nearest = np.searchsorted(edges, [max(first, 0), min(last, int(edges[-1]))], side="right") - 1
+        for n in range(int(nearest[0]), min(int(nearest[1]) + 1, len(sizes))):
+            low, high = int(edges[n]), int(edges[n + 1])
+            start, stop = max(low, first), min(high, last)
+            if n == i or start >= stop:
+                continue
+            side = 1 if n < i else -1  # a block before us gives its far end
+            rim_start = high - min(depth, high - low) if side == 1 else low
+            take = slice(start - rim_start, stop - rim_start)
+            entries.append((n, side, take, slice(start - first, stop - first)))
+        plan.append(entries)
+    return plan
+
+
+def _copy_rims(block: np.ndarray, depth: int) -> dict[tuple[int, int], np.ndarray]:
+    """Copy the eight rims, so that the block itself need not travel or stay in memory."""
+    ny, nx = block.shape
+    cut_y = {-1: slice(0, depth), 0: slice(None), 1: slice(max(ny - depth, 0), None)}
+    cut_x = {-1: slice(0, depth), 0: slice(None), 1: slice(max(nx - depth, 0), None)}
+    return {(sy, sx): block[cut_y[sy], cut_x[sx]].copy() for sy, sx in _SIDES}
+
+
+def _join_and_apply(func, pieces, depth, fill, kwargs, block, rims):
+    ny, nx = block.shape
+    window = np.full((ny + 2 * depth, nx + 2 * depth), fill, dtype=block.dtype)
+    window[depth : depth + ny, depth : depth + nx] = block
+    for piece, source in zip(pieces, rims, strict=True):
+        window[piece.into] = source[piece.rim][piece.take]
+    # A copy: a view would keep the whole window in memory for as long as the block is wanted.
+    return func(window, **kwargs)[depth : depth + ny, depth : depth + nx].copy()

@@ -1,0 +1,336 @@
+"""The image: an ``xarray.Dataset`` with dims ``("y", "x")``, its attributes, and its sky coordinates.
+
+Variables are ``data`` and, where they are known, ``mask`` (bool, True = bad), ``sigma`` (1-sigma uncertainty),
+``weight`` (inverse variance) and ``segmentation`` (int32, 0 = sky). Attributes are plain text and numbers, so
+that they survive Zarr and netCDF: ``header`` (the FITS header as text, a card a line), ``unit``, ``gain``
+(e-/ADU), ``exptime`` (s), ``zeropoint`` (mag), ``path`` and ``hdu``. What is not known is absent.
+
+A WCS travels as header text and is built where it is used: astropy's WCS objects are not safe to share
+between threads.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import warnings
+
+import dask.array as da
+import numpy as np
+import xarray as xr
+from astropy.io import fits
+from astropy.wcs import WCS, FITSFixedWarning
+from astropy.wcs.utils import proj_plane_pixel_area
+
+from galprep_dask.arrays import ImageLike, as_image, as_mask, check_same_shape
+from galprep_dask.errors import (
+    DistortionWarning,
+    MissingExptimeError,
+    MissingGainError,
+    MissingKeywordError,
+    MissingWCSError,
+    MissingZeropointError,
+    NoGoodPixelsError,
+    ParameterError,
+)
+
+__all__ = [
+    "PLANES",
+    "bad_pixels",
+    "celestial_wcs",
+    "describe",
+    "header_text",
+    "image_header",
+    "make_image",
+    "parse_header",
+    "pixel_scale",
+    "require",
+    "with_header",
+]
+
+#: The variables of an image beside ``data``, with their dtype; None keeps a floating dtype as it is.
+PLANES = {"mask": np.dtype(bool), "sigma": None, "weight": None, "segmentation": np.dtype("int32")}
+
+_MISSING = {"gain": MissingGainError, "exptime": MissingExptimeError, "zeropoint": MissingZeropointError}
+
+
+def make_image(
+    data: ImageLike,
+    *,
+    mask: ImageLike | None = None,
+    sigma: ImageLike | None = None,
+    weight: ImageLike | None = None,
+    segmentation: ImageLike | None = None,
+    header: fits.Header | str | None = None,
+    unit: str | None = None,
+    gain: float | None = None,
+    exptime: float | None = None,
+    zeropoint: float | None = None,
+    path: str | None = None,
+    hdu: int | None = None,
+    chunks=None,
+) -> xr.Dataset:
+    """
+    Put arrays and metadata together to an image Dataset; nothing is computed.
+
+    Parameters
+    ----------
+    data : (ny, nx) array, or (n, ny, nx) for a cube
+        Pixels. Integers become the float type that holds them exactly where there is one: float32 up to
+        16 bits, else float64.
+    mask, sigma, weight, segmentation : (ny, nx) array, optional
+        Planes of the same shape; they are given the chunks of ``data``.
+    header : Header or str, optional
+        The FITS header, with the WCS.
+    unit : str, optional
+        Unit of ``data`` and ``sigma``.
+    gain, exptime, zeropoint : float, optional
+        In e-/ADU, s and mag.
+    path, hdu : optional
+        Where the pixels come from, for errors and provenance.
+    chunks : optional
+        Chunks of the image, as in ``dask.array.rechunk``.
+
+    Returns
+    -------
+    xarray.Dataset
+        Lazy, dims ``("y", "x")``, for a cube ``("spectral", "y", "x")``.
+
+    Raises
+    ------
+    ImageShapeError
+        ``data`` is no image, or a plane has another shape.
+    ParameterError
+        A value is out of its range.
+
+    Examples
+    --------
+    >>> image = make_image(np.zeros((40, 50), ">i2"), gain=2.5)
+    >>> image["data"].dims, image["data"].dtype, image.attrs["gain"]
+    (('y', 'x'), dtype('float32'), 2.5)
+    """
+    for name, value in {"gain": gain, "exptime": exptime}.items():
+        if value is not None and not (math.isfinite(value) and value > 0):
+            raise ParameterError(f"{name}={value!r}; expected a positive number.")
+    if zeropoint is not None and not math.isfinite(zeropoint):
+        raise ParameterError(f"zeropoint={zeropoint!r}; expected a finite magnitude.")
+
+    if np.ndim(data) == 3:
+        data = data if isinstance(data, da.Array) else da.from_array(np.asarray(data), name=False)
+        variables = {"data": (("spectral", "y", "x"), _as_float(data))}
+        plane_chunks, shape = data.chunks[1:], data.shape[1:]
+    else:
+        data = _as_float(as_image(data, "data", chunks=chunks))
+        variables = {"data": (("y", "x"), data)}
+        plane_chunks, shape = data.chunks, data.shape
+    given = {"mask": mask, "sigma": sigma, "weight": weight, "segmentation": segmentation}
+    for name, plane in given.items():
+        if plane is None:
+            continue
+        check_same_shape(plane, shape, name, owner=f"data{_place(path, hdu)}")
+        plane = as_image(plane, name, chunks=plane_chunks)
+        if name == "mask":
+            plane = as_mask(plane, plane)
+        elif PLANES[name] is not None:
+            plane = plane.astype(PLANES[name])
+        else:
+            plane = _as_float(plane)
+        variables[name] = (("y", "x"), plane)
+
+    attrs = {
+        "header": None if header is None else header_text(header),
+        "unit": None if unit is None else str(unit),
+        "gain": None if gain is None else float(gain),
+        "exptime": None if exptime is None else float(exptime),
+        "zeropoint": None if zeropoint is None else float(zeropoint),
+        "path": None if path is None else str(path),
+        "hdu": None if hdu is None else int(hdu),
+    }
+    return xr.Dataset(variables, attrs={name: value for name, value in attrs.items() if value is not None})
+
+
+def _as_float(array: da.Array) -> da.Array:
+    dtype = float_dtype(array.dtype)
+    return array if array.dtype == dtype else array.astype(dtype)
+
+
+def float_dtype(dtype: np.dtype) -> np.dtype:
+    """Give the native float type for pixels of ``dtype``: float32 where it holds every value exactly."""
+    dtype = np.dtype(dtype)
+    small = dtype.itemsize <= (4 if dtype.kind == "f" else 2)
+    return np.dtype("float32" if small else "float64")
+
+
+def describe(image: xr.Dataset) -> str:
+    """Name an image in an error: ``'field_r.fits' [HDU 1]``."""
+    return _place(image.attrs.get("path"), image.attrs.get("hdu")).removeprefix(" of ") or "the image"
+
+
+def _place(path, hdu) -> str:
+    if path is None:
+        return ""
+    return f" of {str(path)!r}" + ("" if hdu is None else f" [HDU {hdu}]")
+
+
+def require(image: xr.Dataset, name: str, keywords: tuple[str, ...]) -> float:
+    """
+    Give ``image.attrs[name]``, or raise an error that names the argument and the keywords looked for.
+
+    Parameters
+    ----------
+    image : Dataset
+        The image.
+    name : {"gain", "exptime", "zeropoint"}
+        Which quantity.
+    keywords : tuple of str
+        The header keywords that would have given it.
+
+    Returns
+    -------
+    float
+
+    Raises
+    ------
+    MissingGainError, MissingExptimeError, MissingZeropointError
+        It is not known.
+    """
+    value = image.attrs.get(name)
+    if value is None:
+        unit = {"gain": " in e-/ADU", "exptime": " in s", "zeropoint": " in mag"}.get(name, "")
+        raise _MISSING.get(name, MissingKeywordError)(
+            f"no {name} for {describe(image)}: looked for {', '.join(keywords)}. Pass {name}={unit}."
+        )
+    return value
+
+
+def bad_pixels(data: da.Array, mask: da.Array | None = None) -> da.Array:
+    """
+    Mark the pixels that nothing may depend on: those that are not finite, and those in ``mask``.
+
+    Parameters
+    ----------
+    data : (ny, nx) dask array
+        The image.
+    mask : (ny, nx) bool dask array, optional
+        Further bad pixels.
+
+    Returns
+    -------
+    (ny, nx) bool dask array
+    """
+    bad = ~da.isfinite(data)
+    return bad if mask is None else bad | mask
+
+
+def no_good_pixels(what: str, where: str = "the image") -> NoGoodPixelsError:
+    """Make the error for an image without a single good pixel."""
+    return NoGoodPixelsError(
+        f"cannot {what}: every pixel of {where} is masked or not finite. "
+        "Check the mask (True marks bad pixels) and the HDU."
+    )
+
+
+# Header and sky coordinates ------------------------------------------------------------------------------
+
+
+def header_text(header: fits.Header | str) -> str:
+    """Write a header as text, a card a line, as it is kept in ``attrs["header"]``."""
+    return header if isinstance(header, str) else header.tostring(sep="\n", endcard=False, padding=False)
+
+
+def parse_header(text: str) -> fits.Header:
+    """Read a header from the text that :func:`header_text` wrote."""
+    return fits.Header.fromstring(text, sep="\n")
+
+
+def image_header(image: xr.Dataset) -> fits.Header:
+    """Give a copy of the FITS header of an image, empty if it has none."""
+    return parse_header(image.attrs["header"]) if "header" in image.attrs else fits.Header()
+
+
+def with_header(image: xr.Dataset, header: fits.Header) -> xr.Dataset:
+    """Give the image with another header; the one passed in is not modified."""
+    return image.assign_attrs(header=header_text(header))
+
+
+def celestial_wcs(header: fits.Header | str, *, where: str = "the image") -> WCS:
+    """
+    Build the celestial WCS of a header, anew at every call.
+
+    Parameters
+    ----------
+    header : Header or str
+        FITS header. The celestial axes of a cube are taken.
+    where : str
+        What to call the image in an error.
+
+    Returns
+    -------
+    astropy.wcs.WCS
+        Two axes; pixel coordinates are 0-based with ``origin=0``.
+
+    Raises
+    ------
+    MissingWCSError
+        There are no celestial axes.
+
+    Warns
+    -----
+    DistortionWarning
+        The header has SIP or TPV terms that its CTYPE does not announce, so that codes differ in
+        whether they are applied.
+    """
+    header = parse_header(header) if isinstance(header, str) else header
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FITSFixedWarning)
+        try:
+            wcs = WCS(header)
+        except Exception as error:  # astropy raises many kinds for damaged WCS keywords
+            raise MissingWCSError(f"the WCS of {where} cannot be read: {error}. Mend its keywords.") from error
+    if not wcs.has_celestial:
+        types = ", ".join(f"CTYPE{n}={header.get(f'CTYPE{n}', '')!r}" for n in (1, 2))
+        raise MissingWCSError(
+            f"{where} has no celestial WCS ({types}). Give it one in the header, or use pixel positions."
+        )
+    _warn_of_unannounced_distortion(header, where)
+    return wcs if wcs.naxis == 2 else wcs.celestial
+
+
+def _warn_of_unannounced_distortion(header: fits.Header, where: str) -> None:
+    types = [str(header.get(f"CTYPE{n}", "")) for n in (1, 2)]
+    if "A_ORDER" in header and not all(name.endswith("-SIP") for name in types):
+        found, suffix = "SIP polynomials (A_ORDER)", "-SIP"
+    elif any(re.fullmatch(r"PV[12]_([5-9]|[1-3]\d)", key) for key in header) and any(
+        name.endswith("-TAN") for name in types
+    ):
+        found, suffix = "distortion terms (PV1_5 and up)", "TPV"
+    else:
+        return
+    warnings.warn(
+        f"{where} has {found}, but CTYPE is {types[0]!r}, {types[1]!r}. astropy applies them, other codes "
+        f"may not. Write {suffix!r} into CTYPE, or remove the terms.",
+        DistortionWarning, stacklevel=3,
+    )  # fmt: skip
+
+
+def pixel_scale(header: fits.Header | str, *, where: str = "the image") -> float:
+    """
+    Side in arcsec of a square of a pixel's area, at the reference point.
+
+    Parameters
+    ----------
+    header : Header or str
+        FITS header with a celestial WCS.
+    where : str
+        What to call the image in an error.
+
+    Returns
+    -------
+    float
+
+    Raises
+    ------
+    MissingWCSError
+        There is no celestial WCS.
+    """
+    return math.sqrt(proj_plane_pixel_area(celestial_wcs(header, where=where))) * 3600.0

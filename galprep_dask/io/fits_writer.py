@@ -1,0 +1,263 @@
+"""``write_image``: an image Dataset of any size to one FITS file, in bounded memory.
+
+The file is allocated at its final size, headers in place; then every block is written into its own region by
+the task that computed it, from threads, processes or the workers of a cluster alike. The file has a temporary
+name until it is complete.
+"""
+
+from __future__ import annotations
+
+import errno
+import mmap
+import os
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import dask.array as da
+import numpy as np
+import xarray as xr
+from astropy.io import fits
+
+from galprep_dask import __version__
+from galprep_dask.arrays import as_image
+from galprep_dask.errors import ImageShapeError, ParameterError
+from galprep_dask.image import PLANES, image_header, make_image
+from galprep_dask.io.atomic import atomic_path
+from galprep_dask.io.fits_reader import _contiguous_runs
+from galprep_dask.io.fits_tiles import write_tiled
+from galprep_dask.io.header import KEYWORDS
+from galprep_dask.io.zarr import write_zarr_image
+
+__all__ = ["image_hdus", "write_image"]
+
+#: Keywords that describe how pixels are stored; those of the source say nothing about the file written.
+STRUCTURE = (
+    "SIMPLE", "XTENSION", "BITPIX", "NAXIS", "NAXIS1", "NAXIS2", "NAXIS3", "NAXIS4", "EXTEND", "PCOUNT", "GCOUNT",
+    "GROUPS", "BSCALE", "BZERO", "BLANK", "CHECKSUM", "DATASUM", "ZHECKSUM", "ZDATASUM", "EXTNAME", "EXTVER",
+    "INHERIT", "NEXTEND", "GPPLANES",
+)  # fmt: skip
+
+_BLOCK = 2880  # FITS files are made of blocks of this size
+
+
+def write_image(
+    image: xr.Dataset,
+    path: str | os.PathLike,
+    *,
+    overwrite: bool = False,
+    compression: str | None = None,
+    quantize_level: float | None = None,
+    history: Iterable[str] = (),
+) -> Path:
+    """
+    Write an image and its planes to one file, block by block.
+
+    Parameters
+    ----------
+    image : Dataset
+        From :func:`galprep_dask.open_image`, or a 2-D array.
+    path : str or path
+        The file; a name that ends in ``.zarr`` gives a Zarr store.
+    overwrite : bool
+        Whether a file that exists may be replaced.
+    compression : {None, "GZIP_1", "GZIP_2", "RICE_1"}
+        Tile compression. GZIP_1 and GZIP_2 keep every bit. RICE_1 keeps every bit of integers, and
+        quantises floats.
+    quantize_level : float, optional
+        Steps of the quantisation of floats: this many to the noise of a tile; 16 by default for RICE_1,
+        and no quantisation for GZIP.
+    history : iterable of str
+        Lines for HISTORY.
+
+    Returns
+    -------
+    Path
+        What was written.
+
+    Raises
+    ------
+    OutputExistsError, OutputError
+        The file exists, or cannot be written (no such directory, no permission, disk full). Nothing
+        half-written stays, and what was there before is as it was.
+    ParameterError
+        No such compression, or ``path`` is a URL.
+
+    Notes
+    -----
+    HDU 0 is ``data``, with the header of the image; the planes follow as extensions MASK (uint8, 1 = bad), SIGMA,
+    WEIGHT and SEGMENTATION, and ``open_image`` gives them back. Tile compression puts an empty primary HDU
+    in front. Only the blocks in work are in memory.
+
+    Examples
+    --------
+    >>> import tempfile, galprep_dask
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> image = galprep_dask.open_image(np.arange(12.0).reshape(3, 4))
+    >>> path = write_image(image, folder.name + "/image.fits")
+    >>> bool((galprep_dask.open_image(path)["data"] == image["data"]).all())
+    True
+    """
+    if not isinstance(image, xr.Dataset):
+        image = make_image(as_image(image))
+    if "data" not in image:
+        raise ImageShapeError(f"a Dataset with variables {list(image.data_vars)} is no image; expected 'data'.")
+    if os.fspath(path).rstrip("/").endswith(".zarr"):
+        if compression is not None:
+            raise ParameterError(f"compression={compression!r} is for FITS; Zarr stores have their own.")
+        return write_zarr_image(image, path, overwrite)
+    hdus = image_hdus(image, history)
+    with atomic_path(path, overwrite) as temporary:
+        if compression is None:
+            _write_plain(hdus, temporary)
+        else:
+            write_tiled(hdus, temporary, compression, quantize_level)
+    return Path(path).expanduser()
+
+
+def image_hdus(image: xr.Dataset, history: Iterable[str] = ()) -> list[tuple[fits.Header, da.Array]]:
+    """
+    List the header and the pixels of every HDU that an image is written to.
+
+    Parameters
+    ----------
+    image : Dataset
+        The image.
+    history : iterable of str
+        Lines for HISTORY.
+
+    Returns
+    -------
+    list of (Header, dask array)
+        Without structural keywords; the arrays have the dtype to be stored.
+    """
+    planes = [name for name in PLANES if name in image]
+    header = image_header(image)
+    for keyword in STRUCTURE:
+        header.remove(keyword, ignore_missing=True, remove_all=True)
+    for name, keywords in KEYWORDS.items():
+        value = image.attrs.get(name)
+        if value is not None and not any(header.get(key) == value for key in keywords[:1]):
+            header[keywords[0]] = value
+    if "unit" in image.attrs:
+        header["BUNIT"] = (image.attrs["unit"], "unit of the pixels")
+    header["GPVERS"] = (__version__, "version of galprep-dask that wrote this file")
+    if planes:
+        header["GPPLANES"] = (" ".join(planes), "planes of the image in the extensions")
+    for line in history:
+        header.add_history(line)
+    hdus = [(header, image["data"].data)]
+    for name in planes:
+        plane = image[name].data
+        extension = fits.Header([("EXTNAME", name.upper(), "")])
+        if name == "mask":
+            extension["EXTNAME"] = ("MASK", "1 marks bad pixels")
+            plane = plane.astype("u1")
+        elif name == "sigma" and "unit" in image.attrs:
+            extension["BUNIT"] = (image.attrs["unit"], "unit of the pixels")
+        hdus.append((extension, plane))
+    return [(header, pixels if isinstance(pixels, da.Array) else da.asarray(pixels)) for header, pixels in hdus]
+
+
+@dataclass(frozen=True)
+class _Region:
+    """The pixels of one HDU in a file; assigning a block to a slice of it writes the block there."""
+
+    path: str
+    offset: int
+    shape: tuple[int, ...]
+    dtype: np.dtype  # as stored, big-endian
+    shared: bool  # whether other machines write to the file at the same time
+
+    def __setitem__(self, index: tuple[slice, ...], block: np.ndarray) -> None:
+        strides = tuple(self.dtype.itemsize * int(np.prod(self.shape[n + 1 :])) for n in range(len(self.shape)))
+        starts = [axis.indices(n)[0] for axis, n in zip(index, self.shape, strict=True)]
+        first = self.offset + sum(start * step for start, step in zip(starts, strides, strict=True))
+        write = self._write_runs if self.shared else self._write_mapped
+        descriptor = os.open(self.path, os.O_RDWR)
+        try:
+            write(descriptor, first, strides, block)
+        finally:
+            os.close(descriptor)
+
+    def _write_mapped(self, descriptor: int, first: int, strides, block: np.ndarray) -> None:
+        """Copy, swap bytes and store in one sweep without the GIL: three times faster than row by row."""
+        span = sum((n - 1) * step for n, step in zip(block.shape, strides, strict=True)) + self.dtype.itemsize
+        base = first - first % mmap.ALLOCATIONGRANULARITY
+        with mmap.mmap(descriptor, first + span - base, offset=base) as mapped:
+            target = np.ndarray(block.shape, self.dtype, mapped, first - base, strides)
+            target[...] = block
+            del target  # the map cannot be closed while an array looks into it
+
+    def _write_runs(self, descriptor: int, first: int, strides, block: np.ndarray) -> None:
+        """
+        Write row by row, so that no byte outside the block is touched.
+
+        Machines that map the same page of a network file would write back each other's old pixels.
+        """
+        stored = memoryview(np.ascontiguousarray(block, self.dtype)).cast("B")
+        offsets, length = _contiguous_runs(block.shape, strides, self.dtype.itemsize)
+        for n, offset in enumerate(offsets):
+            run, position = stored[n * length : (n + 1) * length], first + offset
+            while run:
+                written = os.pwrite(descriptor, run, position)
+                run, position = run[written:], position + written
+
+
+def _write_plain(hdus, path: Path) -> None:
+    headers, targets, position = [], [], 0
+    shared = _on_cluster()
+    for number, (header, pixels) in enumerate(hdus):
+        stored = pixels.dtype.newbyteorder(">")
+        card_block = _structured(header, pixels, number, len(hdus)).tostring().encode("ascii")
+        headers.append((position, card_block))
+        offset = position + len(card_block)
+        targets.append(_Region(str(path), offset, pixels.shape, stored, shared))
+        position = offset + -(-pixels.size * stored.itemsize // _BLOCK) * _BLOCK
+    with open(path, "xb") as file:
+        _allocate(file.fileno(), position)
+        for start, block in headers:
+            file.seek(start)
+            file.write(block)
+    da.store([pixels for _, pixels in hdus], targets, lock=False)
+    with open(path, "rb+") as file:
+        os.fsync(file.fileno())
+
+
+def _structured(header: fits.Header, pixels: da.Array, number: int, count: int) -> fits.Header:
+    """Put the mandatory keywords in front of a header."""
+    bitpix = pixels.dtype.itemsize * (-8 if pixels.dtype.kind == "f" else 8)
+    first = ("SIMPLE", True, "conforms to FITS standard") if number == 0 else ("XTENSION", "IMAGE", "image extension")
+    cards = [first, ("BITPIX", bitpix, "array data type"), ("NAXIS", pixels.ndim, "number of array dimensions")]
+    cards += [(f"NAXIS{n}", length) for n, length in enumerate(reversed(pixels.shape), start=1)]
+    if number:
+        cards += [("PCOUNT", 0, "number of parameters"), ("GCOUNT", 1, "number of groups")]
+    elif count > 1:
+        cards.append(("EXTEND", True, "extensions follow"))
+    full = fits.Header(cards)
+    full.extend(header.cards, strip=False, end=True)
+    return full
+
+
+def _allocate(descriptor: int, size: int) -> None:
+    """Take the space at once, so that a full disk is known before any block is computed."""
+    if hasattr(os, "posix_fallocate"):
+        try:
+            os.posix_fallocate(descriptor, 0, size)
+        except OSError as error:
+            if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):
+                raise
+    os.ftruncate(descriptor, size)
+
+
+def _on_cluster() -> bool:
+    """Tell whether blocks will be written by the workers of a dask.distributed client."""
+    distributed = sys.modules.get("distributed")
+    if distributed is None:
+        return False
+    try:
+        distributed.get_client()
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,103 @@
+"""Images in Zarr stores, through xarray."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import dask.array as da
+import fsspec
+import xarray as xr
+
+from galprep_dask.errors import ImageFileError, ImageNotFoundError, ImageShapeError
+from galprep_dask.image import make_image
+from galprep_dask.io.atomic import atomic_path
+
+__all__ = ["is_zarr", "open_zarr_image", "write_zarr_image"]
+
+_MARKERS = ("zarr.json", ".zgroup", ".zarray")
+
+
+def is_zarr(path: str, storage_options: dict | None = None) -> bool:
+    """Tell whether a path is a Zarr store: by its name, or by what lies in the directory."""
+    if path.rstrip("/").endswith(".zarr"):
+        return True
+    return os.path.isdir(path) and any(os.path.exists(os.path.join(path, name)) for name in _MARKERS)
+
+
+def open_zarr_image(path: str, chunks="auto", storage_options: dict | None = None) -> xr.Dataset:
+    """
+    Open a Zarr store lazily: a Dataset written by ``to_zarr``, or a bare 2-D array.
+
+    Parameters
+    ----------
+    path : str
+        Store, local or remote.
+    chunks : "auto" or as ``xarray.open_zarr`` takes them
+        "auto" takes the chunks of the store.
+    storage_options : dict, optional
+        For the fsspec filesystem of a URL.
+
+    Returns
+    -------
+    xarray.Dataset
+        An image.
+
+    Raises
+    ------
+    ImageNotFoundError, ImageFileError
+        There is no store at the path, or it is no image.
+    """
+    filesystem, inner = fsspec.core.url_to_fs(path, **(storage_options or {}))
+    if not filesystem.exists(inner):
+        raise ImageNotFoundError(f"there is no Zarr store {path!r}. Check the path.")
+    try:
+        if _is_bare_array(filesystem, inner):
+            array = da.from_zarr(path, storage_options=storage_options)
+            return make_image(array, path=path, chunks=None if chunks == "auto" else chunks)
+        store_chunks = {} if chunks == "auto" else _by_name(chunks)
+        image = xr.open_zarr(path, chunks=store_chunks, storage_options=storage_options, consolidated=False)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ImageFileError(f"{path!r} cannot be read as Zarr: {error}.") from error
+    if "data" not in image:
+        raise ImageShapeError(f"{path!r} has the variables {list(image.data_vars)}, but no 'data'.")
+    return image.assign_attrs(path=path)
+
+
+def _by_name(chunks) -> dict:
+    if isinstance(chunks, dict):
+        return chunks
+    y, x = (chunks, chunks) if isinstance(chunks, int) else chunks
+    return {"y": y, "x": x}
+
+
+def _is_bare_array(filesystem, inner: str) -> bool:
+    if filesystem.exists(f"{inner}/.zarray"):
+        return True
+    marker = f"{inner}/zarr.json"
+    return filesystem.exists(marker) and b'"node_type":"array"' in filesystem.cat_file(marker).replace(b" ", b"")
+
+
+def write_zarr_image(image: xr.Dataset, path: str | os.PathLike, overwrite: bool) -> Path:
+    """
+    Write an image Dataset to a Zarr store, under a temporary name until it is complete.
+
+    Parameters
+    ----------
+    image : Dataset
+        The image.
+    path : str or path
+        The store, a local directory.
+    overwrite : bool
+        Whether a store that exists may be replaced.
+
+    Returns
+    -------
+    Path
+    """
+    # Zarr knows one chunk size per axis; ragged chunks take their largest.
+    regular = {dim: max(sizes) for dim, sizes in image.chunks.items()}
+    image = image.chunk(regular).drop_encoding()
+    with atomic_path(path, overwrite) as temporary:
+        image.to_zarr(temporary, mode="w-", consolidated=False)
+    return Path(path).expanduser()
