@@ -102,7 +102,11 @@ def _append(file, header, pixels, compression, quantize_level, prefix) -> None:
 
 
 def _compress_band(block, compression, quantize_level, first_row, heap_path) -> tuple:
-    """Compress some rows, a tile each as fpack does, leave their heap in a file, and give back the table that points into it."""
+    """
+    Compress some rows, a tile each as fpack does.
+
+    The heap is left in a file, and the table that points into it is given back.
+    """
     hdu = fits.CompImageHDU(
         np.asarray(block), compression_type=compression, quantize_level=quantize_level,
         tile_shape=(1, block.shape[1]), quantize_method=1,
@@ -164,7 +168,8 @@ def _table_header(header, pixels, bands, table, heap_size) -> fits.Header:
     full = made[0]
     full["NAXIS1"], full["NAXIS2"], full["PCOUNT"] = table.dtype.itemsize, len(table), heap_size
     full["ZNAXIS1"], full["ZNAXIS2"] = pixels.shape[1], pixels.shape[0]
-    full.remove("THEAP", ignore_missing=True)
+    for keyword in ("THEAP", "EXTNAME"):
+        full.remove(keyword, ignore_missing=True)
     for n, name in enumerate(table.dtype.names, start=1):
         form = full[f"TFORM{n}"]
         if form[:2] in ("1P", "1Q"):

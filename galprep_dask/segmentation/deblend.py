@@ -1,0 +1,96 @@
+"""Deblending: sources that overlap are split at the saddles between their peaks."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from galprep_dask.arrays import ImageLike, as_image, as_mask
+from galprep_dask.blockwise import whole_image
+from galprep_dask.errors import ParameterError
+from galprep_dask.image import bad_pixels
+from galprep_dask.segmentation.detect import Segmentation, labels_like
+
+__all__ = ["deblend_sources"]
+
+
+def deblend_sources(
+    data: ImageLike,
+    segmentation: Segmentation | ImageLike,
+    n_pixels: int = 5,
+    *,
+    n_levels: int = 32,
+    contrast: float = 0.001,
+    mode: str = "exponential",
+    connectivity: int = 8,
+    mask: ImageLike | None = None,
+) -> Segmentation:
+    """
+    Split sources that overlap, by multi-threshold watershed.
+
+    Parameters
+    ----------
+    data : (ny, nx) array, NumPy, dask or xarray
+        The smoothed image that the sources were found on. Not modified.
+    segmentation : Segmentation or (ny, nx) array
+        What was found.
+    n_pixels : int
+        Pixels of the smallest source that is kept.
+    n_levels : int
+        Thresholds between a source's faintest and brightest pixel.
+    contrast : float
+        Share of a source's flux that a peak must have to become a source of its own: 0 splits at every
+        peak, 1 never.
+    mode : {"exponential", "linear", "sinh"}
+        Spacing of the thresholds.
+    connectivity : {8, 4}
+        As for :func:`detect_sources`.
+    mask : (ny, nx) bool array, optional
+        True marks bad pixels; what they hold has no influence.
+
+    Returns
+    -------
+    Segmentation
+        As ``photutils.segmentation.deblend_sources`` gives it on the whole array. It is computed here, in
+        one task that holds the image whole, and kept.
+
+    Raises
+    ------
+    ParameterError
+        ``n_levels`` or ``contrast`` makes no sense.
+    ImageShapeError
+        Shapes differ.
+
+    References
+    ----------
+    Bertin & Arnouts 1996, A&AS 117, 393, section 5.
+
+    Examples
+    --------
+    >>> y, x = np.mgrid[:40, :40]
+    >>> image = sum(np.exp(-((x - c) ** 2 + (y - 20) ** 2) / 20) for c in (13, 26))
+    >>> deblend_sources(image, (image > 0.01).astype(int), contrast=0.01).n_labels
+    2
+    """
+    if n_levels < 1:
+        raise ParameterError(f"n_levels={n_levels!r}; expected 1 or more.")
+    if not 0 <= contrast <= 1:
+        raise ParameterError(f"contrast={contrast!r}; expected a number from 0 to 1.")
+    image = as_image(data)
+    labels = labels_like(segmentation, image)
+    bad = bad_pixels(image, as_mask(mask, image))
+
+    def deblend(image, labels, bad):
+        from photutils.segmentation import SegmentationImage
+        from photutils.segmentation import deblend_sources as deblend_whole
+
+        labels = np.where(bad, 0, labels)
+        if not labels.any():
+            return labels
+        parents = SegmentationImage(labels)
+        children = deblend_whole(
+            np.where(bad, 0.0, image), parents, n_pixels, n_levels=n_levels, contrast=contrast, mode=mode,
+            connectivity=connectivity, progress_bar=False,
+        )  # fmt: skip
+        return children.data.astype(np.int32)
+
+    return Segmentation(whole_image(deblend, image, labels, bad, dtype=np.int32).persist())

@@ -1,0 +1,18 @@
+"""The sky: source masks to fit it on, and the models that are fitted.
+
+Every model has ``.evaluate(shape, chunks)``, which gives the sky lazily, ``.rms``, the scatter of source-free
+pixels about it, and ``.to_header()``, which writes it down.
+"""
+
+from galprep_dask.sky.constant import ConstantSky, fit_mean_sky, fit_median_sky
+from galprep_dask.sky.polynomial import PolynomialSky, fit_polynomial_sky
+from galprep_dask.sky.source_mask import source_mask
+
+__all__ = [
+    "ConstantSky",
+    "PolynomialSky",
+    "fit_mean_sky",
+    "fit_median_sky",
+    "fit_polynomial_sky",
+    "source_mask",
+]

@@ -1,0 +1,306 @@
+"""A polynomial sky, fitted from sums over blocks.
+
+The basis is T_i(v) T_j(u) with i + j <= order: products of Chebyshev polynomials of the first kind in row v and
+column u, each mapped from the first to the last pixel of the image to [-1, 1]. Because
+T_i T_k = (T_(i+k) + T_|i-k|) / 2, the whole normal matrix follows from the (2 order + 1)^2 moments of the weights.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import dask.array as da
+import numpy as np
+from astropy.io import fits
+
+from galprep_dask.arrays import CHUNK_SIDE, ImageLike, as_image, as_mask, check_same_shape
+from galprep_dask.blockwise import map_blocks_at, sum_blocks
+from galprep_dask.errors import ParameterError, TooFewPixelsError
+from galprep_dask.image import no_good_pixels
+from galprep_dask.sky._kernels import evaluate_block, sky_sums
+
+__all__ = ["PolynomialSky", "fit_polynomial_sky"]
+
+#: Past this condition number the good pixels do not determine the coefficients to any useful digit.
+_WORST_CONDITION = 1e12
+
+
+@dataclass(frozen=True)
+class PolynomialSky:
+    """
+    A sky that is a polynomial of total degree ``order``.
+
+    Attributes
+    ----------
+    coefficients : (order + 1, order + 1) float64 array
+        ``coefficients[i, j]`` belongs to T_i(v) T_j(u), v along y and u along x, both in [-1, 1] from the first to
+        the last pixel; zero where i + j > order.
+    covariance : (n, n) float64 array
+        Of the n coefficients with i + j <= order, in the order of :attr:`terms`.
+    rms : float
+        Standard deviation of the fitted pixels about the sky, weighted where weights were given.
+    shape : (int, int)
+        Shape of the image that it was fitted to, the domain of the basis.
+    n_pixels : int
+        Number of pixels that it was fitted to.
+    """
+
+    coefficients: np.ndarray
+    rms: float
+    shape: tuple[int, int]
+    n_pixels: int
+    covariance: np.ndarray = field(repr=False)
+
+    @property
+    def order(self) -> int:
+        """Total degree."""
+        return len(self.coefficients) - 1
+
+    @property
+    def terms(self) -> list[tuple[int, int]]:
+        """The pairs (i, j) with i + j <= order, in the order of :attr:`covariance`."""
+        return _terms(self.order)
+
+    def evaluate(self, shape: tuple[int, int] | None = None, chunks=(CHUNK_SIDE, CHUNK_SIDE)) -> da.Array:
+        """
+        Give the sky as a lazy image.
+
+        Parameters
+        ----------
+        shape : (ny, nx), optional
+            By default that of the image fitted. Another shape continues the polynomial on the same pixel
+            grid.
+        chunks : optional
+            Chunks of the result.
+
+        Returns
+        -------
+        (ny, nx) float64 dask array
+        """
+        shape = self.shape if shape is None else shape
+        chunks = da.core.normalize_chunks(chunks, shape, dtype=np.float64)
+        template = da.zeros(shape, chunks=chunks, dtype=bool)  # gives blocks their shape, and nothing else
+        return map_blocks_at(
+            _evaluate_like, template, dtype=np.float64, coefficients=self.coefficients, image_shape=self.shape
+        )
+
+    def to_header(self) -> fits.Header:
+        """Write the model down as FITS keywords, from which :meth:`from_header` makes it again."""
+        header = fits.Header()
+        header["SKYMODEL"] = ("polynomial", "sky model that was subtracted")
+        header["SKYORDER"] = (self.order, "total degree; basis T_i(v) T_j(u)")
+        header["SKYNX"] = (self.shape[1], "u is -1 on the first and 1 on this column")
+        header["SKYNY"] = (self.shape[0], "v is -1 on the first and 1 on this row")
+        header["SKYRMS"] = (self.rms, "rms of source-free pixels")
+        header["SKYNPIX"] = (self.n_pixels, "pixels fitted")
+        for i, j in self.terms:
+            # As text: a FITS card written as a number by astropy keeps 20 characters, not every bit.
+            header[f"SKY{i:02d}_{j:02d}"] = (repr(float(self.coefficients[i, j])), f"coefficient of T_{i}(v) T_{j}(u)")
+        return header
+
+    @classmethod
+    def from_header(cls, header: fits.Header) -> PolynomialSky:
+        """
+        Make the sky that :meth:`to_header` wrote.
+
+        Parameters
+        ----------
+        header : Header
+            With the keywords ``SKYMODEL``, ``SKYORDER`` ...
+
+        Returns
+        -------
+        PolynomialSky
+            Its covariance, which no header carries, is NaN.
+
+        Raises
+        ------
+        ParameterError
+            The header describes no polynomial sky.
+        """
+        if header.get("SKYMODEL") != "polynomial":
+            raise ParameterError(f"the header has SKYMODEL={header.get('SKYMODEL')!r}; expected 'polynomial'.")
+        order = header["SKYORDER"]
+        coefficients = np.zeros((order + 1, order + 1))
+        for i, j in _terms(order):
+            coefficients[i, j] = float(header[f"SKY{i:02d}_{j:02d}"])
+        n = len(_terms(order))
+        return cls(
+            coefficients, header["SKYRMS"], (header["SKYNY"], header["SKYNX"]), header["SKYNPIX"],
+            np.full((n, n), np.nan),
+        )  # fmt: skip
+
+
+def _evaluate_like(block, *, origin, coefficients, image_shape):
+    return evaluate_block(block.shape, origin, coefficients, image_shape)
+
+
+def _terms(order: int) -> list[tuple[int, int]]:
+    return [(i, j) for i in range(order + 1) for j in range(order + 1 - i)]
+
+
+def fit_polynomial_sky(
+    data: ImageLike,
+    mask: ImageLike | None = None,
+    order: int = 3,
+    *,
+    weight: ImageLike | None = None,
+    sigma_clip: float | None = 3.0,
+    maxiters: int = 5,
+) -> PolynomialSky:
+    """
+    Fit a polynomial of total degree ``order`` to the unmasked pixels by weighted least squares.
+
+    Parameters
+    ----------
+    data : (ny, nx) array, NumPy, dask or xarray
+        Image in any linear unit. Not modified.
+    mask : (ny, nx) bool array, optional
+        True marks sources and bad pixels; non-finite pixels are always left out.
+    order : int
+        Total degree; 0 is a constant.
+    weight : (ny, nx) array, optional
+        Inverse variance. Equal weights by default; pixels without a positive weight are left out.
+    sigma_clip : float or None
+        After a fit, pixels further than this many rms from the sky (of ``sqrt(weight) * residual``
+        where weights are given) are left out of the next. None leaves none out.
+    maxiters : int
+        Fits with clipping at most; fewer when the number of pixels no longer changes.
+
+    Returns
+    -------
+    PolynomialSky
+        Coefficients, covariance and rms in the unit of ``data``; ``evaluate`` gives the sky lazily.
+
+    Raises
+    ------
+    ImageShapeError
+        Shapes differ.
+    NoGoodPixelsError, TooFewPixelsError
+        There is no good pixel; the good pixels do not determine the polynomial.
+    ParameterError
+        ``order`` is negative, or ``sigma_clip`` or ``maxiters`` make no sense.
+
+    Notes
+    -----
+    One pass over the image per fit, and one to begin with, in which each block gives a vector of sums. Chunks change the rounding of
+    these sums and nothing else. The covariance supposes independent pixels with the noise that the residuals
+    show.
+
+    Examples
+    --------
+    >>> image = np.add.outer(np.arange(40.0), np.zeros(50))
+    >>> sky = fit_polynomial_sky(image, order=1)
+    >>> bool(np.ptp(image - sky.evaluate(image.shape)) < 1e-9)
+    True
+    """
+    if not isinstance(order, int | np.integer) or order < 0:
+        raise ParameterError(f"order={order!r}; expected a whole number, 0 or more.")
+    if sigma_clip is not None and not sigma_clip > 0:
+        raise ParameterError(f"sigma_clip={sigma_clip!r}; expected a positive number, or None.")
+    if maxiters < 0:
+        raise ParameterError(f"maxiters={maxiters!r}; expected 0 or more.")
+    data = as_image(data)
+    planes = []
+    if mask is not None:
+        planes.append(as_mask(mask, data))
+    if weight is not None:
+        check_same_shape(weight, data.shape, "weight")
+        planes.append(as_image(weight, "weight", chunks=data.chunks))
+
+    def one_pass(model, limit):
+        n = (2 * order + 1) ** 2 + (order + 1) ** 2 + 2
+        total = sum_blocks(
+            sky_sums, data, *planes, shape=(n,), image_shape=data.shape, order=order, model=model, limit=limit,
+            has_mask=mask is not None, has_weight=weight is not None,
+        )  # fmt: skip
+        return _Sums(total.compute(), order)
+
+    sums = one_pass(np.zeros((order + 1, order + 1)), None)
+    model = _solve(sums)
+    # Once more, about the first solution: a sky of 3e7 with noise 1 had taken its digits from the noise.
+    sums = one_pass(model, None)
+    correction = _solve(sums)
+    for _ in range(0 if sigma_clip is None else maxiters):
+        model = model + correction
+        limit, before = sigma_clip * sums.scatter_about(correction), sums.n_pixels
+        if limit == 0:
+            break
+        sums = one_pass(model, limit)
+        correction = _solve(sums)
+        if sums.n_pixels == before:
+            break
+    return PolynomialSky(
+        model + correction, sums.rms_about(correction), data.shape, sums.n_pixels,
+        np.linalg.inv(sums.normal_matrix) * sums.reduced_chi2_about(correction),
+    )  # fmt: skip
+
+
+class _Sums:
+    """The sums of a pass, with names."""
+
+    def __init__(self, vector: np.ndarray, order: int):
+        wide, narrow = 2 * order + 1, order + 1
+        self.order = order
+        self.gram = vector[: wide * wide].reshape(wide, wide)
+        self.rhs = vector[wide * wide : wide * wide + narrow * narrow].reshape(narrow, narrow)
+        self.square = float(vector[-2])
+        self.n_pixels = int(vector[-1])
+
+    @property
+    def terms(self) -> list[tuple[int, int]]:
+        return _terms(self.order)
+
+    @property
+    def normal_matrix(self) -> np.ndarray:
+        """Weighted products of all pairs of terms, from T_i T_k = (T_(i+k) + T_|i-k|) / 2 on both axes."""
+        i, j = np.array(self.terms).T
+        rows = (i[:, None] + i, np.abs(i[:, None] - i))
+        columns = (j[:, None] + j, np.abs(j[:, None] - j))
+        return sum(self.gram[row, column] for row in rows for column in columns) / 4
+
+    @property
+    def right_side(self) -> np.ndarray:
+        return np.array([self.rhs[i, j] for i, j in self.terms])
+
+    def square_about(self, correction: np.ndarray) -> float:
+        """Sum of weight * residual^2 that the correction leaves."""
+        c = np.array([correction[i, j] for i, j in self.terms])
+        return max(self.square - 2 * c @ self.right_side + c @ self.normal_matrix @ c, 0.0)
+
+    def scatter_about(self, correction: np.ndarray) -> float:
+        """Standard deviation of sqrt(weight) * residual, the quantity that is clipped."""
+        return float(np.sqrt(self.square_about(correction) / self.n_pixels))
+
+    def rms_about(self, correction: np.ndarray) -> float:
+        """Weighted standard deviation of the residuals; gram[0, 0] is the sum of weights."""
+        return float(np.sqrt(self.square_about(correction) / self.gram[0, 0]))
+
+    def reduced_chi2_about(self, correction: np.ndarray) -> float:
+        return self.square_about(correction) / max(self.n_pixels - len(self.terms), 1)
+
+
+def _solve(sums: _Sums) -> np.ndarray:
+    """Solve the normal equations; the coefficients as a triangle in a square."""
+    order = sums.order
+    if sums.n_pixels == 0:
+        raise no_good_pixels("fit the sky")
+    n = len(sums.terms)
+    if sums.n_pixels < n:
+        raise TooFewPixelsError(
+            f"cannot fit a sky of order {order}: it has {n} coefficients, and only {sums.n_pixels} pixels are good. "
+            "Lower the order, or mask less."
+        )
+    matrix = sums.normal_matrix
+    scale = 1 / np.sqrt(np.diag(matrix))
+    scaled = matrix * scale[:, None] * scale
+    if np.linalg.cond(scaled) > _WORST_CONDITION:
+        raise TooFewPixelsError(
+            f"cannot fit a sky of order {order}: the {sums.n_pixels} good pixels lie so that they do not determine "
+            "its coefficients. Lower the order, or mask less."
+        )
+    solution = scale * np.linalg.solve(scaled, scale * sums.right_side)
+    coefficients = np.zeros((order + 1, order + 1))
+    for (i, j), value in zip(sums.terms, solution, strict=True):
+        coefficients[i, j] = value
+    return coefficients
