@@ -1,17 +1,182 @@
-"""``ds.galprep``: an image's coordinates, and the operations of all rooms as methods."""
+"""``ds.galprep``: an image's coordinates, and the operations of all rooms as methods.
+
+The methods forward to the functions of the rooms, with the planes and the metadata of the image filled in.
+"""
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
 import xarray as xr
+
+if TYPE_CHECKING:
+    from astropy.io import fits
+    from astropy.wcs import WCS
+
+    from galprep_dask.segmentation import Segmentation
 
 __all__ = ["GalprepAccessor"]
 
 
 @xr.register_dataset_accessor("galprep")
 class GalprepAccessor:
-    def __init__(self, image):
+    """
+    Coordinates and operations of an image Dataset.
+
+    Parameters
+    ----------
+    image : Dataset
+        From :func:`galprep_dask.open_image`.
+
+    Examples
+    --------
+    >>> import numpy as np, galprep_dask
+    >>> image = galprep_dask.open_image(np.random.default_rng(0).normal(100, 1, (200, 300)))
+    >>> sky = image.galprep.fit_polynomial_sky(order=1)
+    >>> round(float(image.galprep.subtract_sky(sky)["data"].mean()), 2) + 0.0
+    0.0
+    """
+
+    def __init__(self, image: xr.Dataset):
         self._image = image
 
+    # What the image is ------------------------------------------------------------------------------------
+
     @property
-    def shape(self):
-        return self._image["data"].shape[-2:]
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns."""
+        return self._image.sizes["y"], self._image.sizes["x"]
+
+    @property
+    def header(self) -> fits.Header:
+        """The FITS header, a copy."""
+        from galprep_dask.image import image_header
+
+        return image_header(self._image)
+
+    @property
+    def wcs(self) -> WCS:
+        """The celestial WCS, built anew at every call: WCS objects are not safe to share between threads."""
+        from galprep_dask.image import celestial_wcs, describe
+
+        return celestial_wcs(self.header, where=describe(self._image))
+
+    @property
+    def pixel_scale(self) -> float:
+        """Side of a pixel in arcsec."""
+        from galprep_dask.image import describe, pixel_scale
+
+        return pixel_scale(self.header, where=describe(self._image))
+
+    @property
+    def bad_pixels(self) -> xr.DataArray:
+        """The mask and every pixel that is not finite, lazily."""
+        from galprep_dask.image import bad_pixels
+
+        mask = None if self._mask is None else self._mask.data
+        return xr.DataArray(bad_pixels(self._image["data"].data, mask), dims=self._image["data"].dims)
+
+    @property
+    def _mask(self) -> xr.DataArray | None:
+        return self._image.get("mask")
+
+    # Statistics and sky -----------------------------------------------------------------------------------
+
+    def sigma_clipped_stats(self, mask=None, **kwargs) -> tuple[float, float, float]:
+        """Clipped mean, median and std; see :func:`galprep_dask.stats.sigma_clipped_stats`."""
+        from galprep_dask.stats import sigma_clipped_stats
+
+        return sigma_clipped_stats(self._image["data"], self._or_own(mask), **kwargs)
+
+    def source_mask(self, *, fwhm: float, **kwargs) -> xr.DataArray:
+        """Mask sources and bad pixels; see :func:`galprep_dask.sky.source_mask`."""
+        from galprep_dask.sky import source_mask
+
+        return source_mask(self._image["data"], self._mask, fwhm=fwhm, **kwargs)
+
+    def fit_polynomial_sky(self, order: int = 3, *, mask=None, **kwargs):
+        """Fit a polynomial sky; see :func:`galprep_dask.sky.fit_polynomial_sky`."""
+        from galprep_dask.sky import fit_polynomial_sky
+
+        return fit_polynomial_sky(self._image["data"], self._or_own(mask), order, **kwargs)
+
+    def fit_median_sky(self, *, mask=None, **kwargs):
+        """Take the clipped median for the sky; see :func:`galprep_dask.sky.fit_median_sky`."""
+        from galprep_dask.sky import fit_median_sky
+
+        return fit_median_sky(self._image["data"], self._or_own(mask), **kwargs)
+
+    def subtract_sky(self, sky) -> xr.Dataset:
+        """
+        Give the image minus a sky model, lazily, with the model in its header.
+
+        Parameters
+        ----------
+        sky : PolynomialSky, ConstantSky
+            What a fit gave.
+
+        Returns
+        -------
+        Dataset
+            Of the dtype of the image. A second subtraction replaces the keywords of the first.
+        """
+        from galprep_dask.image import with_header
+
+        data = self._image["data"]
+        model = sky.evaluate(self.shape, data.data.chunks[-2:])
+        subtracted = (data.data - model).astype(data.dtype)
+        header = self.header
+        header.update(sky.to_header())
+        return with_header(self._image.assign(data=(data.dims, subtracted)), header)
+
+    # Sources ----------------------------------------------------------------------------------------------
+
+    def detect_sources(self, threshold, n_pixels: int = 5, **kwargs) -> Segmentation:
+        """Find sources above a threshold; see :func:`galprep_dask.segmentation.detect_sources`."""
+        from galprep_dask.segmentation import detect_sources
+
+        return detect_sources(self._image["data"], threshold, n_pixels, mask=self._mask, **kwargs)
+
+    # Sigma, cutouts, files --------------------------------------------------------------------------------
+
+    def sigma_image(self, *, sky_std: float, gain: float | None = None, exptime=None, **kwargs) -> xr.DataArray:
+        """
+        1-sigma uncertainty of every pixel; see :func:`galprep_dask.noise.sigma_image`.
+
+        Parameters
+        ----------
+        sky_std : float
+            Standard deviation of source-free pixels.
+        gain, exptime : float, optional
+            By default those of the image; an error says which keywords were looked for.
+        **kwargs
+            As for the function.
+
+        Returns
+        -------
+        DataArray
+        """
+        from galprep_dask.image import require
+        from galprep_dask.io.header import EXPTIME_KEYWORDS, GAIN_KEYWORDS
+        from galprep_dask.noise import sigma_image
+
+        gain = require(self._image, "gain", GAIN_KEYWORDS) if gain is None else gain
+        exptime = require(self._image, "exptime", EXPTIME_KEYWORDS) if exptime is None else exptime
+        return sigma_image(self._image["data"], sky_std=sky_std, gain=gain, exptime=exptime, **kwargs)
+
+    def cutout(self, ra: float, dec: float, size) -> xr.Dataset:
+        """Cut around a target, lazily; see :func:`galprep_dask.cutouts.cutout`."""
+        from galprep_dask.cutouts import cutout
+
+        return cutout(self._image, ra, dec, size)
+
+    def write(self, path: str | os.PathLike, **kwargs) -> Path:
+        """Write FITS or Zarr; see :func:`galprep_dask.write_image`."""
+        from galprep_dask.io import write_image
+
+        return write_image(self._image, path, **kwargs)
+
+    def _or_own(self, mask):
+        return self._mask if mask is None else mask

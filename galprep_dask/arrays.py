@@ -22,7 +22,7 @@ ImageLike = Any
 CHUNK_SIDE = 2048
 
 
-def as_image(array: ImageLike, name: str = "data", *, chunks=None) -> da.Array:
+def as_image(array: ImageLike, name: str = "data", *, chunks=None, ndim: int = 2) -> da.Array:
     """
     Give ``array`` as a 2-D dask array of native byte order; nothing is computed or copied.
 
@@ -35,6 +35,8 @@ def as_image(array: ImageLike, name: str = "data", *, chunks=None) -> da.Array:
     chunks : optional
         Chunks to bring it to, as in ``dask.array.rechunk``; by default those it has, or squares of
         ``CHUNK_SIDE`` pixels for a NumPy array.
+    ndim : int
+        2, or 3 for a cube.
 
     Returns
     -------
@@ -45,7 +47,7 @@ def as_image(array: ImageLike, name: str = "data", *, chunks=None) -> da.Array:
     ImageShapeError
         The array is not two-dimensional, or has no pixels.
     ParameterError
-        It is no numeric array.
+        It is no numeric array, or the chunks do not fit it.
     """
     if isinstance(array, np.ma.MaskedArray):
         raise ParameterError(f"{name} is a masked array. Pass {name}.data, and its mask as mask=.")
@@ -53,17 +55,21 @@ def as_image(array: ImageLike, name: str = "data", *, chunks=None) -> da.Array:
         array = array.data
     if not isinstance(array, da.Array):
         array = np.asarray(array)
-        if array.ndim == 2:
+        if array.ndim == ndim:
             # name=False: a random name instead of a hash of every pixel.
-            array = da.from_array(array, chunks=chunks or (CHUNK_SIDE, CHUNK_SIDE), name=False)
-    if array.ndim != 2 or 0 in array.shape:
-        raise ImageShapeError(f"{name} has shape {array.shape}; expected a two-dimensional image with pixels.")
+            array = da.from_array(array, chunks="auto" if ndim == 3 else (CHUNK_SIDE, CHUNK_SIDE), name=False)
+    if array.ndim != ndim or 0 in array.shape:
+        wanted = "two-dimensional image" if ndim == 2 else "three-dimensional cube"
+        raise ImageShapeError(f"{name} has shape {array.shape}; expected a {wanted} with pixels.")
     if array.dtype.kind not in "biuf":
         raise ParameterError(f"{name} has dtype {array.dtype}; expected real numbers.")
     if not array.dtype.isnative:
         array = array.astype(array.dtype.newbyteorder("="))
     if chunks is not None:
-        array = array.rechunk(chunks)
+        try:
+            array = array.rechunk(chunks)
+        except (ValueError, TypeError, ZeroDivisionError) as error:
+            raise ParameterError(f"chunks={chunks!r} does not fit {name} of shape {array.shape}: {error}") from error
     return array
 
 

@@ -13,13 +13,14 @@ from __future__ import annotations
 
 import math
 import re
+import threading
 import warnings
 
 import dask.array as da
 import numpy as np
 import xarray as xr
 from astropy.io import fits
-from astropy.wcs import WCS, FITSFixedWarning
+from astropy.wcs import WCS, FITSFixedWarning, NoConvergence
 from astropy.wcs.utils import proj_plane_pixel_area
 
 from galprep_dask.arrays import ImageLike, as_image, as_mask, check_same_shape
@@ -32,6 +33,7 @@ from galprep_dask.errors import (
     MissingZeropointError,
     NoGoodPixelsError,
     ParameterError,
+    TargetOutsideError,
 )
 
 __all__ = [
@@ -45,11 +47,15 @@ __all__ = [
     "parse_header",
     "pixel_scale",
     "require",
+    "sky_to_pixel",
     "with_header",
 ]
 
 #: The variables of an image beside ``data``, with their dtype; None keeps a floating dtype as it is.
 PLANES = {"mask": np.dtype(bool), "sigma": None, "weight": None, "segmentation": np.dtype("int32")}
+
+#: Held around ``warnings.catch_warnings``: threads that overlap in it leave the filters of one to all others.
+WARNINGS_LOCK = threading.RLock()
 
 _MISSING = {"gain": MissingGainError, "exptime": MissingExptimeError, "zeropoint": MissingZeropointError}
 
@@ -116,8 +122,8 @@ def make_image(
         raise ParameterError(f"zeropoint={zeropoint!r}; expected a finite magnitude.")
 
     if np.ndim(data) == 3:
-        data = data if isinstance(data, da.Array) else da.from_array(np.asarray(data), name=False)
-        variables = {"data": (("spectral", "y", "x"), _as_float(data))}
+        data = _as_float(as_image(data, "data", chunks=chunks, ndim=3))
+        variables = {"data": (("spectral", "y", "x"), data)}
         plane_chunks, shape = data.chunks[1:], data.shape[1:]
     else:
         data = _as_float(as_image(data, "data", chunks=chunks))
@@ -281,7 +287,7 @@ def celestial_wcs(header: fits.Header | str, *, where: str = "the image") -> WCS
         whether they are applied.
     """
     header = parse_header(header) if isinstance(header, str) else header
-    with warnings.catch_warnings():
+    with WARNINGS_LOCK, warnings.catch_warnings():
         warnings.simplefilter("ignore", FITSFixedWarning)
         try:
             wcs = WCS(header)
@@ -311,6 +317,60 @@ def _warn_of_unannounced_distortion(header: fits.Header, where: str) -> None:
         f"may not. Write {suffix!r} into CTYPE, or remove the terms.",
         DistortionWarning, stacklevel=3,
     )  # fmt: skip
+
+
+def sky_to_pixel(header: fits.Header | str, ra: float, dec: float, *, where: str = "the image") -> tuple[float, float]:
+    """
+    Pixel position of a point on the sky.
+
+    Parameters
+    ----------
+    header : Header or str
+        FITS header with a celestial WCS.
+    ra, dec : float or Quantity
+        Position, in degrees where there is no unit.
+    where : str
+        What to call the image in an error.
+
+    Returns
+    -------
+    x, y : float
+        0-based, pixel centres at integers.
+
+    Raises
+    ------
+    ParameterError
+        The position is no position on the sky.
+    TargetOutsideError
+        The projection does not reach there.
+    MissingWCSError
+        There is no celestial WCS.
+    """
+    ra, dec = (float(getattr(angle, "to_value", lambda _, a=angle: a)("deg")) for angle in (ra, dec))
+    if not (math.isfinite(ra) and math.isfinite(dec) and -360 <= ra <= 360 and -90 <= dec <= 90):
+        raise ParameterError(
+            f"ra={ra!r}, dec={dec!r} is no position in degrees: expected ra in 0..360 and dec in -90..90. "
+            "Are they swapped, or in hours?"
+        )
+    wcs = celestial_wcs(header, where=where)
+    try:
+        x, y = (float(value) for value in wcs.all_world2pix(ra, dec, 0))
+        back = wcs.all_pix2world(x, y, 0)
+    except (NoConvergence, ValueError):  # ValueError is what wcslib's own errors are
+        x = y = math.nan
+    if not (math.isfinite(x) and math.isfinite(y)) or _far_apart(back, (ra, dec)):
+        raise TargetOutsideError(
+            f"ra={ra}, dec={dec} is not on the part of the sky that {where} is a projection of. "
+            "Check the coordinates."
+        )
+    return x, y
+
+
+def _far_apart(one, other) -> bool:
+    """Tell whether two positions in degrees differ by more than an arcsecond: a projection has two sides."""
+    (ra1, dec1), (ra2, dec2) = np.radians([one, other])
+    half = math.sin((dec2 - dec1) / 2) ** 2 + math.cos(dec1) * math.cos(dec2) * math.sin((ra2 - ra1) / 2) ** 2
+    return 2 * math.asin(min(1.0, math.sqrt(half))) > math.radians(1 / 3600)
 
 
 def pixel_scale(header: fits.Header | str, *, where: str = "the image") -> float:

@@ -20,7 +20,7 @@ from scipy.special import gammaincinv
 TILE = 256
 
 _BAD_PER_TILE = 2
-_LIGHT_KEPT = 0.995  # of a Sersic profile, before it is cut off
+_LIGHT_KEPT = 0.995  # least part of a Sersic profile's light inside of where it is cut off
 LAYOUT, NOISE, BAD = range(3)  # streams of random numbers
 
 
@@ -169,7 +169,7 @@ def nearest_pixel(position):
 def _star_stamp(row, alpha):
     """Pixel integrals of a Moffat profile of total ``flux``, (2 half + 1, 2 half + 1)."""
     offsets = np.arange(-row["half"], row["half"] + 1.0)
-    dx, dy = (offsets - (row[name] - nearest_pixel(row[name])) for name in "xy")
+    dx, dy = (offsets - offset for offset in _offset(row))
     nodes, weights = np.polynomial.legendre.leggauss(4)
     stamp = np.zeros((len(dy), len(dx)))
     for node_y, weight_y in zip(nodes / 2, weights / 2, strict=True):
@@ -185,7 +185,7 @@ def _galaxy_stamp(row, alpha):
     # Cells so fine that the Moffat transform is below 1e-6 at their Nyquist frequency.
     cells_per_pixel = max(2, math.ceil(18 / (math.pi * alpha)))
     cells = _sersic_cells(row, side, cells_per_pixel)
-    for inner, refinement in ((13, 4), (3, 16)):  # the steep core
+    for inner, refinement in ((13, 4), (3, 16), (1, 64)):  # the steep core
         m, first = inner * cells_per_pixel, (side - inner) // 2 * cells_per_pixel
         fine = _sersic_cells(row, inner, cells_per_pixel * refinement)
         core = np.s_[first : first + m]
@@ -194,17 +194,23 @@ def _galaxy_stamp(row, alpha):
     ky = 2 * math.pi * cells_per_pixel * scipy.fft.fftfreq(size)
     kx = 2 * math.pi * cells_per_pixel * scipy.fft.rfftfreq(size)
     k = alpha * np.hypot(kx, ky[:, None])
-    spectrum = scipy.fft.rfft2(cells, s=(size, size)) * (np.exp(-k) * (1 + k + k * k / 3))
+    # Moved to its place only here: cells that are not symmetric about a cusp would move its centroid.
+    dx, dy = _offset(row)
+    moved = np.exp(-1j * dy * ky)[:, None] * np.exp(-1j * dx * kx)
+    spectrum = scipy.fft.rfft2(cells, s=(size, size)) * moved * (np.exp(-k) * (1 + k + k * k / 3))
     convolved = scipy.fft.irfft2(spectrum, s=(size, size))[:n, :n]
     stamp = convolved.reshape(side, cells_per_pixel, side, cells_per_pixel).sum(axis=(1, 3))
     return np.maximum(stamp, 0)  # rounding of the transform, where there is no light
 
 
+def _offset(row):
+    return (row[name] - nearest_pixel(row[name]) for name in "xy")
+
+
 def _sersic_cells(row, side, cells_per_pixel):
-    """Flux in the cells of the ``side`` x ``side`` pixels about a galaxy, by the value in the middle of each."""
-    middles = (np.arange(side * cells_per_pixel) + 0.5) / cells_per_pixel - side / 2
-    dx, dy = (middles - (row[name] - nearest_pixel(row[name])) for name in "xy")
-    dy, angle, n, b = dy[:, None], math.radians(row["orientation"]), row["n"], gammaincinv(2 * row["n"], 0.5)
+    """Flux in the cells of ``side`` x ``side`` pixels centred on a galaxy, by the value in the middle of each."""
+    dx = (np.arange(side * cells_per_pixel) + 0.5) / cells_per_pixel - side / 2
+    dy, angle, n, b = dx[:, None], math.radians(row["orientation"]), row["n"], gammaincinv(2 * row["n"], 0.5)
     along = dx * math.cos(angle) + dy * math.sin(angle)
     across = (dy * math.cos(angle) - dx * math.sin(angle)) / row["axis_ratio"]
     r2 = (along**2 + across**2) / row["r_eff"] ** 2
@@ -215,5 +221,5 @@ def _sersic_cells(row, side, cells_per_pixel):
 
 
 def outer_radius(r_eff, n):
-    """Give the radius that holds ``_LIGHT_KEPT`` of a Sersic profile."""
-    return r_eff * (gammaincinv(2 * n, _LIGHT_KEPT) / gammaincinv(2 * n, 0.5)) ** n
+    """Give the radius at which a Sersic profile is cut off: ``_LIGHT_KEPT`` of it is inside, or more."""
+    return r_eff * np.maximum((gammaincinv(2 * n, _LIGHT_KEPT) / gammaincinv(2 * n, 0.5)) ** n, 8)

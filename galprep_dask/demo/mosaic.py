@@ -155,12 +155,13 @@ def simulate_mosaic(
 
     Notes
     -----
-    Galaxies are Sersic profiles, integrated over half pixels (finer in the core) out to the ellipse that holds
-    99.5 % of their light, where they are cut off: an aperture that holds all of one measures 0.5 % less than
-    ``flux``, which is the integral to infinity. They are convolved through the Moffat profile's own transform,
-    ``exp(-k) (1 + k + k^2 / 3)`` for beta = 3.5 and ``k`` in units of 1 / alpha, so that no kernel is sampled
-    or cut off. Stars are integrated over pixels by Gauss-Legendre quadrature. Photon noise is Gaussian: with
-    the sky's electrons under every source it differs little from Poisson's.
+    Galaxies are Sersic profiles on half-pixel cells (finer in the core), cut off at the ellipse that holds 99.5 %
+    of their light or at 8 half-light radii, whichever is larger. So an aperture that holds all of one measures
+    at most 0.6 % less than ``flux``, which is the integral to infinity. They are convolved through the Moffat
+    profile's own transform, ``exp(-k) (1 + k + k^2 / 3)`` for beta = 3.5 and ``k`` in units of 1 / alpha: no
+    kernel is sampled or cut off. No pixel is wrong by more than 0.5 % of the peak, for n < 2.5 by 0.2 %. Stars
+    are integrated over pixels by Gauss-Legendre quadrature. Photon noise is Gaussian: with the sky's electrons
+    under every source it differs little from Poisson's.
 
     Examples
     --------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import uuid
@@ -9,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from galprep_dask.errors import OutputError, OutputExistsError, ParameterError
+from galprep_dask.errors import GalprepError, OutputError, OutputExistsError, ParameterError
 from galprep_dask.io.fits_reader import is_remote
 
 __all__ = ["atomic_path", "check_output"]
@@ -82,16 +83,21 @@ def atomic_path(path: str | os.PathLike, overwrite: bool = False) -> Iterator[Pa
             # A directory cannot be renamed onto one that has files: the old one steps aside first.
             aside = temporary.with_suffix(".old")
             os.replace(path, aside)
-            os.replace(temporary, path)
+            try:
+                os.replace(temporary, path)
+            except OSError:
+                os.replace(aside, path)
+                raise
             shutil.rmtree(aside, ignore_errors=True)
         else:
             os.replace(temporary, path)
+    except GalprepError:  # an image that cannot be read, for example: not the fault of this file
+        raise
     except OSError as error:
-        if isinstance(error, OutputError):
-            raise
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        hint = "Free some space or choose another directory." if full else "Mend that, or choose another directory."
         raise OutputError(
-            f"cannot write {str(path)!r}: {error.strerror or error}. Nothing half-written was left behind; "
-            "free some space or choose another directory."
+            f"cannot write {str(path)!r}: {error}. Nothing half-written was left behind. {hint}"
         ) from error
     finally:
         if temporary.is_dir():

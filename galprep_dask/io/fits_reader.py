@@ -11,6 +11,7 @@ for every thread: a handle shared by threads gives wrong pixels.
 
 from __future__ import annotations
 
+import errno
 import mmap
 import os
 import threading
@@ -28,6 +29,7 @@ from astropy.io.fits.verify import VerifyWarning
 from astropy.utils.exceptions import AstropyUserWarning
 
 from galprep_dask.errors import HDUError, ImageFileError, ImageNotFoundError
+from galprep_dask.image import WARNINGS_LOCK
 
 __all__ = ["FitsPlane", "find_plane", "is_remote"]
 
@@ -152,28 +154,34 @@ class FitsPlane:
         return (type(self).__name__, self.path, self.hdu, str(self.dtype), self.identity)
 
     def __getitem__(self, index) -> np.ndarray:
+        """Read the box around what is wanted; dask hands on slices, integers, one list, and None."""
         index = index if isinstance(index, tuple) else (index,)
-        index += (slice(None),) * (self.ndim - len(index))
-        bounds = [_bounds(axis, n) for axis, n in zip(index, self.shape, strict=True)]
-        region = tuple(slice(start, stop) for start, stop, _ in bounds)
-        block = self._read(region)
-        rest = tuple(0 if step is None else slice(None, None, step) for *_, step in bounds)
-        return block if all(step == slice(None, None, 1) for step in rest) else block[rest]
+        index += (slice(None),) * (self.ndim - sum(axis is not None for axis in index))
+        axes = [axis for axis in index if axis is not None]
+        spans = [_span(axis, n) for axis, n in zip(axes, self.shape, strict=True)]
+        block = self._read(tuple(region for region, _ in spans))
+        for n, (_, rest) in enumerate(spans):
+            if isinstance(rest, np.ndarray):
+                block = block.take(rest, axis=n)
+        rests = iter(slice(None) if isinstance(rest, np.ndarray) else rest for _, rest in spans)
+        return block[tuple(None if axis is None else next(rests) for axis in index)]
 
     def _read(self, region: tuple[slice, ...]) -> np.ndarray:
+        if any(axis.start == axis.stop for axis in region):
+            return np.empty([axis.stop - axis.start for axis in region], self.dtype)
         self._check_unchanged()
-        if self.tile is None and self.container is None:
-            values = self._remote_values(region) if is_remote(self.path) else self._local_values(region)
-        else:
-            with _clear_errors(self.path, self.hdu):
+        with _clear_errors(self.path, self.hdu):
+            if self.tile is not None or self.container is not None:
                 values = self._through_astropy(region)
+            else:
+                values = self._remote_values(region) if is_remote(self.path) else self._local_values(region)
         return np.ascontiguousarray(values, dtype=self.dtype)
 
     def _check_unchanged(self) -> None:
         if not is_remote(self.path) and _identity(self.path, {}) != self.identity:
             raise ImageFileError(f"{self.path!r} was changed since it was opened. Open it again.")
 
-    def _span(self, region) -> tuple[int, int, tuple[int, ...], tuple[int, ...]]:
+    def _extent(self, region) -> tuple[int, int, tuple[int, ...], tuple[int, ...]]:
         """First and last byte of a region in the file, its shape and its strides."""
         item = self.scaling.stored.itemsize
         strides = tuple(item * int(np.prod(self.shape[n + 1 :])) for n in range(self.ndim))
@@ -183,28 +191,21 @@ class FitsPlane:
         return first, last, shape, strides
 
     def _local_values(self, region) -> np.ndarray:
-        first, last, shape, strides = self._span(region)
-        if 0 in shape:
-            return np.empty(shape, self.dtype)
+        first, last, shape, strides = self._extent(region)
         base = first - first % _PAGE
-        with open(self.path, "rb") as file, mmap.mmap(
-            file.fileno(), last - base, offset=base, access=mmap.ACCESS_READ
-        ) as mapped:  # fmt: skip
-            _read_ahead(mapped, first - base, shape, strides, self.scaling.stored.itemsize)
-            stored = np.ndarray(shape, self.scaling.stored, mapped, first - base, strides)
-            values = self.scaling.apply(stored)
-            del stored  # the map cannot be closed while an array looks into it
-        return values
+        with open(self.path, "rb") as file:
+            # No with: closing a map that an array still looks into fails, and would hide a MemoryError.
+            mapped = mmap.mmap(file.fileno(), last - base, offset=base, access=mmap.ACCESS_READ)
+        _read_ahead(mapped, first - base, shape, strides, self.scaling.stored.itemsize)
+        return self.scaling.apply(np.ndarray(shape, self.scaling.stored, mapped, first - base, strides))
 
     def _remote_values(self, region) -> np.ndarray:
-        first, _, shape, strides = self._span(region)
-        if 0 in shape:
-            return np.empty(shape, self.dtype)
+        first, _, shape, strides = self._extent(region)
         rows, length = _contiguous_runs(shape, strides, self.scaling.stored.itemsize)
         starts = [first + row for row in rows]
-        with _clear_errors(self.path, self.hdu):
-            filesystem, path = fsspec.core.url_to_fs(self.path, **dict(self.storage_options))
-            parts = filesystem.cat_ranges([path] * len(starts), starts, [n + length for n in starts])
+        stops = [start + length for start in starts]
+        filesystem, path = fsspec.core.url_to_fs(self.path, **dict(self.storage_options))
+        parts = filesystem.cat_ranges([path] * len(starts), starts, stops, on_error="raise")
         stored = np.frombuffer(b"".join(parts), self.scaling.stored)
         if stored.size != np.prod(shape):
             raise ImageFileError(f"{self.place} gave fewer bytes than its header promises: it is truncated.")
@@ -218,17 +219,24 @@ class FitsPlane:
         return _handles.get(self.path, self.identity, self.storage_options)[self.hdu].section[full]
 
 
-def _bounds(index, length: int) -> tuple[int, int, int | None]:
-    """Start, stop and step of a slice or an integer (step None) on an axis; the steps are positive."""
+def _span(index, length: int) -> tuple[slice, int | slice | np.ndarray]:
+    """Split an index of one axis into the span to be read and what to take of it."""
     if isinstance(index, slice):
         start, stop, step = index.indices(length)
         if step < 1:
             raise IndexError("an image on disk is read forwards: use positive steps")
-        return start, max(start, stop), step
-    start = int(index) + (length if index < 0 else 0)
-    if not 0 <= start < length:
+        return slice(start, max(start, stop)), slice(None, None, step)
+    wanted = np.asarray(index)
+    if wanted.dtype == bool:
+        wanted = np.flatnonzero(wanted)
+    elif wanted.size == 0:
+        wanted = wanted.astype(int)
+    wanted = np.where(wanted < 0, wanted + length, wanted)
+    if wanted.size and not (0 <= wanted.min() and wanted.max() < length):
         raise IndexError(f"index {index} is out of bounds for an axis of {length}")
-    return start, start + 1, None
+    start = int(wanted.min(initial=length)) if wanted.size else 0
+    stop = int(wanted.max(initial=-1)) + 1
+    return slice(start, stop), (wanted - start if wanted.ndim else 0)
 
 
 def _contiguous_runs(shape, strides, item) -> tuple[list[int], int]:
@@ -291,7 +299,7 @@ def find_plane(path: str, hdu: int | str | None = None, storage_options: dict | 
     HDUError
         There is no such HDU, or it holds no image; the message lists what the file has.
     """
-    path = path if is_remote(path) else _local(path)
+    path = path if is_remote(path) else os.path.abspath(_local(path))
     options = dict(storage_options or {})
     container = _container(path, options)
     identity = _identity(path, options)
@@ -425,7 +433,7 @@ def _open_hdus(path: str, options: dict, **kwargs) -> Iterator[fits.HDUList]:
 @contextmanager
 def _without_format_warnings() -> Iterator[None]:
     """Keep astropy from warning of what is mended (keyword formats) or made an error (truncation) here."""
-    with warnings.catch_warnings():
+    with WARNINGS_LOCK, warnings.catch_warnings():
         warnings.simplefilter("ignore", VerifyWarning)
         warnings.filterwarnings("ignore", message="File may have been truncated", category=AstropyUserWarning)
         yield
@@ -469,7 +477,7 @@ def _clear_errors(path: str, hdu: int | str | None) -> Iterator[None]:
     place = repr(path) if hdu is None else f"{path!r} [HDU {hdu}]"
     try:
         yield
-    except (HDUError, ImageFileError, ImageNotFoundError):
+    except (HDUError, ImageFileError, ImageNotFoundError, MemoryError):
         raise
     except FileNotFoundError as error:
         raise ImageNotFoundError(f"there is no file {path!r}. Check the path.") from error
@@ -477,7 +485,11 @@ def _clear_errors(path: str, hdu: int | str | None) -> Iterator[None]:
         raise ImageFileError(f"{path!r} is a directory, and no Zarr store. Name a FITS file.") from error
     except PermissionError as error:
         raise ImageFileError(f"{path!r} may not be read: {error.strerror}. Check its permissions.") from error
-    except (OSError, ValueError, TypeError, IndexError, KeyError, EOFError, RuntimeError) as error:
-        raise ImageFileError(
-            f"{place} cannot be read as FITS: {error}. It may be truncated, damaged or of another format."
-        ) from error
+    except Exception as error:  # astropy, zlib and the file systems of fsspec raise many kinds
+        if isinstance(error, OSError) and error.errno == errno.ENOMEM:
+            raise MemoryError(f"{place} could not be mapped: {error.strerror}. Use smaller chunks.") from error
+        hint = "It may be truncated, damaged or of another format."
+        if is_remote(path):
+            hint = f"Check the address, the network and storage_options. {hint}"
+        message = str(error) or type(error).__name__
+        raise ImageFileError(f"{place} cannot be read as FITS: {message}. {hint}") from error

@@ -56,6 +56,10 @@ def write_tiled(
         raise ParameterError("cubes are written without tile compression. Pass compression=None.")
     if quantize_level is None:
         quantize_level = 0.0 if compression in _LOSSLESS else 16.0
+    if quantize_level == 0 and compression not in _LOSSLESS and any(pixels.dtype.kind == "f" for _, pixels in hdus):
+        raise ParameterError(
+            f"quantize_level=0 keeps floats as they are, which {compression} cannot. Pass compression='GZIP_2'."
+        )
     with open(path, "xb") as file:
         file.write(_primary(hdus[0][0]))
         for number, (header, pixels) in enumerate(hdus):
@@ -93,6 +97,8 @@ def _append(file, header, pixels, compression, quantize_level, prefix) -> None:
         work(block, compression, quantize_level, n * rows, f"{prefix}.{n}")
         for n, block in enumerate(blocks)
     ]
+    for n in range(len(blocks)):
+        Path(f"{prefix}.{n}").touch()
     try:
         done = [_Band(*band) for band in dask.compute(*bands)]
         _string_together(file, header, pixels, done)
@@ -124,7 +130,9 @@ def _compress_band(block, compression, quantize_level, first_row, heap_path) -> 
         table = np.frombuffer(buffer.getbuffer()[start : start + width * count], np.dtype(columns)).copy()
         heap_start = start + header.get("THEAP", width * count)
         heap = buffer.getbuffer()[heap_start : start + width * count + header["PCOUNT"]]
-        Path(heap_path).write_bytes(heap)
+        # The file is there already: a task that ends after the others have failed must not leave a new one.
+        with open(heap_path, "rb+") as file:
+            file.write(heap)
         size = len(heap)
         del heap
     return table, heap_path, size, header.tostring()

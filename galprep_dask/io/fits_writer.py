@@ -23,7 +23,7 @@ from astropy.io import fits
 from galprep_dask import __version__
 from galprep_dask.arrays import as_image
 from galprep_dask.errors import ImageShapeError, ParameterError
-from galprep_dask.image import PLANES, image_header, make_image
+from galprep_dask.image import PLANES, float_dtype, image_header, make_image
 from galprep_dask.io.atomic import atomic_path
 from galprep_dask.io.fits_reader import _contiguous_runs
 from galprep_dask.io.fits_tiles import write_tiled
@@ -98,6 +98,7 @@ def write_image(
     >>> path = write_image(image, folder.name + "/image.fits")
     >>> bool((galprep_dask.open_image(path)["data"] == image["data"]).all())
     True
+    >>> folder.cleanup()
     """
     if not isinstance(image, xr.Dataset):
         image = make_image(as_image(image))
@@ -141,23 +142,37 @@ def image_hdus(image: xr.Dataset, history: Iterable[str] = ()) -> list[tuple[fit
         if value is not None and not any(header.get(key) == value for key in keywords[:1]):
             header[keywords[0]] = value
     if "unit" in image.attrs:
-        header["BUNIT"] = (image.attrs["unit"], "unit of the pixels")
+        header["BUNIT"] = (_ascii(image.attrs["unit"], "unit"), "unit of the pixels")
     header["GPVERS"] = (__version__, "version of galprep-dask that wrote this file")
     if planes:
         header["GPPLANES"] = (" ".join(planes), "planes of the image in the extensions")
-    for line in history:
-        header.add_history(line)
-    hdus = [(header, image["data"].data)]
+    for line in [history] if isinstance(history, str) else history:
+        header.add_history(_ascii(line, "history"))
+    hdus = [(header, _storable(image["data"].data))]
     for name in planes:
-        plane = image[name].data
+        plane = _storable(image[name].data, name)
         extension = fits.Header([("EXTNAME", name.upper(), "")])
         if name == "mask":
             extension["EXTNAME"] = ("MASK", "1 marks bad pixels")
-            plane = plane.astype("u1")
         elif name == "sigma" and "unit" in image.attrs:
             extension["BUNIT"] = (image.attrs["unit"], "unit of the pixels")
         hdus.append((extension, plane))
-    return [(header, pixels if isinstance(pixels, da.Array) else da.asarray(pixels)) for header, pixels in hdus]
+    return hdus
+
+
+def _ascii(text: str, name: str) -> str:
+    """Check that a header can hold a text."""
+    if not (text.isascii() and text.isprintable()):
+        raise ParameterError(f"{name}={text!r}: a FITS header holds printable ASCII only. Write it without others.")
+    return text
+
+
+def _storable(pixels, name: str = "data") -> da.Array:
+    """Give pixels the dtype that they are stored in, whatever the Dataset was made by."""
+    pixels = da.asarray(pixels)
+    if name == "mask":
+        return (pixels != 0).astype("u1")
+    return pixels.astype(PLANES.get(name) or float_dtype(pixels.dtype))
 
 
 @dataclass(frozen=True)
@@ -174,6 +189,8 @@ class _Region:
         strides = tuple(self.dtype.itemsize * int(np.prod(self.shape[n + 1 :])) for n in range(len(self.shape)))
         starts = [axis.indices(n)[0] for axis, n in zip(index, self.shape, strict=True)]
         first = self.offset + sum(start * step for start, step in zip(starts, strides, strict=True))
+        if block.size == 0:
+            return
         write = self._write_runs if self.shared else self._write_mapped
         descriptor = os.open(self.path, os.O_RDWR)
         try:
@@ -185,10 +202,9 @@ class _Region:
         """Copy, swap bytes and store in one sweep without the GIL: three times faster than row by row."""
         span = sum((n - 1) * step for n, step in zip(block.shape, strides, strict=True)) + self.dtype.itemsize
         base = first - first % mmap.ALLOCATIONGRANULARITY
-        with mmap.mmap(descriptor, first + span - base, offset=base) as mapped:
-            target = np.ndarray(block.shape, self.dtype, mapped, first - base, strides)
-            target[...] = block
-            del target  # the map cannot be closed while an array looks into it
+        # No with: closing a map that an array still looks into fails, and would hide what went wrong.
+        mapped = mmap.mmap(descriptor, first + span - base, offset=base)
+        np.ndarray(block.shape, self.dtype, mapped, first - base, strides)[...] = block
 
     def _write_runs(self, descriptor: int, first: int, strides, block: np.ndarray) -> None:
         """

@@ -40,7 +40,11 @@ def find_quantity(name: str, headers: Iterable[fits.Header], *, where: str) -> f
     """
     for header in headers:
         for keyword in KEYWORDS[name]:
-            value = header.get(keyword)
+            try:
+                value = header.get(keyword)
+            except fits.VerifyError as error:  # GAIN = 1,5 for example
+                _log.warning("%s of %s: %s cannot be read and was passed over: %s", name, where, keyword, error)
+                continue
             if value is None:
                 continue
             if _is_usable(value, positive=name != "zeropoint"):

@@ -14,13 +14,23 @@ from astropy.io import fits
 from astropy.wcs import WCS
 
 from galprep_dask.arrays import CHUNK_SIDE
-from galprep_dask.errors import ImageFileError, ImageShapeError, NotLazyWarning, ParameterError
+from galprep_dask.errors import (
+    GalprepWarning,
+    HDUError,
+    ImageFileError,
+    ImageShapeError,
+    NotLazyWarning,
+    ParameterError,
+)
 from galprep_dask.image import PLANES, float_dtype, make_image
 from galprep_dask.io.fits_reader import FitsPlane, find_plane, is_remote
 from galprep_dask.io.header import find_quantity
 from galprep_dask.io.zarr import is_zarr, open_zarr_image
 
 __all__ = ["open_image"]
+
+#: Attributes of an image that have a meaning here; others are handed on.
+_ATTRS = ("header", "unit", "gain", "exptime", "zeropoint", "path", "hdu")
 
 #: Bytes of a band of rows read from a remote plain image: few, large range requests.
 _REMOTE_BAND = 64 * 2**20
@@ -152,8 +162,16 @@ def _own_planes(source: FitsPlane, data: da.Array, storage_options) -> dict[str,
     """Give the planes that lie beside the image in a file of our own making."""
     planes = {}
     for name in str(source.header.get("GPPLANES", "")).lower().split():
-        if name in PLANES:
+        if name not in PLANES:
+            continue
+        try:
             planes[name] = _read_plane(source.path, name.upper(), data, storage_options)
+        except HDUError:
+            warnings.warn(
+                f"the header of {source.place} promises the plane {name!r} (GPPLANES), but the file has no HDU "
+                f"{name.upper()!r}: opened without it. Pass {name}= where it lies elsewhere.",
+                GalprepWarning, stacklevel=4,
+            )  # fmt: skip
     return planes
 
 
@@ -200,8 +218,8 @@ def lazy_plane(source: FitsPlane, chunks, *, dtype) -> da.Array:
     # What cannot be read in parts is one task, cut into chunks afterwards.
     own = source.shape if source.container is not None else wanted
     array = da.from_array(
-        reader, chunks=own, asarray=False, fancy=False, inline_array=True, meta=np.empty((0,) * source.ndim, dtype)
-    )
+        reader, chunks=own, inline_array=True, meta=np.empty((0,) * source.ndim, dtype)
+    )  # with the defaults of asarray and fancy, dask hands a slice of the image on to the reader
     return array.rechunk(wanted)
 
 
@@ -211,16 +229,20 @@ def normalize_chunks(source: FitsPlane, chunks) -> tuple[tuple[int, ...], ...]:
     if chunks is None or (isinstance(chunks, str) and chunks == "auto"):
         chunks = _auto_chunks(source)
     elif isinstance(chunks, dict):
-        names = ("spectral", "y", "x")[-source.ndim :]
-        unknown = set(chunks) - set(names) - set(range(source.ndim))
-        if unknown:
-            raise ParameterError(f"chunks={chunks!r} names {sorted(map(str, unknown))}; the dims are {names}.")
-        auto = _auto_chunks(source)
-        chunks = tuple(chunks.get(name, chunks.get(n, auto[n])) for n, name in enumerate(names))
+        chunks = _chunks_by_name(chunks, _auto_chunks(source))
     try:
         return da.core.normalize_chunks(chunks, shape, dtype=source.dtype)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, ZeroDivisionError) as error:
         raise ParameterError(f"chunks={chunks!r} does not fit an image of shape {shape}: {error}") from error
+
+
+def _chunks_by_name(chunks: dict, default: tuple) -> tuple:
+    """Order chunk sizes that were given by the name or the number of a dim."""
+    names = ("spectral", "y", "x")[-len(default) :]
+    unknown = set(chunks) - set(names) - set(range(len(default)))
+    if unknown:
+        raise ParameterError(f"chunks={chunks!r} names {sorted(map(str, unknown))}; the dims are {names}.")
+    return tuple(chunks.get(name, chunks.get(n, default[n])) for n, name in enumerate(names))
 
 
 def _auto_chunks(source: FitsPlane) -> tuple[int, ...]:
@@ -263,8 +285,11 @@ def _with_given(image: xr.Dataset, unit, planes, quantities) -> xr.Dataset:
         if isinstance(plane, int | str | os.PathLike | tuple):
             raise ParameterError(f"{name}={plane!r}: pass an array, or open it with open_image first.")
         arrays[name] = plane
-    data = arrays.pop("data")
-    return make_image(data, **arrays, **(dict(image.attrs) | given))
+    attrs = dict(image.attrs) | given
+    made = make_image(
+        arrays.pop("data"), **arrays, **{name: attrs.pop(name) for name in _ATTRS if name in attrs}
+    )
+    return made.assign_attrs(attrs)
 
 
 def _open_array(array, chunks, unit, planes, quantities, wcs, header) -> xr.Dataset:
@@ -290,8 +315,10 @@ def _open_array(array, chunks, unit, planes, quantities, wcs, header) -> xr.Data
     for name in quantities:
         if quantities[name] is None:
             quantities[name] = find_quantity(name, [header], where="the array")
-    chunks = tuple(chunks.get(n, CHUNK_SIDE) for n in ("y", "x")) if isinstance(chunks, dict) else chunks
-    chunks = None if isinstance(chunks, str) else chunks
+    if isinstance(chunks, dict):
+        chunks = _chunks_by_name(chunks, (CHUNK_SIDE,) * np.ndim(array))
+    elif isinstance(chunks, str) and chunks == "auto":
+        chunks = None
     given = {name: plane for name, plane in arrays.items() if plane is not None}
     return make_image(
         array, header=header, unit=unit or header.get("BUNIT") or None, chunks=chunks, **given, **quantities

@@ -9,7 +9,13 @@ import dask.array as da
 import fsspec
 import xarray as xr
 
-from galprep_dask.errors import ImageFileError, ImageNotFoundError, ImageShapeError
+from galprep_dask.errors import (
+    GalprepError,
+    ImageFileError,
+    ImageNotFoundError,
+    ImageShapeError,
+    ParameterError,
+)
 from galprep_dask.image import make_image
 from galprep_dask.io.atomic import atomic_path
 
@@ -33,7 +39,7 @@ def open_zarr_image(path: str, chunks="auto", storage_options: dict | None = Non
     ----------
     path : str
         Store, local or remote.
-    chunks : "auto" or as ``xarray.open_zarr`` takes them
+    chunks : int, tuple, dict or "auto"
         "auto" takes the chunks of the store.
     storage_options : dict, optional
         For the fsspec filesystem of a URL.
@@ -55,20 +61,29 @@ def open_zarr_image(path: str, chunks="auto", storage_options: dict | None = Non
         if _is_bare_array(filesystem, inner):
             array = da.from_zarr(path, storage_options=storage_options)
             return make_image(array, path=path, chunks=None if chunks == "auto" else chunks)
-        store_chunks = {} if chunks == "auto" else _by_name(chunks)
-        image = xr.open_zarr(path, chunks=store_chunks, storage_options=storage_options, consolidated=False)
+        image = xr.open_zarr(path, chunks={}, storage_options=storage_options, consolidated=False)
+    except GalprepError:
+        raise
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ImageFileError(f"{path!r} cannot be read as Zarr: {error}.") from error
     if "data" not in image:
         raise ImageShapeError(f"{path!r} has the variables {list(image.data_vars)}, but no 'data'.")
+    if chunks != "auto":
+        image = image.chunk(_by_name(chunks, image))
+    image.attrs.pop("hdu", None)
     return image.assign_attrs(path=path)
 
 
-def _by_name(chunks) -> dict:
+def _by_name(chunks, image: xr.Dataset) -> dict:
+    dims = image["data"].dims
     if isinstance(chunks, dict):
-        return chunks
-    y, x = (chunks, chunks) if isinstance(chunks, int) else chunks
-    return {"y": y, "x": x}
+        unknown = set(chunks) - set(dims)
+    else:
+        chunks = dict.fromkeys(dims, chunks) if isinstance(chunks, int) else dict(zip(dims, chunks, strict=False))
+        unknown = set()
+    if unknown:
+        raise ParameterError(f"chunks={chunks!r} names {sorted(map(str, unknown))}; the dims are {dims}.")
+    return chunks
 
 
 def _is_bare_array(filesystem, inner: str) -> bool:
@@ -96,6 +111,7 @@ def write_zarr_image(image: xr.Dataset, path: str | os.PathLike, overwrite: bool
     Path
     """
     # Zarr knows one chunk size per axis; ragged chunks take their largest.
+    image = image.unify_chunks()
     regular = {dim: max(sizes) for dim, sizes in image.chunks.items()}
     image = image.chunk(regular).drop_encoding()
     with atomic_path(path, overwrite) as temporary:

@@ -184,9 +184,9 @@ def test_galaxy_stamp_is_the_convolved_profile(n):
     expected = fftconvolve(profile, kernel / kernel.sum(), mode="same")
     expected = expected.reshape(2 * half + 1, fine, 2 * half + 1, fine).sum(axis=(1, 3))
     core = np.s_[half - 15 : half + 16, half - 15 : half + 16]
-    # Same shape; amplitudes are compared by the light in 31 x 31 px, their truth by the next test.
-    ratio = expected[core] / expected[core].sum() * stamp[core].sum() / stamp[core]
-    assert np.abs(ratio - 1).max() < 5e-3
+    # Amplitudes are compared by the light in 31 x 31 px; that they are right is for the next test.
+    expected, stamp = (image[core] / image[core].sum() for image in (expected, stamp))
+    np.testing.assert_allclose(stamp, expected, rtol=2e-3, atol=1e-4 * stamp.max())
 
 
 @pytest.mark.parametrize("n", [0.5, 1.0, 2.5, 4.0])
@@ -198,8 +198,8 @@ def test_galaxy_flux_is_that_of_the_table(n, xy):
     alpha = simulate_mosaic()[1].alpha
     rows["half"] = np.ceil(_kernels.outer_radius(2.0, n) + 4 * alpha)
     stamp = _kernels._galaxy_stamp(rows[0], alpha)
-    assert stamp.sum() == pytest.approx(0.995 * 7.0, rel=1.5e-3)
-    # Centred: odd moments about the position vanish, weighted so that the ragged end of the wings counts little.
+    assert 0.994 < stamp.sum() / 7.0 < 1.0
+    # Centred: odd moments about the position vanish, weighted so that the ends of the wings count little.
     x, y = (np.arange(len(stamp)) - rows["half"] - (at - np.floor(at + 0.5)) for at in xy)
     weighted = stamp * np.exp(-(x**2 + y[:, None] ** 2) / 50)
     for moment in ((weighted * x).sum(), (weighted * y[:, None]).sum()):

@@ -1,0 +1,615 @@
+"""The image-preparation class of GalfitS, with its names and arguments, on lazy images.
+
+A script written for ``galfits.images`` runs after ``from galprep_dask import images as IM``. Everything here
+translates and forwards to the rooms of this package; nothing is computed here.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from typing import Any
+
+import dask.array as da
+import numpy as np
+import xarray as xr
+from astropy import units as u
+from astropy.io import fits
+from astropy.nddata import CCDData
+from astropy.wcs import WCS
+
+from galprep_dask.arrays import as_image, as_mask, check_same_shape
+from galprep_dask.cutouts import cut_header, write_product
+from galprep_dask.errors import (
+    EdgeWarning,
+    HDUError,
+    HDUFallbackWarning,
+    ImageShapeError,
+    MissingWCSError,
+    ParameterError,
+    TargetOutsideError,
+)
+from galprep_dask.image import bad_pixels, celestial_wcs, describe, image_header, make_image, pixel_scale, sky_to_pixel
+from galprep_dask.io import open_image, write_image
+from galprep_dask.masks import target_mask
+from galprep_dask.noise import sigma_image
+from galprep_dask.sky import fit_mean_sky, fit_median_sky, fit_polynomial_sky, source_mask
+from galprep_dask.stats import sigma_clipped_stats
+
+__all__ = ["image"]
+
+_log = logging.getLogger("galprep_dask.images")
+
+
+class image:
+    """
+    An image that is prepared for GalfitS step by step.
+
+    Parameters
+    ----------
+    filename : path, array, CCDData or Dataset
+        Whatever :func:`galprep_dask.open_image` takes.
+    hdu : int or str
+        HDU of a file. Where HDU 0 is the empty primary of a file with extensions, the first HDU with an image
+        is taken, with a warning.
+    phys_to_image : float, optional
+        Image units per physical unit of flux; kept, and written to cutouts as PHYS2IM.
+    unit : str, optional
+        Unit of the pixels; by default BUNIT.
+    zero_point : float, optional
+        Photometric zero point in mag; by default from the header. Written to cutouts.
+    pixel_scales : float, optional
+        Side of a pixel in arcsec; by default from the WCS.
+    wcs_rotation : float, optional
+        Angle in degrees from the y axis to north, towards +x (north is at the top for 0); by default from the WCS.
+        With ``pixel_scales`` it takes the place of a WCS where the file has none.
+    mask : (ny, nx) bool array or path, optional
+        Bad pixels, True or non-zero = bad.
+    verbose : bool
+        Whether each step logs what it found.
+    psfFWHM_map : float, optional
+        FWHM of the PSF in arcsec for calls that pass ``psfFWHM=None``.
+
+    Attributes
+    ----------
+    data : CCDData
+        The image: ``.data`` a lazy dask array, ``.mask`` the bad pixels, ``.wcs``, ``.unit``, ``.header``.
+    sky : (ny, nx) dask array
+        The sky that was subtracted, lazily; ``sky_model`` is the model behind it.
+    sigma_image : (ny, nx) dask array
+        From :meth:`cal_sigma_image`.
+    cut_image, cut_mask_image, cut_sigma_image : (ny, nx) NumPy arrays
+        From :meth:`img_cut`; what is assigned to them is what :meth:`write_imcut` writes.
+    model_image : (ny, nx) array
+        A model of the cutout, for ``write_imcut(addmodel=True)``.
+    sky_median : float
+        Median of the cutout.
+    coordinates_transfer_para : dict
+        Position of the target in the cutout and the matrix from arcsec (east, north) to pixels there.
+    """
+
+    def __init__(
+        self,
+        filename: Any = None,
+        hdu: int | str = 0,
+        phys_to_image: float | None = None,
+        unit: str | None = None,
+        zero_point: float | None = None,
+        pixel_scales: float | None = None,
+        wcs_rotation: float | None = None,
+        mask: Any = None,
+        verbose: bool = True,
+        psfFWHM_map: float | None = None,
+    ):
+        if filename is None:
+            raise ParameterError("filename=None: name a file, or pass an array, CCDData or Dataset.")
+        for name, value in (("pixel_scales", pixel_scales), ("psfFWHM_map", psfFWHM_map)):
+            if value is not None and not (np.isfinite(value) and value > 0):
+                raise ParameterError(f"{name}={value!r}; expected a positive number of arcsec.")
+        self._image = _open(filename, hdu, unit, mask, zero_point)
+        self.phys_to_image = phys_to_image
+        self.zero_point = self._image.attrs.get("zeropoint")
+        self.pixel_scales = pixel_scales
+        self.wcs_rotation = wcs_rotation
+        self.verbose = verbose
+        self.psfFWHM_map = psfFWHM_map
+        self.data = self._as_ccd()
+        self.sky = self.sky_model = self.sigma_image = self.source_mask = None
+        self.cut_image = self.cut_mask_image = self.cut_sigma_image = self.model_image = None
+        self.cut_position = self.sky_median = self.coordinates_transfer_para = None
+        self._cut_is_cube = False
+
+    def _as_ccd(self) -> CCDData:
+        data = self._image["data"].data
+        mask = self._image["mask"].data if "mask" in self._image else None
+        bad = bad_pixels(data if data.ndim == 2 else data[0], mask) if data.ndim == 2 else mask
+        # A unit that astropy does not know is kept as a string in the header, and is no reason to fail.
+        unit = u.Unit(self._image.attrs.get("unit", ""), parse_strict="silent")
+        header = image_header(self._image)
+        return CCDData(data, unit=unit, mask=bad, header=header, wcs=self._wcs_or_none(header))
+
+    def _wcs_or_none(self, header: fits.Header) -> WCS | None:
+        try:
+            return celestial_wcs(header, where=describe(self._image))
+        except MissingWCSError:
+            return None
+
+    # Step 1 -----------------------------------------------------------------------------------------------
+
+    def sky_subtraction(
+        self,
+        sdmask: Any = None,
+        polyfit: bool = True,
+        order: int = 3,
+        filepath: str | os.PathLike | None = None,
+        psfFWHM: float | None = 1.5,
+        nsigma: float = 3.0,
+        npixels: int = 5,
+        max_grow_size: int = 100,
+        addgrow: float = 0,
+        usemedian: bool = False,
+    ) -> da.Array:
+        """
+        Mask the sources, fit the sky to the rest, and subtract it in place.
+
+        Parameters
+        ----------
+        sdmask : (ny, nx) bool array, optional
+            Source mask to use, in place of detecting sources.
+        polyfit : bool
+            Fit a polynomial of total degree ``order``. Otherwise a constant is subtracted.
+        order : int
+            Degree of the polynomial.
+        filepath : path, optional
+            Where to write the sky-subtracted image; a file that is there is replaced.
+        psfFWHM : float
+            Width in arcsec of the Gaussian that the image is smoothed with for detection.
+        nsigma, npixels : float, int
+            A source has this many connected pixels above the clipped median plus ``nsigma`` clipped
+            standard deviations.
+        max_grow_size, addgrow : int, float
+            How far in pixels the masks grow, see :func:`galprep_dask.masks.grow_mask`.
+        usemedian : bool
+            Without ``polyfit``: the clipped median, in place of the clipped mean.
+
+        Returns
+        -------
+        (ny, nx) bool dask array
+            The mask used: sources, their surroundings, bad pixels.
+
+        Raises
+        ------
+        ImageShapeError, NoGoodPixelsError, TooFewPixelsError, ParameterError, MissingWCSError
+            ``sdmask`` has another shape; too few pixels hold sky; a parameter makes no sense; no pixel
+            scale is known.
+        """
+        self._require_plane("sky_subtraction")
+        data, bad = self.data.data, self._bad()
+        if sdmask is not None:
+            masked = as_mask(sdmask, data, "sdmask") | bad
+        else:
+            masked = source_mask(
+                data, bad, fwhm=self._fwhm_pixels(psfFWHM), n_sigma=nsigma, n_pixels=npixels,
+                max_grow_size=max_grow_size, addgrow=addgrow,
+            )  # fmt: skip
+        masked = masked.persist()  # the fit takes several passes over it
+        if polyfit:
+            model = fit_polynomial_sky(data, masked, order)
+        else:
+            model = (fit_median_sky if usemedian else fit_mean_sky)(data, masked)
+        share = 100 * (1 - float(masked.mean()))
+        self._tell("%s fitted to %.1f %% of the pixels, rms %.6g", type(model).__name__, share, model.rms)
+
+        self.sky_model, self.source_mask = model, masked
+        self.sky = model.evaluate(data.shape, data.chunks)
+        self.data.data = (data - self.sky).astype(data.dtype)
+        self.data.header.update(model.to_header())
+        if filepath is not None:
+            how = "given mask" if sdmask is not None else (
+                f"sources masked: psfFWHM={psfFWHM} arcsec nsigma={nsigma} npixels={npixels} "
+                f"max_grow_size={max_grow_size} addgrow={addgrow}"
+            )
+            write_image(self._dataset(), filepath, overwrite=True, history=[f"galprep-dask sky subtraction, {how}"])
+        return masked
+
+    # Step 2 -----------------------------------------------------------------------------------------------
+
+    def img_cut(
+        self,
+        ra: float,
+        dec: float,
+        cutsize: Any,
+        cutposition: list[int] | None = None,
+        IFS: bool = False,
+        usemaxpix: bool = False,
+        sigma_clipped: bool = True,
+        referpix: tuple[float, float] | None = None,
+        zoomsize: int = 100,
+        spcorrection: tuple[float, float] = (0.0, 0.0),
+    ) -> tuple[np.ndarray, list[int]]:
+        """
+        Cut a rectangle around a target.
+
+        Parameters
+        ----------
+        ra, dec : float
+            Position of the target in degrees.
+        cutsize : float, Quantity, or list of four
+            Half the side in arcsec, or ``[x-, x+, y-, y+]`` from the target in arcsec.
+        cutposition : [x0, x1, y0, y1], optional
+            Pixels to cut, in place of ``cutsize``.
+        IFS : bool
+            The image is a cube, spectral axis first, and is cut along the last two axes.
+        usemaxpix : bool
+            Centre on the brightest good pixel within ``zoomsize`` px of the position.
+        sigma_clipped : bool
+            Whether ``sky_median`` is the clipped or the plain median of the cutout.
+        referpix : (x, y), optional
+            Pixel position of the target, in place of the one that (ra, dec) have.
+        zoomsize : int
+            See ``usemaxpix``.
+        spcorrection : (dx, dy)
+            Added to the position, in pixels.
+
+        Returns
+        -------
+        cutout : (ny, nx) NumPy array
+            For a cube (n, ny, nx). Not padded: at an edge of the image it is smaller, with a warning.
+        [x0, x1, y0, y1] : list of int
+            For ``array[y0:y1, x0:x1]`` of full-frame arrays.
+
+        Raises
+        ------
+        TargetOutsideError, ParameterError, MissingWCSError, NoGoodPixelsError
+            The target is not in the image; a parameter makes no sense; nothing tells where (ra, dec) are;
+            no pixel of the cutout is good.
+        """
+        data = self.data.data
+        if IFS != (data.ndim == 3):
+            what = "a cube" if data.ndim == 3 else "an image"
+            raise ParameterError(f"IFS={IFS}, but {describe(self._image)} is {what} of shape {data.shape}.")
+        height, width = data.shape[-2:]
+        x, y = self._target_pixel(ra, dec, referpix, spcorrection)
+        if not (-0.5 <= x < width - 0.5 and -0.5 <= y < height - 0.5):
+            raise TargetOutsideError(
+                f"ra={ra}, dec={dec} is at pixel x={x:.1f}, y={y:.1f}, outside {describe(self._image)}, which has "
+                f"{width} x {height} pixels."
+            )
+        if usemaxpix:
+            x, y = self._brightest_near(x, y, zoomsize)
+        x0, x1, y0, y1 = self._box(x, y, cutsize) if cutposition is None else _whole_box(cutposition)
+        box = [max(x0, 0), min(x1, width), max(y0, 0), min(y1, height)]
+        if box[0] >= box[1] or box[2] >= box[3]:
+            raise TargetOutsideError(
+                f"pixels [{x0}, {x1}, {y0}, {y1}] lie outside {describe(self._image)}, which has {width} x {height}."
+            )
+        if box != [x0, x1, y0, y1]:
+            warnings.warn(
+                f"the cutout [{x0}, {x1}, {y0}, {y1}] crosses the edge of {describe(self._image)}, and is cut off "
+                f"to {box}.",
+                EdgeWarning, stacklevel=2,
+            )  # fmt: skip
+
+        part = (slice(box[2], box[3]), slice(box[0], box[1]))
+        pixels = data[(..., *part)]
+        lazy = {"image": pixels, "bad": bad_pixels(pixels, None if self.data.mask is None else self._bad()[part])}
+        if self.sigma_image is not None:
+            lazy["sigma"] = self.sigma_image[part]
+        done = dict(zip(lazy, da.compute(*lazy.values()), strict=True))
+        flat = done["image"].reshape(-1, done["image"].shape[-1])
+        flat_bad = done["bad"].reshape(flat.shape)
+        _, self.sky_median, _ = sigma_clipped_stats(flat, flat_bad, maxiters=5 if sigma_clipped else 0)
+        self.cut_image = done["image"]
+        self.cut_mask_image = done["bad"].all(axis=0) if IFS else done["bad"]
+        self.cut_sigma_image = done.get("sigma")
+        self.model_image = None
+        self.cut_position = box
+        self.coordinates_transfer_para = self._transfer_para(x - box[0], y - box[2])
+        return self.cut_image, list(box)
+
+    def cal_sigma_image(self, expo: Any, gain: float = 1.0, fac1: float = 1.0, fac2: float = 1.0) -> da.Array:
+        """
+        Sigma image of the full frame, lazily; see :func:`galprep_dask.noise.sigma_image`.
+
+        Parameters
+        ----------
+        expo : float or (ny, nx) array
+            Exposure in s for an image in counts per second, 1 for one in counts.
+        gain : float
+            Electrons per count.
+        fac1, fac2 : float
+            Factors of the variances of the sources and of the sky.
+
+        Returns
+        -------
+        (ny, nx) dask array
+            Slice it like the image. The noise of the sky is the clipped standard deviation of the
+            pixels that are neither bad nor masked as sources by :meth:`sky_subtraction`.
+
+        Raises
+        ------
+        ParameterError, NoGoodPixelsError
+            A parameter is not positive; no pixel is good.
+        """
+        self._require_plane("cal_sigma_image")
+        masked = self._bad() if self.source_mask is None else self.source_mask
+        _, _, sky_std = sigma_clipped_stats(self.data.data, masked)
+        self._tell("sigma image: sky noise %.6g, gain %g, exposure %s", sky_std, gain, expo)
+        exptime = expo if np.ndim(expo) else float(expo)
+        self.sigma_image = sigma_image(
+            self.data.data, sky_std=sky_std, gain=gain, exptime=exptime, fac1=fac1, fac2=fac2
+        )
+        return self.sigma_image
+
+    def generate_cutmask(
+        self,
+        psfFWHM: float | None,
+        data: Any = None,
+        sdmask: Any = None,
+        nsigma: float = 3.0,
+        magnification: float = 3.0,
+        npixels: int = 5,
+        nlevels: int = 32,
+        contrast: float = 0.001,
+        deblend: bool = False,
+        sky_level: float | None = None,
+        source_dia: float = 0.5,
+        max_grow_size: int = 100,
+        growmethod: bool = True,
+        nearbygrow: float = 0,
+        addgrow: float = 0,
+        left_source: bool = True,
+    ) -> np.ndarray:
+        """
+        Mask everything in the cutout that is not the target; see :func:`galprep_dask.masks.target_mask`.
+
+        Parameters
+        ----------
+        psfFWHM : float
+            Width in arcsec of the Gaussian that the cutout is smoothed with for detection.
+        data : (ny, nx) array, optional
+            The cutout; by default that of :meth:`img_cut`. In one of another shape the target is in the middle.
+        sdmask : (ny, nx) bool array, optional
+            Pixels masked in any case: of the cutout's shape, or of the full frame's.
+        nsigma, npixels : float, int
+            Threshold and smallest size of a source.
+        magnification : float
+            Size of the ellipses that ``growmethod=False`` draws.
+        nlevels, contrast, deblend
+            Whether and how overlapping sources are split.
+        sky_level : float, optional
+            Where growth stops; by default at the clipped median.
+        source_dia : float
+            The target is every segment that touches a circle of this diameter in arcsec.
+        max_grow_size : int
+            Growth at most, in pixels.
+        growmethod : bool
+            Grow the segments, or draw ellipses.
+        nearbygrow : float
+            Further pixels for neighbours whose mask touches the target's segment.
+        addgrow : float
+            Further pixels for all.
+        left_source : bool
+            False masks the target, too.
+
+        Returns
+        -------
+        (ny, nx) bool NumPy array
+            True = not to be fitted; bad pixels are in it.
+
+        Raises
+        ------
+        ParameterError, ImageShapeError, NoGoodPixelsError
+            There is no cutout yet, or a parameter makes no sense; shapes differ; no pixel is good.
+        """
+        own = data is None
+        if own:
+            data = self._cutout_or_error("generate_cutmask")
+        data = np.asarray(data)
+        if data.ndim != 2:
+            raise ImageShapeError(f"data has shape {data.shape}; expected a two-dimensional cutout.")
+        para, bad, x, y = self.coordinates_transfer_para, None, (data.shape[1] - 1) / 2, (data.shape[0] - 1) / 2
+        if self.cut_image is not None and data.shape == self.cut_image.shape[-2:]:
+            x, y = para["x0"], para["y0"]
+            bad = self._bad()[self._part()]
+        return target_mask(
+            data, x, y, fwhm=self._fwhm_pixels(psfFWHM), mask=bad, n_sigma=nsigma, n_pixels=npixels,
+            deblend=deblend, n_levels=nlevels, contrast=contrast, source_diameter=source_dia / self._scale(),
+            sky_level=sky_level, shape="growth" if growmethod else "ellipses", max_grow_size=max_grow_size,
+            magnification=magnification, addgrow=addgrow, nearby_grow=nearbygrow, keep_target=left_source,
+            always=self._of_cutout(sdmask, data.shape, "sdmask"),
+        )  # fmt: skip
+
+    # Step 3 -----------------------------------------------------------------------------------------------
+
+    def write_imcut(
+        self,
+        ra: float,
+        dec: float,
+        outputname: str | os.PathLike,
+        header: fits.Header | None = None,
+        addpixsc: bool = False,
+        addmodel: bool = False,
+    ) -> None:
+        """
+        Write the cutout with its mask and sigma image; see :func:`galprep_dask.cutouts.write_product`.
+
+        Parameters
+        ----------
+        ra, dec : float
+            Position of the target in degrees, for the header.
+        outputname : path
+            The file; one that is there is replaced.
+        header : Header, optional
+            Header of the full image, by default the image's own. Its WCS is moved to the cutout.
+        addpixsc : bool
+            Write the pixel scale in arcsec as PIXSCALE.
+        addmodel : bool
+            Append ``model_image``.
+
+        Raises
+        ------
+        ParameterError
+            There is no cutout, no sigma image, or no model where one is to be appended.
+        ImageShapeError, OutputError
+            The shapes of cutout, mask, sigma and model differ; the file cannot be written.
+        """
+        pixels = self._cutout_or_error("write_imcut")
+        if self.cut_sigma_image is None:
+            raise ParameterError("there is no sigma image of the cutout. Call cal_sigma_image, and set cut_sigma_image.")
+        if addmodel and self.model_image is None:
+            raise ParameterError("addmodel=True, but model_image is None. Set it to a model of the cutout.")
+        x0, x1, y0, y1 = self.cut_position
+        header = cut_header(self.data.header if header is None else header, x0, y0, x1 - x0, y1 - y0)
+        attrs = self._image.attrs
+        keywords = [
+            ("BUNIT", attrs.get("unit"), "unit of the pixels"),
+            ("GAIN", attrs.get("gain"), "[e-/count] gain"),
+            ("EXPTIME", attrs.get("exptime"), "[s] exposure time"),
+            ("MAGZERO", self.zero_point, "[mag] photometric zero point"),
+            ("PHYS2IM", self.phys_to_image, "image units per physical unit of flux"),
+            ("PIXSCALE", self._scale() if addpixsc else None, "[arcsec] side of a pixel"),
+        ]
+        write_product(
+            outputname, pixels, mask=self.cut_mask_image, sigma=self.cut_sigma_image,
+            model=self.model_image if addmodel else None, header=header, ra=ra, dec=dec, keywords=keywords,
+            overwrite=True,
+        )  # fmt: skip
+
+    # Translation ------------------------------------------------------------------------------------------
+
+    def _tell(self, message: str, *args) -> None:
+        if self.verbose:
+            _log.info("%s: " + message, describe(self._image), *args)
+
+    def _require_plane(self, method: str) -> None:
+        if self.data.data.ndim != 2:
+            raise ParameterError(f"{method} works on images; {describe(self._image)} is a cube.")
+
+    def _cutout_or_error(self, method: str) -> np.ndarray:
+        if self.cut_image is None:
+            raise ParameterError(f"there is no cutout yet: call img_cut before {method}.")
+        return self.cut_image
+
+    def _bad(self) -> da.Array:
+        """Bad pixels of the full frame: the mask as it is now, and what is not finite."""
+        data = self.data.data
+        plane = data if data.ndim == 2 else data[0]
+        return bad_pixels(plane, as_mask(self.data.mask, plane))
+
+    def _dataset(self) -> xr.Dataset:
+        """The image as it is now."""
+        return make_image(
+            self.data.data, mask=self._image.get("mask"), header=self.data.header,
+            **{name: value for name, value in self._image.attrs.items() if name != "header"},
+        )  # fmt: skip
+
+    def _part(self) -> tuple[slice, slice]:
+        x0, x1, y0, y1 = self.cut_position
+        return slice(y0, y1), slice(x0, x1)
+
+    def _of_cutout(self, mask: Any, shape: tuple[int, int], name: str):
+        """Take a mask of the cutout as it is, and cut one of the full frame."""
+        if mask is not None and np.shape(mask) != shape and np.shape(mask) == self.data.data.shape[-2:]:
+            mask = mask[self._part()]
+        if mask is not None:
+            check_same_shape(mask, shape, name, owner="the cutout")
+        return mask
+
+    def _scale(self) -> float:
+        """Arcsec per pixel."""
+        if self.pixel_scales is not None:
+            return float(self.pixel_scales)
+        try:
+            return pixel_scale(self.data.header, where=describe(self._image))
+        except MissingWCSError as error:
+            raise MissingWCSError(f"{error} Or pass pixel_scales= in arcsec.") from None
+
+    def _fwhm_pixels(self, fwhm: float | None) -> float:
+        fwhm = self.psfFWHM_map if fwhm is None else fwhm
+        if fwhm is None or not (np.isfinite(fwhm) and fwhm > 0):
+            raise ParameterError(f"psfFWHM={fwhm!r}; expected a positive number of arcsec.")
+        return float(fwhm) / self._scale()
+
+    def _target_pixel(self, ra, dec, referpix, spcorrection) -> tuple[float, float]:
+        if referpix is not None:
+            x, y = (float(value) for value in referpix)
+        else:
+            x, y = sky_to_pixel(self.data.header, ra, dec, where=describe(self._image))
+        dx, dy = (float(value) for value in spcorrection)
+        if not np.isfinite([x, y, dx, dy]).all():
+            raise ParameterError(f"referpix={referpix!r}, spcorrection={spcorrection!r}; expected finite pixels.")
+        return x + dx, y + dy
+
+    def _brightest_near(self, x: float, y: float, radius: int) -> tuple[float, float]:
+        if not radius > 0:
+            raise ParameterError(f"zoomsize={radius!r}; expected a positive number of pixels.")
+        height, width = self.data.data.shape[-2:]
+        rows = slice(max(int(np.ceil(y - radius)), 0), min(int(y + radius) + 1, height))
+        columns = slice(max(int(np.ceil(x - radius)), 0), min(int(x + radius) + 1, width))
+        pixels, bad = da.compute(self.data.data[..., rows, columns], self._bad()[rows, columns])
+        pixels = pixels if pixels.ndim == 2 else np.nansum(pixels, axis=0)
+        iy, ix = np.mgrid[rows, columns]
+        usable = ~bad & ((ix - x) ** 2 + (iy - y) ** 2 <= radius**2)
+        if not usable.any():
+            raise ParameterError(f"no good pixel lies within zoomsize={radius} px of x={x:.1f}, y={y:.1f}.")
+        brightest = np.argmax(np.where(usable, pixels, -np.inf))
+        return float(ix.flat[brightest]), float(iy.flat[brightest])
+
+    def _box(self, x: float, y: float, cutsize: Any) -> tuple[int, int, int, int]:
+        """Pixels within ``cutsize`` of the pixel that the target is in."""
+        if isinstance(cutsize, u.Quantity):
+            cutsize = cutsize.to_value("arcsec")
+        sizes = np.asarray(cutsize, dtype=float)
+        if sizes.shape not in ((), (4,)) or not (np.isfinite(sizes).all() and (sizes > 0).all()):
+            raise ParameterError(f"cutsize={cutsize!r}; expected arcsec, one positive number or [x-, x+, y-, y+].")
+        left, right, below, above = np.round(np.broadcast_to(sizes, (4,)) / self._scale()).astype(int)
+        ix, iy = int(np.floor(x + 0.5)), int(np.floor(y + 0.5))
+        return ix - int(left), ix + int(right) + 1, iy - int(below), iy + int(above) + 1
+
+    def _transfer_para(self, x: float, y: float) -> dict[str, Any]:
+        """Where the target is in the cutout, and how arcsec to the east and north become pixels there."""
+        para = {"x0": float(x), "y0": float(y), "x0shift": 0.0, "y0shift": 0.0}
+        wcs = self._wcs_or_none(self.data.header)
+        if wcs is not None:
+            x_full, y_full = x + self.cut_position[0], y + self.cut_position[2]
+            ra, dec = wcs.all_pix2world(x_full, y_full, 0)
+            step = 1 / 3600
+            east = wcs.all_world2pix(ra + step / np.cos(np.radians(dec)), dec, 0)
+            north = wcs.all_world2pix(ra, dec + step, 0)
+            origin = np.array([x_full, y_full])
+            para["matrix"] = np.transpose([np.array(east) - origin, np.array(north) - origin])
+        elif self.pixel_scales is not None:
+            angle = np.radians(self.wcs_rotation or 0.0)
+            sin, cos = np.sin(angle) / self._scale(), np.cos(angle) / self._scale()
+            para["matrix"] = np.array([[-cos, sin], [sin, cos]])
+        return para
+
+
+def _open(filename, hdu, unit, mask, zero_point) -> xr.Dataset:
+    settings = {"unit": unit, "mask": mask, "zeropoint": zero_point}
+    if not isinstance(filename, str | os.PathLike):
+        return open_image(filename, **settings)
+    try:
+        return open_image(filename, hdu, **settings)
+    except HDUError:
+        if hdu != 0:
+            raise
+        found = open_image(filename, None, **settings)
+        warnings.warn(
+            f"HDU 0 of {os.fspath(filename)!r} holds no image; HDU {found.attrs['hdu']} is used. Pass "
+            f"hdu={found.attrs['hdu']} to say so.",
+            HDUFallbackWarning, stacklevel=3,
+        )  # fmt: skip
+        return found
+
+
+def _whole_box(cutposition) -> tuple[int, int, int, int]:
+    box = np.asarray(cutposition, dtype=float)
+    if box.shape != (4,) or not np.isfinite(box).all() or (box != np.round(box)).any():
+        raise ParameterError(f"cutposition={cutposition!r}; expected whole pixels [x0, x1, y0, y1].")
+    x0, x1, y0, y1 = (int(value) for value in box)
+    if x0 >= x1 or y0 >= y1:
+        raise ParameterError(f"cutposition={cutposition!r}; expected x0 < x1 and y0 < y1.")
+    return x0, x1, y0, y1

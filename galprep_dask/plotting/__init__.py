@@ -1,0 +1,12 @@
+"""Figures: one module each. Every function takes arrays, gives a matplotlib Figure, and saves it where asked.
+
+Large images are averaged down to what a screen shows, block by block, before anything is computed. No figure
+is registered with pyplot and no setting of matplotlib is changed.
+"""
+
+from galprep_dask.plotting.cutout import plot_cutout
+from galprep_dask.plotting.segments import plot_segments
+from galprep_dask.plotting.sky import plot_sky
+from galprep_dask.plotting.summary import plot_truth
+
+__all__ = ["plot_cutout", "plot_segments", "plot_sky", "plot_truth"]

@@ -1,0 +1,143 @@
+import dask
+import dask.array as da
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import ndimage
+from strategies import chunked
+
+from galprep_dask.blockwise import block_edges, map_blocks_at, map_halo, sum_blocks, whole_image
+
+
+def box_sum(window, depth):
+    """Sum of the (2 depth + 1)^2 pixels around every pixel: exact for integers, and its reach is ``depth``."""
+    return ndimage.convolve(window, np.ones((2 * depth + 1,) * 2, window.dtype), mode="constant", cval=0)
+
+
+def lopsided(window, depth):
+    """Looks ``depth`` pixels into one corner only, so that mixed-up sides show."""
+    return np.roll(window, (depth, -depth), axis=(0, 1)) + 2 * window
+
+
+def tasks_of(array):
+    return len(dict(array.__dask_graph__()))
+
+
+@given(chunked("i4"), st.integers(0, 30), st.sampled_from([box_sum, lopsided]), st.sampled_from([0, -7, 10**6]))
+def test_map_halo_equals_the_function_on_the_whole_padded_image(images, depth, func, fill):
+    whole, lazy = images
+    padded = np.pad(whole, depth, constant_values=fill)
+    expected = func(padded, depth=depth)[depth : depth + whole.shape[0], depth : depth + whole.shape[1]]
+    # With depth 0 the window is the block.
+    kwargs = {"dtype": "i4", "fill": fill}
+    if depth == 0:
+        found = map_halo(lambda window: func(window, depth=0), lazy, 0, **kwargs)
+    else:
+        found = map_halo(lambda window, reach: func(window, depth=reach), lazy, depth, reach=depth, **kwargs)
+    assert found.chunks == lazy.chunks
+    np.testing.assert_array_equal(found.compute(scheduler="sync"), expected)
+
+
+@pytest.mark.parametrize("depth", [1, 3, 11])
+def test_map_halo_on_chunks_of_one_pixel(depth):
+    whole = np.arange(63, dtype="i4").reshape(7, 9)
+    lazy = da.from_array(whole, chunks=1, name=False)
+    found = map_halo(lambda window: box_sum(window, depth), lazy, depth, dtype="i4")
+    np.testing.assert_array_equal(found.compute(scheduler="sync"), box_sum(whole, depth))
+
+
+@pytest.mark.parametrize("blocks", [8, 32])
+def test_map_halo_costs_three_tasks_a_chunk_with_the_source_at_64_and_1024_chunks(blocks, no_compute):
+    with no_compute():
+        source = da.from_array(np.zeros((blocks * 4, blocks * 4), "f4"), chunks=4, name=False, inline_array=True)
+        result = map_halo(np.negative, source, 2, dtype="f4")
+    assert source.npartitions == blocks**2
+    assert tasks_of(result) == 3 * blocks**2
+
+
+def test_map_halo_does_not_write_into_its_blocks_or_keep_the_window():
+    whole = np.ones((8, 8), "f4")
+    whole.flags.writeable = False
+    result = map_halo(lambda w: w, da.from_array(whole, chunks=4, name=False), 3, dtype="f4")
+    block = result.blocks[0, 0].compute(scheduler="sync")
+    assert block.base is None
+    assert (whole == 1).all()
+
+
+@given(chunked("f4", finite=True))
+def test_map_blocks_at_knows_the_origin_of_every_block(images):
+    whole, lazy = images
+
+    def flat_index(block, other, origin, width):
+        y, x = np.indices(block.shape)
+        return (y + origin[0]) * width + x + origin[1]
+
+    found = map_blocks_at(flat_index, lazy, lazy * 2, dtype="i8", width=whole.shape[1])
+    assert found.dtype == np.int64
+    assert found.chunks == lazy.chunks
+    np.testing.assert_array_equal(found.compute(scheduler="sync"), np.arange(whole.size).reshape(whole.shape))
+
+
+def moments(block, mask, origin, n):
+    y = np.arange(block.shape[0], dtype=float) + origin[0]
+    good = np.where(mask, 0.0, block.astype(float))
+    return np.stack([good.sum() * np.ones(n), y @ good @ np.ones((good.shape[1], n))])
+
+
+@given(chunked("f4", finite=True))
+def test_sum_blocks_equals_the_sum_over_the_whole_image(images):
+    whole, lazy = images
+    found = sum_blocks(moments, abs(lazy), lazy > 5, shape=(2, 3), n=3)
+    assert found.shape == (2, 3)
+    assert found.dtype == np.float64
+    assert found.npartitions == 1
+    expected = moments(np.abs(whole), whole > 5, (0, 0), 3)
+    # All terms have one sign, so that the bound is one of rounding alone.
+    np.testing.assert_allclose(found.compute(scheduler="sync"), expected, rtol=1e-12, atol=0)
+
+
+def test_sum_blocks_adds_float32_in_float64():
+    lazy = da.full((1000, 1000), np.float32(0.1), chunks=77)
+    total = sum_blocks(lambda block, origin: np.array([block.sum(dtype=float)]), lazy, shape=(1,))
+    assert total.compute()[0] == pytest.approx(1e6 * float(np.float32(0.1)), rel=1e-12)
+
+
+def test_sum_blocks_of_scalars():
+    lazy = da.arange(60, chunks=7).reshape(6, 10).rechunk((4, 3))
+    assert sum_blocks(lambda block, origin: block.sum(), lazy, shape=()).compute() == 1770
+
+
+def test_whole_image_sees_all_and_keeps_chunks():
+    whole = np.arange(60.0).reshape(6, 10)
+    lazy = da.from_array(whole, chunks=((1, 5), (3, 3, 4)), name=False)
+    found = whole_image(lambda a, b: a[::-1] + b.max(), lazy, lazy, dtype="f8")
+    assert found.chunks == lazy.chunks
+    np.testing.assert_array_equal(found.compute(), whole[::-1] + 59)
+    assert whole_image(np.negative, lazy, dtype="f8", chunks=(2, 5)).chunks == ((2, 2, 2), (5, 5))
+
+
+def test_nothing_is_computed_when_graphs_are_built(no_compute):
+    def refuse(*blocks, **kwargs):
+        raise AssertionError("called while the graph was built")
+
+    lazy = da.map_blocks(refuse, da.zeros((20, 20), chunks=7), dtype="f8", meta=np.empty((0, 0)))
+    with no_compute():
+        map_halo(refuse, lazy, 3, dtype="f8")
+        map_halo(refuse, lazy, 0, dtype="f8")
+        map_blocks_at(refuse, lazy, dtype="f8")
+        sum_blocks(refuse, lazy, shape=(2,))
+        whole_image(refuse, lazy, dtype="f8")
+
+
+def test_origins_and_sums_cost_at_most_two_tasks_a_chunk():
+    for blocks in (8, 32):
+        source = da.from_array(np.zeros((blocks * 4,) * 2), chunks=4, name=False, inline_array=True)
+        at = map_blocks_at(lambda b, origin: b, source, dtype="f8")
+        summed = sum_blocks(lambda b, origin: b.sum(), source, shape=())
+        assert tasks_of(dask.optimize(at)[0]) == blocks**2
+        assert tasks_of(dask.optimize(summed)[0]) <= 1.5 * blocks**2
+
+
+def test_block_edges_do_not_overflow():
+    assert block_edges((2**31, 2**31)).tolist() == [0, 2**31, 2**32]
