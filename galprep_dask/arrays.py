@@ -67,6 +67,8 @@ def as_image(array: ImageLike, name: str = "data", *, chunks=None, ndim: int = 2
         array = array.astype(array.dtype.newbyteorder("="))
     if chunks is not None:
         try:
+            if not isinstance(chunks, dict):  # rechunk drops what is too much in a tuple, without a word
+                chunks = da.core.normalize_chunks(chunks, array.shape, dtype=array.dtype)
             array = array.rechunk(chunks)
         except (ValueError, TypeError, ZeroDivisionError) as error:
             raise ParameterError(f"chunks={chunks!r} does not fit {name} of shape {array.shape}: {error}") from error

@@ -25,7 +25,8 @@ def normimg(data: ImageLike, immin: float, immax: float, sky: float = 0, frac: f
     immin : float
         Distance from the sky where the linear part ends, in the unit of ``data``.
     immax : float
-        Distance from the sky that is shown as 1, larger than ``immin``.
+        Distance from the sky that is shown as 1. Where it is not larger than ``immin``, as the brightest pixel
+        of a faint cutout may be, there is no logarithmic part: all beyond ``immin`` is shown as 1.
     sky : float
         The value shown as 0.
     frac : float
@@ -39,8 +40,8 @@ def normimg(data: ImageLike, immin: float, immax: float, sky: float = 0, frac: f
     Raises
     ------
     ParameterError
-        Unless ``0 < immin < immax`` and ``0 < frac < 1``, all of them and ``sky`` finite numbers; or the
-        pixels are no real numbers.
+        Unless ``immin`` and ``immax`` are positive and ``0 < frac < 1``, all of them and ``sky`` finite numbers;
+        or the pixels are no real numbers.
 
     Notes
     -----
@@ -50,8 +51,8 @@ def normimg(data: ImageLike, immin: float, immax: float, sky: float = 0, frac: f
         f \, d / d_{min} \quad (d \le d_{min}), \qquad
         f + (1 - f) \frac{\ln (d / d_{min})}{\ln (d_{max} / d_{min})} \quad (d_{min} < d < d_{max}),
 
-    and 1 beyond. The sign is that of the pixel minus the sky, so that pixels as far above the sky as others are
-    below it differ in nothing else.
+    and 1 beyond. The sign is that of the pixel minus the sky, so that pixels as far above the sky as
+    others are below it differ in nothing else.
 
     Examples
     --------
@@ -60,8 +61,8 @@ def normimg(data: ImageLike, immin: float, immax: float, sky: float = 0, frac: f
     """
     immin, immax = _number("immin", immin), _number("immax", immax)
     sky, frac = _number("sky", sky), _number("frac", frac)
-    if not (0 < immin < immax and math.isfinite(immax / immin)):
-        raise ParameterError(f"immin={immin!r}, immax={immax!r}; expected finite numbers with 0 < immin < immax.")
+    if not (immin > 0 and immax > 0 and math.isfinite(immin) and math.isfinite(immax / immin)):
+        raise ParameterError(f"immin={immin!r}, immax={immax!r}; expected positive, finite numbers.")
     if not math.isfinite(sky):
         raise ParameterError(f"sky={sky!r}; expected a finite number.")
     if not 0 < frac < 1:
@@ -93,7 +94,10 @@ def _scale_any_kind(data, *scaling: float):
 def _scale(data: np.ndarray, immin: float, immax: float, sky: float, frac: float) -> np.ndarray:
     with np.errstate(over="ignore"):  # a difference beyond float64 is infinite, which is shown as 1
         offset = data.astype(np.float64) - sky
-    distance = np.minimum(np.abs(offset), immax)
+    distance = np.minimum(np.abs(offset), max(immin, immax))
+    if immax <= immin:
+        shown = np.where(np.abs(offset) > immin, 1.0, frac * distance / immin)
+        return np.copysign(np.where(np.isnan(offset), np.nan, shown), offset)
     linear = np.minimum(distance, immin) / immin
     # Clipped, because the logarithms of an array and of a number may differ in the last bit.
     logarithmic = np.minimum(np.log(np.maximum(distance, immin) / immin) / np.log(immax / immin), 1)

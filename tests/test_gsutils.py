@@ -129,7 +129,9 @@ def test_dask_stays_lazy_and_gives_the_same(no_compute):
 
 def test_xarray_keeps_dims_coordinates_and_laziness(no_compute):
     values = da.random.default_rng(2).normal(size=(6, 8), chunks=3)
-    data = xr.DataArray(values, dims=("y", "x"), coords={"x": np.arange(8.0)}, name="data", attrs={"unit": "adu"})
+    data = xr.DataArray(
+        values, dims=("y", "x"), coords={"x": np.arange(8.0)}, name="data", attrs={"unit": "adu"}
+    )
     with no_compute():
         scaled = normimg(data, 0.5, 2)
     assert isinstance(scaled.data, da.Array)
@@ -169,7 +171,9 @@ def test_scaling_from_lazy_statistics():
     data = np.random.default_rng(3).normal(10, 2, (20, 20))
     lazy = da.from_array(data, chunks=8)
     scaled = normimg(data, lazy.std(), 5 * lazy.std(), sky=lazy.mean(), frac=0.6)
-    expected = normimg(data, lazy.std().compute(), 5 * lazy.std().compute(), sky=lazy.mean().compute(), frac=0.6)
+    expected = normimg(
+        data, lazy.std().compute(), 5 * lazy.std().compute(), sky=lazy.mean().compute(), frac=0.6
+    )
     np.testing.assert_array_equal(scaled, expected)
 
 
@@ -178,8 +182,8 @@ def test_scaling_from_lazy_statistics():
     [
         ({"immin": 0}, "immin=0.0"),
         ({"immin": -1}, "immin=-1.0"),
-        ({"immin": 5}, "immin=5.0, immax=5.0"),
-        ({"immin": 6}, "immin=6.0, immax=5.0"),
+        ({"immax": 0}, "immax=0.0"),
+        ({"immax": -2}, "immax=-2.0"),
         ({"immin": np.nan}, "immin=nan"),
         ({"immax": np.inf}, "immax=inf"),
         ({"immax": np.nan}, "immax=nan"),
@@ -194,6 +198,12 @@ def test_scaling_from_lazy_statistics():
 def test_errors_name_the_value(wrong, named):
     with pytest.raises(ParameterError, match=named):
         normimg(np.zeros(3), **({"immin": 1, "immax": 5} | wrong))
+
+
+@pytest.mark.parametrize("immax", [3.0, 5.0])
+def test_no_logarithmic_part_where_immax_is_not_above_immin(immax):
+    scaled = normimg(np.array([-9.0, -5.0, -2.0, 0.0, 2.5, 5.0, 5.1, np.nan]), immin=5, immax=immax, frac=0.4)
+    np.testing.assert_array_equal(scaled, [-1, -0.4, -0.16, 0, 0.2, 0.4, 1, np.nan])
 
 
 @pytest.mark.parametrize("data", [np.zeros(3, complex), np.array(["a"]), da.zeros(3, dtype=complex)])

@@ -75,8 +75,18 @@ def cutout(image: xr.Dataset, ra: float, dec: float, size) -> xr.Dataset:
             f"ra={ra}, dec={dec} is at pixel x={x:.1f}, y={y:.1f}, outside {where}, "
             f"which has {width} x {height} pixels."
         )
-    y0, x0 = (math.floor(centre - (n - 1) / 2 + 0.5) for centre, n in ((y, ny), (x, nx)))
+    y0, x0 = (nearest_pixel(centre - (n - 1) / 2) for centre, n in ((y, ny), (x, nx)))
     return cut_at(image, y0, x0, ny, nx)
+
+
+def nearest_pixel(position: float) -> int:
+    """
+    Round a position to a whole pixel, halves upwards.
+
+    A position on the border of two pixels comes out of a WCS a rounding error to one side or the other; to a
+    millionth of a pixel it is the same on every machine.
+    """
+    return math.floor(round(position, 6) + 0.5)
 
 
 def cut_at(image: xr.Dataset, y0: int, x0: int, ny: int, nx: int) -> xr.Dataset:

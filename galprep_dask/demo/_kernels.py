@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import product
 from typing import NamedTuple
 
 import numpy as np
@@ -34,7 +35,7 @@ class Box(NamedTuple):
 
 
 class Trail(NamedTuple):
-    """A straight trail through (x, y): ``peak * (1 - (d / half_width)**2)**2`` at distance ``d`` from its axis."""
+    """A trail through (x, y): ``peak * (1 - (d / half_width)**2)**2`` at distance ``d`` from its axis."""
 
     x: float
     y: float
@@ -136,8 +137,10 @@ def bad_of_block(block, *, origin, field):
 
 def _tiles(shape, origin):
     """Yield for every tile that a block meets: its index, where it goes in the block, what of it is taken."""
-    for index in np.ndindex(*((o + n - 1) // TILE - o // TILE + 1 for o, n in zip(origin, shape, strict=True))):
-        tile = tuple(o // TILE + k for o, k in zip(origin, index, strict=True))
+    along_y, along_x = (
+        range(o // TILE, (o + n - 1) // TILE + 1) for o, n in zip(origin, shape, strict=True)
+    )
+    for tile in product(along_y, along_x):
         starts = [t * TILE - o for t, o in zip(tile, origin, strict=True)]
         into = tuple(slice(max(s, 0), min(s + TILE, n)) for s, n in zip(starts, shape, strict=True))
         yield tile, into, tuple(slice(i.start - s, i.stop - s) for i, s in zip(into, starts, strict=True))
@@ -208,7 +211,7 @@ def _offset(row):
 
 
 def _sersic_cells(row, side, cells_per_pixel):
-    """Flux in the cells of ``side`` x ``side`` pixels centred on a galaxy, by the value in the middle of each."""
+    """Flux in the cells of ``side`` x ``side`` pixels centred on a galaxy, by the value in their middles."""
     dx = (np.arange(side * cells_per_pixel) + 0.5) / cells_per_pixel - side / 2
     dy, angle, n, b = dx[:, None], math.radians(row["orientation"]), row["n"], gammaincinv(2 * row["n"], 0.5)
     along = dx * math.cos(angle) + dy * math.sin(angle)

@@ -38,7 +38,7 @@ __all__ = ["Box", "Trail", "Truth", "simulate_mosaic"]
 
 _READ_NOISE = 5.0  # e-
 _ZEROPOINT = 27.0
-_FULL_WELL = 200.0  # counts per second above the mean sky
+_FULL_WELL = 200.0  # counts per second above sky_level
 _ROTATION = math.radians(4.0)
 _ROW = np.dtype(
     [("galaxy", "?"), ("half", "i4")]
@@ -61,7 +61,7 @@ class Truth(Field):
         ``sky = sum of c[i][j] * v**i * u**j`` in counts per second, with ``v`` and ``u`` the pixel's y and x
         scaled to [-1, 1] over the image; zero for i + j > 3.
     sky_std : float
-        Noise of a pixel without sources, counts per second: photons of the mean sky and read noise.
+        Noise of a pixel without sources, counts per second: photons of ``sky_level``, read noise.
     gain, exptime : float
         In e-/ADU and s.
     fwhm : float
@@ -135,7 +135,7 @@ def simulate_mosaic(
     gain, exptime : float
         In e-/ADU and s.
     sky_level : float
-        Mean sky in counts per second.
+        Sky in the middle of the image, counts per second; its noise is the same everywhere.
     defects : bool
         Whether to add a satellite trail, a saturated star that bleeds, a detector gap and bad pixels.
 
@@ -155,13 +155,13 @@ def simulate_mosaic(
 
     Notes
     -----
-    Galaxies are Sersic profiles on half-pixel cells (finer in the core), cut off at the ellipse that holds 99.5 %
-    of their light or at 8 half-light radii, whichever is larger. So an aperture that holds all of one measures
-    at most 0.6 % less than ``flux``, which is the integral to infinity. They are convolved through the Moffat
-    profile's own transform, ``exp(-k) (1 + k + k^2 / 3)`` for beta = 3.5 and ``k`` in units of 1 / alpha: no
-    kernel is sampled or cut off. No pixel is wrong by more than 0.5 % of the peak, for n < 2.5 by 0.2 %. Stars
-    are integrated over pixels by Gauss-Legendre quadrature. Photon noise is Gaussian: with the sky's electrons
-    under every source it differs little from Poisson's.
+    Galaxies are Sersic profiles on half-pixel cells (finer in the core), cut off at the ellipse that holds
+    99.5 % of their light or at 8 half-light radii, whichever is larger. So an aperture that holds all of
+    one measures at most 0.6 % less than ``flux``, which is the integral to infinity. They are convolved
+    through the Moffat profile's own transform, ``exp(-k) (1 + k + k^2 / 3)`` for beta = 3.5 and ``k`` in
+    units of 1 / alpha: no kernel is sampled or cut off. No pixel is wrong by more than 0.5 % of the peak,
+    for n < 2.5 by 0.2 %. Stars are integrated over pixels by Gauss-Legendre quadrature. Photon noise is
+    Gaussian: with the sky's electrons under every source it differs little from Poisson's.
 
     Examples
     --------
@@ -173,12 +173,12 @@ def simulate_mosaic(
     True
     """
     ny, nx = shape = _checked_shape(shape)
-    positive = {"pixel_scale": pixel_scale, "fwhm": fwhm, "gain": gain, "exptime": exptime, "sky_level": sky_level}
-    for name, value in positive.items():
+    positive = {"pixel_scale": pixel_scale, "fwhm": fwhm, "gain": gain, "exptime": exptime}
+    for name, value in (positive | {"sky_level": sky_level}).items():
         if not (math.isfinite(value) and value > 0):
             raise ParameterError(f"{name}={value!r}; expected a positive number.")
     if fwhm < pixel_scale:
-        raise ParameterError(f"fwhm={fwhm!r} is less than a pixel of {pixel_scale!r} arcsec. Give a larger fwhm.")
+        raise ParameterError(f"fwhm={fwhm!r} is less than a pixel, {pixel_scale!r} arcsec. Enlarge it.")
     n_galaxies = round(ny * nx * 60e-6) if n_galaxies is None else n_galaxies
     n_stars = round(ny * nx * 45e-6) if n_stars is None else n_stars
     for name, value in {"seed": seed, "n_galaxies": n_galaxies, "n_stars": n_stars}.items():
@@ -250,7 +250,7 @@ def _make_header(field: Field, pixel_scale: float) -> fits.Header:
 
 
 def _place_targets(rng, field: Field, n: int, margin: float) -> np.ndarray:
-    """Draw (x, y) of each target about its fixed place; the first try that is clear of everything is taken."""
+    """Draw (x, y) of each target about its fixed place; the first try clear of everything is taken."""
     ny, nx = field.shape
     placed = np.empty((0, 2))
     for place in ((0.25, 0.26), (0.74, 0.25), (0.26, 0.75), (0.78, 0.73))[:n]:
@@ -342,7 +342,8 @@ def _map_field(func, field: Field, chunks, dtype, rows=None) -> da.Array:
         for axis, name in zip(chunks, "yx", strict=True):
             edges, centre = block_edges(axis), nearest_pixel(rows[name])
             ends = (centre - rows["half"], centre + rows["half"])
-            spans += [np.clip(np.searchsorted(edges, end, "right") - 1, 0, len(axis) - 1).tolist() for end in ends]
+            blocks = (np.searchsorted(edges, end, "right") - 1 for end in ends)
+            spans += [np.clip(block, 0, len(axis) - 1).tolist() for block in blocks]
         for k, (i0, i1, j0, j1) in enumerate(zip(*spans, strict=True)):
             for i in range(i0, i1 + 1):
                 for j in range(j0, j1 + 1):

@@ -164,7 +164,9 @@ class FitsPlane:
             if isinstance(rest, np.ndarray):
                 block = block.take(rest, axis=n)
         rests = iter(slice(None) if isinstance(rest, np.ndarray) else rest for _, rest in spans)
-        return block[tuple(None if axis is None else next(rests) for axis in index)]
+        view = tuple(None if axis is None else next(rests) for axis in index)
+        # dask copies a result that does not own its pixels.
+        return block if all(axis in (slice(None), slice(None, None, 1)) for axis in view) else block[view]
 
     def _read(self, region: tuple[slice, ...]) -> np.ndarray:
         if any(axis.start == axis.stop for axis in region):

@@ -10,8 +10,9 @@ from galprep_dask.arrays import ImageLike, as_image, as_mask, like
 from galprep_dask.blockwise import whole_image
 from galprep_dask.errors import ParameterError
 from galprep_dask.image import bad_pixels
+from galprep_dask.masks.growth import addgrow_of, check_addgrow
 from galprep_dask.segmentation import Segmentation
-from galprep_dask.segmentation.detect import labels_like
+from galprep_dask.segmentation.detect import labels_like, ranked
 
 __all__ = ["ellipse_labels", "ellipse_mask"]
 
@@ -47,7 +48,7 @@ def ellipse_mask(
     Raises
     ------
     ParameterError
-        ``magnification`` is not positive.
+        ``magnification`` is not positive, or ``addgrow`` is negative or has no value for some label.
     ImageShapeError
         Shapes differ.
 
@@ -59,8 +60,7 @@ def ellipse_mask(
     >>> ellipse[20].sum().item(), ellipse[:, 20].sum().item()  # 3 x (3, 2) px to each side
     (17, 11)
     """
-    if not (math.isfinite(magnification) and magnification > 0):
-        raise ParameterError(f"magnification={magnification!r}; expected a positive number.")
+    check_ellipses(magnification, addgrow)
     image = as_image(data)
     labels = labels_like(segmentation, image)
     bad = bad_pixels(image, as_mask(mask, image))
@@ -71,32 +71,38 @@ def ellipse_mask(
     return like(whole_image(draw, labels, image, bad, dtype=bool), data)
 
 
+def check_ellipses(magnification, addgrow) -> None:
+    """Raise ParameterError unless ``magnification`` and ``addgrow`` make sense."""
+    if not (math.isfinite(magnification) and magnification > 0):
+        raise ParameterError(f"magnification={magnification!r}; expected a positive number.")
+    check_addgrow(addgrow)
+
+
 def ellipse_labels(labels, image, bad, magnification, addgrow=0) -> np.ndarray:
     """Draw the ellipses of all sources into a label image; where they overlap, the lower label wins."""
     from photutils.segmentation import SegmentationImage, SourceCatalog
 
     drawn = np.zeros(labels.shape, dtype=np.int32)
-    present = np.unique(labels)
-    present = present[present > 0]
-    if len(present) == 0:
+    ranks, originals = ranked(labels)
+    if len(originals) == 1:
         return drawn
-    catalog = SourceCatalog(np.where(bad, 0.0, image), SegmentationImage(labels), mask=bad)
-    extra = np.asarray(addgrow, dtype=np.float64)
+    catalog = SourceCatalog(np.where(bad, 0.0, image), SegmentationImage(ranks), mask=bad)
+    extra = addgrow_of(originals, addgrow)
     shapes = zip(
         catalog.label, catalog.x_centroid, catalog.y_centroid, catalog.semimajor_axis.value,
         catalog.semiminor_axis.value, catalog.orientation.to_value("rad"), strict=True,
     )  # fmt: skip
-    for label, x, y, major, minor, angle in reversed(list(shapes)):
-        more = float(extra if extra.ndim == 0 else extra[label])
+    for rank, x, y, major, minor, angle in reversed(list(shapes)):
+        more = float(extra[rank])
         if np.isfinite([x, y, major, minor, angle]).all():
-            _draw(drawn, label, x, y, magnification * major + more, magnification * minor + more, angle)
+            _draw(drawn, rank, x, y, magnification * major + more, magnification * minor + more, angle)
         else:
             # Without a positive pixel a source has no moments; its segment is all that is known of it.
-            drawn[labels == label] = label
-    return drawn
+            drawn[ranks == rank] = rank
+    return originals[drawn]
 
 
-def _draw(drawn, label, x, y, major, minor, angle) -> None:
+def _draw(drawn, value, x, y, major, minor, angle) -> None:
     ny, nx = drawn.shape
     rows = slice(max(math.floor(y - major), 0), min(math.ceil(y + major) + 1, ny))
     columns = slice(max(math.floor(x - major), 0), min(math.ceil(x + major) + 1, nx))
@@ -105,4 +111,4 @@ def _draw(drawn, label, x, y, major, minor, angle) -> None:
     along = dx * math.cos(angle) + dy * math.sin(angle)
     across = dy * math.cos(angle) - dx * math.sin(angle)
     inside = (along / max(major, 0.5)) ** 2 + (across / max(minor, 0.5)) ** 2 <= 1
-    drawn[rows, columns][inside] = label
+    drawn[rows, columns][inside] = value

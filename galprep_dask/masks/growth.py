@@ -13,7 +13,7 @@ from galprep_dask.errors import ParameterError
 from galprep_dask.image import bad_pixels
 from galprep_dask.masks._kernels import grow_labels
 from galprep_dask.segmentation import Segmentation
-from galprep_dask.segmentation.detect import labels_like
+from galprep_dask.segmentation.detect import labels_like, ranked
 
 __all__ = ["grow_mask", "grow_segmentation"]
 
@@ -112,17 +112,36 @@ def _grown_labels(segmentation, data, sky_level, sky_std, max_grow_size, addgrow
         raise ParameterError(f"sky_std={sky_std!r}; expected zero or a positive number.")
     if not isinstance(max_grow_size, int | np.integer) or max_grow_size < 0:
         raise ParameterError(f"max_grow_size={max_grow_size!r}; expected a whole number of pixels, 0 or more.")
-    if not (np.all(np.isfinite(addgrow)) and np.all(np.asarray(addgrow) >= 0)):
-        raise ParameterError(f"addgrow={addgrow!r}; expected a number of pixels, 0 or more.")
+    check_addgrow(addgrow)
     image = as_image(data)
     labels = labels_like(segmentation, image)
     bad = bad_pixels(image, as_mask(mask, image))
 
+    if image.dtype not in (np.float32, np.float64):
+        image = image.astype(np.float64)  # or every integer type would be compiled for
+
     def grow(labels, image, bad):
-        labels = np.ascontiguousarray(labels)
-        extra = np.asarray(addgrow, dtype=np.float64)
-        if extra.ndim == 0:
-            extra = np.full(labels.max(initial=0) + 1, float(extra))
-        return grow_labels(labels, image, bad, sky_level, sky_std, max_grow_size, extra)
+        ranks, originals = ranked(labels)
+        extra = addgrow_of(originals, addgrow)
+        return originals[grow_labels(ranks, image, bad, sky_level, sky_std, max_grow_size, extra)]
 
     return whole_image(grow, labels, image, bad, dtype=np.int32)
+
+
+def check_addgrow(addgrow) -> None:
+    """Raise ParameterError unless every ``addgrow`` is a number of pixels."""
+    if not (np.all(np.isfinite(addgrow)) and np.all(np.asarray(addgrow) >= 0)):
+        raise ParameterError(f"addgrow={addgrow!r}; expected a number of pixels, 0 or more.")
+
+
+def addgrow_of(labels: np.ndarray, addgrow: float | np.ndarray) -> np.ndarray:
+    """Give ``addgrow`` of each of the sorted ``labels``; ParameterError where an array does not reach to the last."""
+    extra = np.asarray(addgrow, dtype=np.float64)
+    if extra.ndim == 0:
+        return np.full(len(labels), float(extra))
+    if len(extra) <= labels[-1]:
+        raise ParameterError(
+            f"addgrow has {len(extra)} values, but the largest label is {labels[-1]}. Give it one for every label, "
+            "and one for index 0."
+        )
+    return extra[labels]

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import math
-import warnings
 
 import dask.array as da
 import numpy as np
 from scipy import ndimage
 
 from galprep_dask.arrays import ImageLike, as_image, as_mask, like
-from galprep_dask.errors import NoSourcesWarning, ParameterError
+from galprep_dask.errors import ParameterError
 from galprep_dask.image import bad_pixels
-from galprep_dask.masks.ellipses import ellipse_labels
+from galprep_dask.masks.ellipses import check_ellipses, ellipse_labels
 from galprep_dask.masks.growth import grow_segmentation
-from galprep_dask.segmentation import deblend_sources, detect_sources, smooth
+from galprep_dask.segmentation import deblend_sources, smooth
+from galprep_dask.segmentation.detect import find_sources
 from galprep_dask.stats import sigma_clipped_stats
 
 __all__ = ["target_mask"]
@@ -113,6 +113,7 @@ def target_mask(
         raise ParameterError(f"source_diameter={source_diameter!r}; expected a number of pixels, 0 or more.")
     if not (math.isfinite(nearby_grow) and nearby_grow >= 0):
         raise ParameterError(f"nearby_grow={nearby_grow!r}; expected a number of pixels, 0 or more.")
+    check_ellipses(magnification, addgrow)
     image = as_image(data)
     if not (math.isfinite(x) and math.isfinite(y)):
         raise ParameterError(f"the target is at x={x!r}, y={y!r}; expected finite pixel coordinates.")
@@ -123,36 +124,38 @@ def target_mask(
 
     _, median, std = sigma_clipped_stats(pixels, bad)
     smoothed = smooth(pixels, fwhm, bad)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", NoSourcesWarning)
-        segments = detect_sources(smoothed, median + n_sigma * std, n_pixels, connectivity=connectivity, mask=bad)
+    segments = find_sources(smoothed, median + n_sigma * std, n_pixels, connectivity, bad)
     if deblend:
         segments = deblend_sources(
             smoothed, segments, n_pixels, n_levels=n_levels, contrast=contrast, connectivity=connectivity, mask=bad
         )
     labels = np.asarray(segments.data)
 
+    targets = _touching_circle(labels, x, y, source_diameter / 2)
+    segment = np.isin(labels, targets)
+
     def cover(extra):
-        """Label image of all masks, the target's among them, with ``extra`` pixels for each label."""
+        """Label images of the neighbours' and of the target's masks, with ``extra`` pixels for each label."""
         if shape == "ellipses":
-            return ellipse_labels(labels, pixels - median, bad, magnification, extra)
-        return grow_segmentation(
+            # Apart, or a neighbour within the target's ellipse would be masked or not as the labels happen to be.
+            parts = np.where(segment, 0, labels), np.where(segment, labels, 0)
+            return [ellipse_labels(part, pixels - median, bad, magnification, extra) for part in parts]
+        grown = grow_segmentation(
             labels, pixels, sky_level=median if sky_level is None else sky_level, sky_std=std,
             max_grow_size=max_grow_size, addgrow=extra, mask=bad,
         )  # fmt: skip
+        target = np.isin(grown, targets)
+        return np.where(target, 0, grown), np.where(target, grown, 0)
 
-    targets = _touching_circle(labels, x, y, source_diameter / 2)
-    segment = np.isin(labels, targets)
     extra = np.full(labels.max(initial=0) + 1, float(addgrow))
-    covered = cover(extra)
+    neighbours, target = cover(extra)
     if nearby_grow > 0:
-        near = np.setdiff1d(covered[ndimage.binary_dilation(segment, _TOUCHING)], [0, *targets])
+        near = np.setdiff1d(neighbours[ndimage.binary_dilation(segment, _TOUCHING)], [0])
         extra[near] += nearby_grow
-        covered = cover(extra)
-    neighbours = (covered > 0) & ~np.isin(covered, targets)
-    masked = neighbours & ~segment
+        neighbours, target = cover(extra)
+    masked = (neighbours > 0) & ~segment
     if not keep_target:
-        masked |= segment | np.isin(covered, targets)
+        masked |= segment | (target > 0)
     masked |= bad
     for plane in rest:
         masked |= plane

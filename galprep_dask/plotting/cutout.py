@@ -76,7 +76,7 @@ def plot_cutout(
     values, masked, *noise = dask.compute(*wanted)
 
     height = 5.2 * np.clip(shape[0] / shape[1], 0.5, 1.6)
-    figure = Figure(figsize=(6.6 if sigma is None else 18, height + 1.1), layout="compressed")
+    figure = Figure(figsize=(6.6 if sigma is None else 18, height + 1.5), layout="compressed")
     all_axes = figure.subplots(1, 1 if sigma is None else 3, squeeze=False)[0]
     _draw_image(all_axes[0], values, masked, shape, target)
     if sigma is not None:
@@ -137,7 +137,15 @@ def _draw_pulls(axes: Axes, sampled) -> None:
     counts, _ = np.histogram(pulls, edges)
     density = counts / max(pulls.size, 1) / np.diff(edges)
     axes.stairs(density, edges, fill=True, color="0.7", label="unmasked pixels")
-    axes.plot(edges, np.exp(-(edges**2) / 2) / np.sqrt(2 * np.pi), color="#b2182b", lw=2, label="Gaussian of width 1")
+    axes.plot(
+        edges,
+        np.exp(-(edges**2) / 2) / np.sqrt(2 * np.pi),
+        color="#b2182b",
+        lw=2,
+        label="Gaussian of width 1",
+    )
     axes.set(xlabel="image / sigma", ylabel="share of pixels per unit", xlim=(-6, 6), ylim=(0, None))
-    axes.set_title(f"noise,   clipped std = {_display.robust_levels(pulls[None])[1]:.3f}" if pulls.size else "noise")
+    axes.set_title(
+        f"noise,   clipped std = {_display.robust_levels(pulls[None])[1]:.3f}" if pulls.size else "noise"
+    )
     axes.legend(loc="upper right")

@@ -76,7 +76,7 @@ def plot_segments(
     median, std = _display.robust_levels(values, grown | (shown > 0))
 
     height = 6 * np.clip(shape[0] / shape[1], 0.4, 1.6)
-    figure = Figure(figsize=(13, height + 0.8), layout="compressed")
+    figure = Figure(figsize=(13, height + 1.5), layout="compressed")
     left, right = figure.subplots(1, 2, sharex=True, sharey=True)
     _display.show_scaled(left, values, shape, immin=_LINEAR * std, immax=_END * std, sky=median, frac=_FRAC)
     _display.outline_mask(left, grown, shape)

@@ -62,17 +62,21 @@ def plot_sky(
     4
     """
     shape = as_image(data, "data").shape
-    panels = {"original": (data, "data"), "sky model": (sky, "sky"), "sky subtracted": (subtracted, "subtracted")}
+    panels = {
+        "original": (data, "data"),
+        "sky model": (sky, "sky"),
+        "sky subtracted": (subtracted, "subtracted"),
+    }
     images = dask.compute(*(_display.shrink_mean(image, name, shape) for image, name in panels.values()))
     median, std = _display.robust_levels(images[0])
     scaling = {"immin": _LINEAR * std, "immax": _END * std, "frac": _FRAC}
 
     height = 4.6 * np.clip(shape[0] / shape[1], 0.4, 1.6)
-    figure = Figure(figsize=(14.5, height + 0.8), layout="compressed")
+    figure = Figure(figsize=(14.5, height + 1.5), layout="compressed")
     all_axes = figure.subplots(1, 3, sharex=True, sharey=True)
     for axes, name, values, centre in zip(all_axes, panels, images, (median, median, 0.0), strict=True):
         drawn = _display.show_scaled(axes, values, shape, sky=centre, **scaling)
-        axes.set_title(f"{name}   (white = {centre:.4g})")
+        axes.set_title(f"{name}\nwhite = {centre:.3g}")
         axes.set_xlabel("x / px")
     all_axes[0].set_ylabel("y / px")
 

@@ -38,7 +38,7 @@ def plot_truth(
     Returns
     -------
     matplotlib.figure.Figure
-        ``result / truth`` where all truth is positive, else ``result - truth``.
+        ``result / truth`` where all truth is positive and above three errors, else ``result - truth``.
 
     Raises
     ------
@@ -52,7 +52,8 @@ def plot_truth(
     Examples
     --------
     >>> truth = np.arange(1.0, 5.0)
-    >>> figure = plot_truth([("flux", truth, truth * 1.01, None), ("shift", truth - 2, truth - 2, 0.1 * truth)])
+    >>> shift = truth - 2
+    >>> figure = plot_truth([("flux", truth, 1.01 * truth, None), ("shift", shift, shift, 0.1 * truth)])
     >>> [axes.get_ylabel() for axes in figure.axes]
     ['result / truth', 'result - truth']
     """
@@ -79,21 +80,24 @@ def _row(name, truth, result, error=None):
 def _draw(axes: Axes, name, truth, result, error) -> None:
     good = np.isfinite(truth) & np.isfinite(result)
     known = truth[good]
-    is_ratio = known.size > 0 and bool(np.all(known > 0))
+    # A ratio says something where the truth is positive and stands out from its error.
+    floor = 0.0 if error is None else np.nan_to_num(3 * error[good])
+    is_ratio = known.size > 0 and bool(np.all(known > 0) and np.all(known > floor))
     unit, expected = (known, 1.0) if is_ratio else (1.0, 0.0)
     offset = (result[good] - known) / unit
     bars = None if error is None else np.where(error[good] >= 0, error[good], np.nan) / unit
     # Crowds of points grow fainter, so that their density shows.
     alpha = float(np.clip(30 / np.sqrt(max(known.size, 1)), 0.15, 0.9))
     axes.axhline(expected, color="#b2182b", lw=1.4, zorder=1)
-    axes.errorbar(known, expected + offset, bars, fmt="o", ms=4.5, color="#2166ac", ecolor="#92c5de", elinewidth=1.2,
-                  alpha=alpha, zorder=2)  # fmt: skip
+    colours = {"color": "#2166ac", "ecolor": "#92c5de", "alpha": alpha}
+    axes.errorbar(known, expected + offset, bars, fmt="o", ms=4.5, elinewidth=1.2, zorder=2, **colours)
     if is_ratio and known.max() > 30 * known.min():
         axes.set_xscale("log")
     axes.set(xlabel="truth", ylabel="result / truth" if is_ratio else "result - truth")
     axes.set_title(str(name), pad=20, parse_math=False)
-    axes.annotate(_in_words(offset, bars, truth.size), (0.5, 1), (0, 5), xycoords="axes fraction", color="0.3",
-                  textcoords="offset points", ha="center", va="bottom", fontsize="small")  # fmt: skip
+    words = _in_words(offset, bars, truth.size)
+    above = {"xytext": (0, 5), "textcoords": "offset points", "ha": "center", "va": "bottom"}
+    axes.annotate(words, (0.5, 1), xycoords="axes fraction", fontsize="small", color="0.3", **above)
     axes.ticklabel_format(axis="y", useOffset=False)
     axes.grid(color="0.9", zorder=0)
     axes.set_axisbelow(True)

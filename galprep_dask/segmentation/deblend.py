@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
+import warnings
+
 import numpy as np
+from astropy.utils.exceptions import AstropyUserWarning
 
 from galprep_dask.arrays import ImageLike, as_image, as_mask
 from galprep_dask.blockwise import whole_image
 from galprep_dask.errors import ParameterError
-from galprep_dask.image import bad_pixels
-from galprep_dask.segmentation.detect import Segmentation, labels_like
+from galprep_dask.image import WARNINGS_LOCK, bad_pixels
+from galprep_dask.segmentation.detect import Segmentation, check_detection, labels_like, ranked
 
 __all__ = ["deblend_sources"]
 
@@ -41,7 +45,8 @@ def deblend_sources(
         Share of a source's flux that a peak must have to become a source of its own: 0 splits at every
         peak, 1 never.
     mode : {"exponential", "linear", "sinh"}
-        Spacing of the thresholds.
+        Spacing of the thresholds. Where a source has pixels that are not positive, photutils replaces
+        "exponential" by another.
     connectivity : {8, 4}
         As for :func:`detect_sources`.
     mask : (ny, nx) bool array, optional
@@ -56,7 +61,7 @@ def deblend_sources(
     Raises
     ------
     ParameterError
-        ``n_levels`` or ``contrast`` makes no sense.
+        ``n_pixels``, ``n_levels``, ``contrast``, ``mode`` or ``connectivity`` makes no sense.
     ImageShapeError
         Shapes differ.
 
@@ -71,8 +76,11 @@ def deblend_sources(
     >>> deblend_sources(image, (image > 0.01).astype(int), contrast=0.01).n_labels
     2
     """
-    if n_levels < 1:
-        raise ParameterError(f"n_levels={n_levels!r}; expected 1 or more.")
+    check_detection(n_pixels, connectivity)
+    if not isinstance(n_levels, int | np.integer) or n_levels < 1:
+        raise ParameterError(f"n_levels={n_levels!r}; expected a whole number, 1 or more.")
+    if mode not in ("exponential", "linear", "sinh"):
+        raise ParameterError(f"mode={mode!r}; expected 'exponential', 'linear' or 'sinh'.")
     if not 0 <= contrast <= 1:
         raise ParameterError(f"contrast={contrast!r}; expected a number from 0 to 1.")
     image = as_image(data)
@@ -86,11 +94,17 @@ def deblend_sources(
         labels = np.where(bad, 0, labels)
         if not labels.any():
             return labels
-        parents = SegmentationImage(labels)
-        children = deblend_whole(
-            np.where(bad, 0.0, image), parents, n_pixels, n_levels=n_levels, contrast=contrast, mode=mode,
-            connectivity=connectivity, progress_bar=False,
-        )  # fmt: skip
+        if labels.max() > labels.size:
+            labels, _ = ranked(labels)  # children get new numbers in any case
+        # photutils 3.0 draws a progress bar unless told not to; 3.1 has none, and warns of the argument.
+        quiet = {"progress_bar": False} if "n_threads" not in inspect.signature(deblend_whole).parameters else {}
+        with WARNINGS_LOCK, warnings.catch_warnings():
+            # It points to an attribute that nobody gets to see here, and ``mode`` is documented to be replaced.
+            warnings.filterwarnings("ignore", "The deblending mode", AstropyUserWarning)
+            children = deblend_whole(
+                np.where(bad, 0.0, image), SegmentationImage(labels), n_pixels, n_levels=n_levels,
+                contrast=contrast, mode=mode, connectivity=connectivity, **quiet,
+            )  # fmt: skip
         return children.data.astype(np.int32)
 
     return Segmentation(whole_image(deblend, image, labels, bad, dtype=np.int32).persist())

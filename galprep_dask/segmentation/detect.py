@@ -37,7 +37,7 @@ class Segmentation:
         data = as_image(data, "segmentation")
         if data.dtype.kind not in "iu":
             raise ParameterError(f"segmentation has dtype {data.dtype}; expected integer labels.")
-        self.data = data.astype(np.int32)
+        self.data = data.map_blocks(_as_int32, dtype=np.int32, meta=np.empty((0, 0), np.int32))
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -45,14 +45,15 @@ class Segmentation:
         return self.data.shape
 
     @cached_property
-    def _counts(self) -> np.ndarray:
+    def _labels_and_areas(self) -> tuple[np.ndarray, np.ndarray]:
         labels = np.asarray(self.data)
-        return np.bincount(labels.ravel())
+        # Sorted rather than counted into bins: labels need not be consecutive, and one may be 2e9.
+        return np.unique(labels[labels > 0], return_counts=True)
 
-    @cached_property
+    @property
     def labels(self) -> np.ndarray:
         """The labels that occur, sorted, without 0."""
-        return np.flatnonzero(self._counts[1:]) + 1
+        return self._labels_and_areas[0]
 
     @property
     def n_labels(self) -> int:
@@ -67,17 +68,17 @@ class Segmentation:
     @property
     def areas(self) -> np.ndarray:
         """Pixels of each source, in the order of :attr:`labels`."""
-        return self._counts[self.labels]
+        return self._labels_and_areas[1]
 
     @cached_property
     def bbox(self) -> list:
         """The ``photutils.aperture.BoundingBox`` of each source, in the order of :attr:`labels`."""
         from photutils.aperture import BoundingBox
 
-        slices = ndimage.find_objects(np.asarray(self.data))
+        ranks, _ = ranked(np.asarray(self.data))
         return [
             BoundingBox(columns.start, columns.stop, rows.start, rows.stop)
-            for rows, columns in (slices[label - 1] for label in self.labels)
+            for rows, columns in ndimage.find_objects(ranks)
         ]
 
     def __array__(self, dtype=None, copy=None):
@@ -136,10 +137,18 @@ def detect_sources(
     >>> detect_sources(image, 1.0, n_pixels=5).areas.tolist()
     [9, 16]
     """
-    if not isinstance(n_pixels, int | np.integer) or n_pixels < 1:
-        raise ParameterError(f"n_pixels={n_pixels!r}; expected a whole number, 1 or more.")
-    if connectivity not in (4, 8):
-        raise ParameterError(f"connectivity={connectivity!r}; expected 4 or 8.")
+    found = find_sources(data, threshold, n_pixels, connectivity, mask)
+    if found.n_labels == 0:
+        warnings.warn(
+            f"no source of {n_pixels} connected pixels lies above the threshold. Lower it, or n_pixels.",
+            NoSourcesWarning, stacklevel=2,
+        )  # fmt: skip
+    return found
+
+
+def find_sources(data, threshold, n_pixels: int, connectivity: int, mask) -> Segmentation:
+    """Do the work of :func:`detect_sources`, without a warning where a field of pure sky is none."""
+    check_detection(n_pixels, connectivity)
     image = as_image(data)
     if np.ndim(threshold) == 0:
         if not np.isfinite(threshold):
@@ -152,18 +161,39 @@ def detect_sources(
     def label(block):
         return label_sources(block, int(n_pixels), connectivity)
 
-    found = Segmentation(whole_image(label, above, dtype=np.int32).persist())
-    if found.n_labels == 0:
-        warnings.warn(
-            f"no source of {n_pixels} connected pixels lies above the threshold. Lower it, or n_pixels.",
-            NoSourcesWarning, stacklevel=2,
-        )  # fmt: skip
-    return found
+    return Segmentation(whole_image(label, above, dtype=np.int32).persist())
+
+
+def check_detection(n_pixels, connectivity) -> None:
+    """Raise ParameterError unless ``n_pixels`` and ``connectivity`` make sense."""
+    if not isinstance(n_pixels, int | np.integer) or n_pixels < 1:
+        raise ParameterError(f"n_pixels={n_pixels!r}; expected a whole number, 1 or more.")
+    if connectivity not in (4, 8):
+        raise ParameterError(f"connectivity={connectivity!r}; expected 4 or 8.")
+
+
+def _as_int32(block: np.ndarray) -> np.ndarray:
+    low, high = int(block.min(initial=0)), int(block.max(initial=0))
+    if low < 0 or high > np.iinfo(np.int32).max:
+        raise ParameterError(f"segmentation has labels from {low} to {high}; expected 0 to 2147483647.")
+    return block.astype(np.int32, copy=False)
 
 
 def as_segmentation(segmentation: Segmentation | ImageLike) -> Segmentation:
     """Take a Segmentation as it is, and make one of a label image."""
     return segmentation if isinstance(segmentation, Segmentation) else Segmentation(segmentation)
+
+
+def ranked(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """
+    Renumber the labels of an array 1, 2 ..., in their order, and give the labels that these numbers stand for.
+
+    Labels need not be consecutive: what keeps something for every number up to the largest would otherwise
+    need gigabytes for a single label of 2e9.
+    """
+    present = np.unique(labels[labels > 0])
+    ranks = np.where(labels > 0, np.searchsorted(present, labels) + 1, 0).astype(np.int32)
+    return ranks, np.concatenate([[0], present]).astype(np.int32)
 
 
 def labels_like(segmentation: Segmentation | ImageLike, data: da.Array) -> da.Array:

@@ -5,6 +5,7 @@ pixels about it, and ``.to_header()``, which writes it down.
 """
 
 from galprep_dask.sky.constant import ConstantSky, fit_mean_sky, fit_median_sky
+from galprep_dask.sky.iterate import fit_sky_between_sources
 from galprep_dask.sky.polynomial import PolynomialSky, fit_polynomial_sky
 from galprep_dask.sky.source_mask import source_mask
 
@@ -14,5 +15,6 @@ __all__ = [
     "fit_mean_sky",
     "fit_median_sky",
     "fit_polynomial_sky",
+    "fit_sky_between_sources",
     "source_mask",
 ]

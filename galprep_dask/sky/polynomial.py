@@ -183,9 +183,9 @@ def fit_polynomial_sky(
 
     Notes
     -----
-    One pass over the image per fit, and one to begin with, in which each block gives a vector of sums. Chunks change the rounding of
-    these sums and nothing else. The covariance supposes independent pixels with the noise that the residuals
-    show.
+    One pass over the image per fit, and one to begin with, in which each block gives a vector of sums. Chunks
+    change the rounding of these sums and nothing else. The covariance supposes independent pixels with the
+    noise that the residuals show.
 
     Examples
     --------
@@ -222,11 +222,11 @@ def fit_polynomial_sky(
     sums = one_pass(model, None)
     correction = _solve(sums)
     for _ in range(0 if sigma_clip is None else maxiters):
+        scatter, before = sums.scatter_about(correction), sums.n_pixels
+        if scatter <= sums.rounding_of(model):
+            break  # noise of the arithmetic only, and no pixel to be blamed for it
         model = model + correction
-        limit, before = sigma_clip * sums.scatter_about(correction), sums.n_pixels
-        if limit == 0:
-            break
-        sums = one_pass(model, limit)
+        sums = one_pass(model, sigma_clip * scatter)
         correction = _solve(sums)
         if sums.n_pixels == before:
             break
@@ -269,8 +269,13 @@ class _Sums:
         return max(self.square - 2 * c @ self.right_side + c @ self.normal_matrix @ c, 0.0)
 
     def scatter_about(self, correction: np.ndarray) -> float:
-        """Standard deviation of sqrt(weight) * residual, the quantity that is clipped."""
+        """Give the standard deviation of sqrt(weight) * residual, the quantity that is clipped."""
         return float(np.sqrt(self.square_about(correction) / self.n_pixels))
+
+    def rounding_of(self, model: np.ndarray) -> float:
+        """How far sqrt(weight) * residual is from zero because a model of this size is rounded."""
+        mean_weight = self.gram[0, 0] / self.n_pixels
+        return float(8 * np.finfo(np.float64).eps * np.abs(model).sum() * np.sqrt(mean_weight))
 
     def rms_about(self, correction: np.ndarray) -> float:
         """Weighted standard deviation of the residuals; gram[0, 0] is the sum of weights."""
@@ -292,9 +297,10 @@ def _solve(sums: _Sums) -> np.ndarray:
             "Lower the order, or mask less."
         )
     matrix = sums.normal_matrix
-    scale = 1 / np.sqrt(np.diag(matrix))
+    norms = np.sqrt(np.maximum(np.diag(matrix), 0))
+    scale = 1 / np.where(norms > 0, norms, 1)
     scaled = matrix * scale[:, None] * scale
-    if np.linalg.cond(scaled) > _WORST_CONDITION:
+    if not norms.all() or np.linalg.cond(scaled) > _WORST_CONDITION:  # the norm of u is 0 on a single column
         raise TooFewPixelsError(
             f"cannot fit a sky of order {order}: the {sums.n_pixels} good pixels lie so that they do not determine "
             "its coefficients. Lower the order, or mask less."

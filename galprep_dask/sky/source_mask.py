@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import warnings
-
 from galprep_dask.arrays import ImageLike, as_image, as_mask, like
-from galprep_dask.errors import NoSourcesWarning
 from galprep_dask.image import bad_pixels
 from galprep_dask.masks import grow_mask
-from galprep_dask.segmentation import detect_sources, smooth
+from galprep_dask.segmentation import smooth
+from galprep_dask.segmentation.detect import find_sources
 from galprep_dask.stats import sigma_clipped_stats
 
 __all__ = ["source_mask"]
@@ -71,11 +69,7 @@ def source_mask(
     bad = bad_pixels(image, as_mask(mask, image))
     _, median, std = sigma_clipped_stats(image, bad)
     smoothed = smooth(image, fwhm, bad)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", NoSourcesWarning)  # a field of pure sky is nothing to warn of
-        sources = detect_sources(
-            smoothed, median + n_sigma * std, n_pixels, connectivity=connectivity, mask=bad
-        )
+    sources = find_sources(smoothed, median + n_sigma * std, n_pixels, connectivity, bad)
     grown = grow_mask(
         sources, image, sky_level=median, sky_std=std, max_grow_size=max_grow_size, addgrow=addgrow, mask=bad
     )

@@ -26,7 +26,7 @@ def clip_sorted(values: np.ndarray, sigma: float, maxiters: int | None) -> tuple
     iterations = 0
     while maxiters is None or iterations < maxiters:
         kept = values[low:high]
-        median, std = float(np.median(kept)), float(np.std(kept, dtype=np.float64))
+        median, std = _middle(kept), float(np.std(kept, dtype=np.float64))
         new_low = low + int(np.searchsorted(kept, median - sigma * std, side="left"))
         new_high = low + int(np.searchsorted(kept, median + sigma * std, side="right"))
         iterations += 1
@@ -34,8 +34,12 @@ def clip_sorted(values: np.ndarray, sigma: float, maxiters: int | None) -> tuple
             break
         low, high = new_low, new_high
     kept = values[low:high]
-    return (
-        float(np.mean(kept, dtype=np.float64)),
-        float(np.median(kept)),
-        float(np.std(kept, dtype=np.float64)),
-    )
+    # Adding zero makes 0.0 of -0.0, two equal values whose order sorting leaves to chance.
+    return float(np.mean(kept, dtype=np.float64)) + 0.0, _middle(kept) + 0.0, float(np.std(kept, dtype=np.float64))
+
+
+def _middle(values: np.ndarray) -> float:
+    """Median of sorted values, in float64: in float32 the mean of two neighbours at 3e7 is one of them."""
+    last = len(values) - 1
+    low, high = float(values[last // 2]), float(values[(last + 1) // 2])
+    return (low + high) / 2

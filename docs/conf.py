@@ -1,0 +1,29 @@
+from galprep_dask import __version__
+
+project = "galprep-dask"
+author = "The galprep-dask developers"
+copyright = f"2026, {author}"
+release = version = __version__
+
+extensions = [
+    "myst_parser",
+    "numpydoc",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
+    "sphinx.ext.mathjax",
+]
+
+exclude_patterns = ["_build"]
+templates_path = []
+default_role = "code"
+
+html_theme = "furo"
+html_title = f"galprep-dask {release}"
+
+myst_enable_extensions = ["colon_fence", "deflist"]
+myst_heading_anchors = 3
+
+autosummary_generate = True
+autodoc_default_options = {"members": True}
+autodoc_typehints = "none"  # the docstrings name types in the words of the field
+numpydoc_show_class_members = False

@@ -1,0 +1,138 @@
+import dask.array as da
+import numpy as np
+import pytest
+import xarray as xr
+from astropy.stats import sigma_clipped_stats as astropy_stats
+from hypothesis import given
+from hypothesis import strategies as st
+from strategies import chunked, chunks_for, scenes
+
+from galprep_dask.errors import ImageShapeError, NoGoodPixelsError, ParameterError
+from galprep_dask.stats import sigma_clipped_stats
+
+SHAPE = (61, 47)
+
+
+def field(name):
+    rng = np.random.default_rng(3)
+    return {
+        "normal": lambda: rng.normal(10, 2, SHAPE),
+        "heavy tails": lambda: rng.standard_t(1.2, SHAPE),
+        "lognormal": lambda: rng.lognormal(0, 2, SHAPE),
+        "tiny fluxes": lambda: rng.normal(3e-12, 1e-12, SHAPE),
+        "high level": lambda: 3e7 + rng.normal(0, 1, SHAPE),
+        "constant": lambda: np.full(SHAPE, 0.1),
+        "integers": lambda: rng.poisson(40, SHAPE),
+        "unsigned": lambda: rng.poisson(4, SHAPE).astype("u2"),
+        "two values": lambda: (rng.uniform(size=SHAPE) < 0.01) * 5.0,
+    }[name]()
+
+
+FIELDS = [
+    "normal", "heavy tails", "lognormal", "tiny fluxes", "high level", "constant", "integers", "unsigned", "two values",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("maxiters", [0, 1, 5, None])
+@pytest.mark.parametrize("sigma", [1.5, 3.0])
+@pytest.mark.parametrize("name", FIELDS)
+def test_equals_astropy_on_the_whole_array(name, sigma, maxiters):
+    image = field(name)
+    for pixels in (image, image.astype("f4")):
+        # astropy answers float32 in float32, which at 3e7 has not the digits asked for here.
+        expected = astropy_stats(pixels.astype("f8"), sigma=sigma, maxiters=maxiters)
+        found = sigma_clipped_stats(pixels, sigma=sigma, maxiters=maxiters)
+        np.testing.assert_allclose(found, expected, rtol=1e-15, atol=1e-5 * expected[2])
+
+
+def test_clipping_is_about_the_median_and_iterated():
+    rng = np.random.default_rng(0)
+    image = rng.normal(0, 1, (100, 100))
+    image[:10] += 100.0
+    image[10:15] += 20.0
+    mean, median, std = sigma_clipped_stats(image)
+    assert abs(mean) < 0.05
+    assert abs(median) < 0.05
+    assert abs(std - 0.98) < 0.03
+    # 20 is past 3 sigma only when the pixels at 100 are gone.
+    assert sigma_clipped_stats(image, maxiters=1)[2] > 4
+    assert sigma_clipped_stats(image, maxiters=0)[2] > 25
+
+
+def test_median_of_an_even_number_of_float32_pixels_is_not_rounded_to_float32():
+    image = np.array([[3e7, 3e7 + 2]], "f4")
+    assert sigma_clipped_stats(image, maxiters=0) == (30000001.0, 30000001.0, 1.0)
+
+
+@given(chunked("f4"))
+def test_chunks_do_not_change_a_bit(images):
+    image, lazy = images
+    image = np.clip(image, -1e30, 1e30)  # squares of the largest floats are not finite in any type
+    lazy = da.clip(lazy, -1e30, 1e30)
+    if not np.isfinite(image).any():
+        with pytest.raises(NoGoodPixelsError):
+            sigma_clipped_stats(lazy)
+        return
+    expected = np.array(sigma_clipped_stats(image))
+    assert np.array(sigma_clipped_stats(lazy)).tobytes() == expected.tobytes()
+    assert np.array(sigma_clipped_stats(image.T)).tobytes() == expected.tobytes()
+
+
+@given(scenes(), st.sampled_from([0.0, 1e30, np.nan, np.inf]))
+def test_values_under_the_mask_do_not_count(scene, hidden):
+    image, mask, chunks = scene
+    if mask.all():
+        return
+    expected = sigma_clipped_stats(image[~mask][None])
+    lazy = da.from_array(np.where(mask, hidden, image), chunks=chunks, name=False)
+    assert sigma_clipped_stats(lazy, mask) == expected
+    assert sigma_clipped_stats(xr.DataArray(lazy, dims=("y", "x")), xr.DataArray(mask, dims=("y", "x"))) == expected
+
+
+def test_non_finite_pixels_are_left_out_without_a_mask():
+    image = np.array([[1.0, np.nan, 2.0], [np.inf, 3.0, -np.inf]])
+    assert sigma_clipped_stats(image, maxiters=0) == (2.0, 2.0, pytest.approx(np.sqrt(2 / 3), rel=1e-15))
+
+
+@pytest.mark.parametrize("dtype", [">f4", ">f8", ">i2", "?"])
+def test_every_dtype_of_a_fits_file(dtype):
+    image = np.random.default_rng(1).integers(0, 2, (20, 30)).astype(dtype)
+    expected = astropy_stats(image.astype("f8"))
+    np.testing.assert_allclose(sigma_clipped_stats(image), expected, rtol=1e-12)
+
+
+def test_input_is_not_modified():
+    image = np.random.default_rng(1).normal(size=(1, 50))
+    before, image.flags.writeable = image.copy(), False
+    sigma_clipped_stats(image)
+    np.testing.assert_array_equal(image, before)
+
+
+def test_units_scale_through():
+    image = np.random.default_rng(1).standard_t(2, size=(50, 50))
+    np.testing.assert_allclose(
+        sigma_clipped_stats(image * 2.0**-40), np.multiply(sigma_clipped_stats(image), 2.0**-40), rtol=1e-14
+    )
+
+
+@given(chunks_for((5, 6)))
+def test_zeros_of_both_signs_give_the_same_zero(chunks):
+    image = np.zeros((5, 6))
+    image[::2, 1::3] = -0.0
+    found = np.array(sigma_clipped_stats(da.from_array(image, chunks=chunks, name=False)))
+    assert not np.signbit(found).any()
+
+
+def test_errors():
+    image = np.ones((4, 5))
+    with pytest.raises(NoGoodPixelsError, match="every pixel"):
+        sigma_clipped_stats(image, np.ones((4, 5), bool))
+    with pytest.raises(NoGoodPixelsError):
+        sigma_clipped_stats(np.full((4, 5), np.nan))
+    for sigma in (0, -1.0, np.nan):
+        with pytest.raises(ParameterError, match="sigma"):
+            sigma_clipped_stats(image, sigma=sigma)
+    with pytest.raises(ParameterError, match="maxiters"):
+        sigma_clipped_stats(image, maxiters=-1)
+    with pytest.raises(ImageShapeError, match=r"mask has shape \(5, 4\)"):
+        sigma_clipped_stats(image, np.zeros((5, 4), bool))
