@@ -14,9 +14,8 @@ Examples
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-__version__ = "0.1.0"
-
 from galprep_dask import accessor as _accessor  # noqa: F401 - registers Dataset.galprep
+from galprep_dask._version import __version__
 
 if TYPE_CHECKING:
     from galprep_dask.image import make_image
@@ -32,7 +31,7 @@ _MODULES = (
     "sky", "stats",
 )  # fmt: skip
 
-__all__ = ["__version__", "make_image", "open_image", "write_image", *_MODULES]  # noqa: PLE0604
+__all__ = ["__version__", "make_image", "open_image", "write_image", *_MODULES]
 
 
 def __getattr__(name):

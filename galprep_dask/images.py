@@ -19,7 +19,7 @@ from astropy.io import fits
 from astropy.nddata import CCDData
 from astropy.wcs import WCS
 
-from galprep_dask.arrays import as_image, as_mask, check_same_shape
+from galprep_dask.arrays import as_mask, check_same_shape
 from galprep_dask.cutouts import cut_header, write_product
 from galprep_dask.cutouts.cutout import nearest_pixel
 from galprep_dask.errors import (
@@ -101,6 +101,16 @@ class image:
         Median of the cutout.
     coordinates_transfer_para : dict
         Position of the target in the cutout and the matrix from arcsec (east, north) to pixels there.
+
+    Examples
+    --------
+    >>> pixels = np.random.default_rng(0).normal(10, 1, (120, 120))
+    >>> pixels[55:64, 55:64] += 50.0
+    >>> img = image(pixels, pixel_scales=0.5)
+    >>> masked = img.sky_subtraction(order=1)
+    >>> cutout, position = img.img_cut(0, 0, 15.0, referpix=(59, 59))
+    >>> cutout.shape, position, bool(abs(img.sky_median) < 0.3)
+    ((61, 61), [29, 90, 29, 90], True)
     """
 
     def __init__(
@@ -282,7 +292,7 @@ class image:
             no pixel of the cutout is good.
         """
         data = self.data.data
-        if IFS != (data.ndim == 3):
+        if (data.ndim == 3) != IFS:
             what = "a cube" if data.ndim == 3 else "an image"
             raise ParameterError(f"IFS={IFS}, but {describe(self._image)} is {what} of shape {data.shape}.")
         height, width = data.shape[-2:]
@@ -394,7 +404,7 @@ class image:
             Threshold and smallest size of a source.
         magnification : float
             Size of the ellipses that ``growmethod=False`` draws.
-        nlevels, contrast, deblend
+        nlevels, contrast, deblend : int, float, bool
             Whether and how overlapping sources are split.
         sky_level : float, optional
             Where growth stops; by default at the clipped median.
@@ -475,7 +485,7 @@ class image:
         """
         pixels = self._cutout_or_error("write_imcut")
         if self.cut_sigma_image is None:
-            raise ParameterError("there is no sigma image of the cutout. Call cal_sigma_image, and set cut_sigma_image.")
+            raise ParameterError("there is no sigma image of the cutout: call cal_sigma_image, set cut_sigma_image.")
         if addmodel and self.model_image is None:
             raise ParameterError("addmodel=True, but model_image is None. Set it to a model of the cutout.")
         x0, x1, y0, y1 = self.cut_position
@@ -517,7 +527,7 @@ class image:
         return bad_pixels(plane, as_mask(self.data.mask, plane))
 
     def _dataset(self) -> xr.Dataset:
-        """The image as it is now."""
+        """Give the image as it is now."""
         return make_image(
             self.data.data, mask=self._image.get("mask"), header=self.data.header,
             **{name: value for name, value in self._image.attrs.items() if name != "header"},
@@ -579,7 +589,10 @@ class image:
         """Pixels within ``cutsize`` of the pixel that the target is in."""
         if isinstance(cutsize, u.Quantity):
             cutsize = cutsize.to_value("arcsec")
-        sizes = np.asarray(cutsize, dtype=float)
+        try:
+            sizes = np.asarray(cutsize, dtype=float)
+        except (TypeError, ValueError):
+            sizes = np.array(np.nan)
         if sizes.shape not in ((), (4,)) or not (np.isfinite(sizes).all() and (sizes > 0).all()):
             raise ParameterError(f"cutsize={cutsize!r}; expected arcsec, one positive number or [x-, x+, y-, y+].")
         left, right, below, above = np.round(np.broadcast_to(sizes, (4,)) / self._scale()).astype(int)

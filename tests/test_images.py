@@ -12,7 +12,7 @@ from astropy.nddata import CCDData
 from astropy.wcs import WCS
 from fields import SCALE, gaussian, tan_header, two_galaxies
 
-from galprep_dask import images as IM  # noqa: N812 - the documented spelling
+from galprep_dask import images as IM
 from galprep_dask.errors import (
     EdgeWarning,
     HDUError,
@@ -456,8 +456,8 @@ def test_targets_that_are_not_there(flat):
         img.img_cut(RA + 180, -DEC, 5.0)
     with pytest.raises(ParameterError, match="swapped"):
         img.img_cut(DEC, RA, 5.0)
-    for wrong in (0, -1, np.nan, [1, 2], "wide"):
-        with pytest.raises((ParameterError, ValueError), match="cutsize|could not convert"):
+    for wrong in (0, -1, np.nan, [1, 2], "wide", None):
+        with pytest.raises(ParameterError, match="cutsize="):
             img.img_cut(RA, DEC, wrong)
 
 

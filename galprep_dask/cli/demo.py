@@ -13,7 +13,9 @@ __all__ = ["demo"]
 
 
 def demo(
-    output: Annotated[Path, typer.Option("--output", "-o", help="Directory for what is written.")] = Path("galprep-demo"),
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Directory for what is written.")
+    ] = Path("galprep-demo"),
     size: Annotated[
         tuple[int, int], typer.Option("--size", metavar="NY NX", help="Rows and columns of the mosaic.")
     ] = (1500, 1800),

@@ -34,7 +34,8 @@ def info(
     data = image["data"]
     table.add_row("HDU", str(image.attrs.get("hdu", "-")))
     table.add_row("pixels", " x ".join(map(str, data.shape)) + f" ({', '.join(map(str, data.dims))}), {data.dtype}")
-    table.add_row("chunks", " x ".join(str(max(sizes)) for sizes in data.data.chunks) + f", {data.data.npartitions} in all")
+    sizes = " x ".join(str(max(axis)) for axis in data.data.chunks)
+    table.add_row("chunks", f"{sizes}, {data.data.npartitions} in all")
     table.add_row("planes", ", ".join(str(name) for name in image.data_vars))
     table.add_row("unit", image.attrs.get("unit", "-"))
     for name, unit in (("gain", "e-/ADU"), ("exptime", "s"), ("zeropoint", "mag")):

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from astropy.io import fits
 
-from galprep_dask import __version__
+from galprep_dask._version import __version__
 from galprep_dask.arrays import ImageLike, check_same_shape
 from galprep_dask.errors import ImageShapeError, NoGoodPixelsError
 from galprep_dask.io.atomic import atomic_path

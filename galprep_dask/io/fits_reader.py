@@ -6,7 +6,7 @@ worker. Indexing it reads the bytes asked for and little more. The graph therefo
 Plain images are read straight from their byte offsets: a map of the region where the file is local, byte
 ranges where it is remote. Per row of a block astropy's ``.section`` runs Python code under the GIL, which made
 square blocks seven times slower than this. Tile-compressed images go through ``.section``, with a file handle
-for every thread: a handle shared by threads gives wrong pixels.
+for every thread: a handle shared by threads gives wrong pixels. HCOMPRESS tiles are read by one thread at a time.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import threading
 import warnings
 from collections import OrderedDict
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -29,7 +29,7 @@ from astropy.io.fits.verify import VerifyWarning
 from astropy.utils.exceptions import AstropyUserWarning
 
 from galprep_dask.errors import HDUError, ImageFileError, ImageNotFoundError
-from galprep_dask.image import WARNINGS_LOCK
+from galprep_dask.image import WARNINGS_LOCK, header_text, parse_header
 
 __all__ = ["FitsPlane", "find_plane", "is_remote"]
 
@@ -37,6 +37,10 @@ _MAGIC = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"PK\x03\x04"
 
 #: Gap between the rows of a block above which only its own pages are asked of the disk.
 _NARROW_GAP = 16 * 1024
+
+#: astropy's decoder of HCOMPRESS keeps its state in C globals and lets go of the GIL: two threads in it mix
+#: up their pixels, with no error as a rule, even if each has a file of its own.
+_HCOMPRESS_LOCK = threading.Lock()
 
 _PAGE = mmap.ALLOCATIONGRANULARITY
 
@@ -118,6 +122,8 @@ class FitsPlane:
         Headers of the HDU and of the primary; not part of what is pickled into a graph.
     tile : tuple of int or None
         Shape of the tiles of a tile-compressed image.
+    compression : str or None
+        How the tiles are compressed.
     container : str or None
         "gzip" and the like, where the whole file is compressed and every read takes all of it.
     """
@@ -131,6 +137,7 @@ class FitsPlane:
     leading: int
     identity: tuple
     tile: tuple[int, ...] | None = None
+    compression: str | None = None
     container: str | None = None
     storage_options: tuple[tuple[str, Any], ...] = ()
     header: fits.Header | None = field(default=None, compare=False, repr=False)
@@ -216,9 +223,11 @@ class FitsPlane:
     def _through_astropy(self, region) -> np.ndarray:
         full = (0,) * self.leading + region
         if self.container is not None:
-            with _open_hdus(self.path, dict(self.storage_options)) as hdus:
+            with _open_hdus(self.path, dict(self.storage_options), self.container) as hdus:
                 return hdus[self.hdu].data[full]
-        return _handles.get(self.path, self.identity, self.storage_options)[self.hdu].section[full]
+        section = _handles.get(self.path, self.identity, self.storage_options)[self.hdu].section
+        with _HCOMPRESS_LOCK if self.compression == "HCOMPRESS_1" else nullcontext():
+            return section[full]
 
 
 def _span(index, length: int) -> tuple[slice, int | slice | np.ndarray]:
@@ -234,7 +243,7 @@ def _span(index, length: int) -> tuple[slice, int | slice | np.ndarray]:
     elif wanted.size == 0:
         wanted = wanted.astype(int)
     wanted = np.where(wanted < 0, wanted + length, wanted)
-    if wanted.size and not (0 <= wanted.min() and wanted.max() < length):
+    if wanted.size and not (wanted.min() >= 0 and wanted.max() < length):
         raise IndexError(f"index {index} is out of bounds for an axis of {length}")
     start = int(wanted.min(initial=length)) if wanted.size else 0
     stop = int(wanted.max(initial=-1)) + 1
@@ -255,13 +264,13 @@ def _contiguous_runs(shape, strides, item) -> tuple[list[int], int]:
 
 def _read_ahead(mapped: mmap.mmap, first: int, shape, strides, item: int) -> None:
     """
-    Ask the disk for the pages of a narrow block, all at once, and for no others.
+    Ask the disk for the pages of a block, all at once, and for no others.
 
-    Left alone, the kernel reads 128 KiB around each page that is touched: of a wide mosaic, many times
-    the block. Not every platform has the call, and nothing but speed depends on it.
+    Left alone, the kernel reads from 128 KiB up to some MiB around each page that is touched: of a wide
+    mosaic, many times the block. Not every platform has the call, and nothing but speed depends on it.
     """
     offsets, length = _contiguous_runs(shape, strides, item)
-    if not hasattr(mmap, "MADV_WILLNEED") or len(offsets) < 2 or strides[-2] - length < _NARROW_GAP:
+    if not hasattr(mmap, "MADV_WILLNEED") or (len(offsets) > 1 and strides[-2] - length < _NARROW_GAP):
         return
     mapped.madvise(mmap.MADV_RANDOM)
     for offset in offsets:
@@ -305,7 +314,7 @@ def find_plane(path: str, hdu: int | str | None = None, storage_options: dict | 
     options = dict(storage_options or {})
     container = _container(path, options)
     identity = _identity(path, options)
-    with _clear_errors(path, hdu), _without_format_warnings(), _open_hdus(path, options) as hdus:
+    with _clear_errors(path, hdu), _without_format_warnings(), _open_hdus(path, options, container) as hdus:
         number = _image_hdu(hdus, path, hdu)
         image = hdus[number]
         leading = _leading_axes(image.shape)
@@ -315,12 +324,17 @@ def find_plane(path: str, hdu: int | str | None = None, storage_options: dict | 
             path=path, hdu=number, shape=tuple(image.shape[leading:]), dtype=scaling.dtype,
             scaling=scaling, offset=0 if tiled else image.fileinfo()["datLoc"], leading=leading,
             identity=identity, tile=tuple(int(n) for n in image.tile_shape[leading:]) if tiled else None,
-            container=container, storage_options=tuple(sorted(options.items())),
-            header=image.header.copy(), primary=hdus[0].header.copy(),
+            compression=image.compression_type if tiled else None, container=container, storage_options=tuple(sorted(options.items())),
+            header=_mended(image.header), primary=_mended(hdus[0].header),
         )  # fmt: skip
     if container is None:
         _check_complete(plane, options)
     return plane
+
+
+def _mended(header: fits.Header) -> fits.Header:
+    """Copy a header by way of its text, in which astropy mends what it can, here where its warnings are kept back."""
+    return parse_header(header_text(header))
 
 
 def _check_complete(plane: FitsPlane, options: dict) -> None:
@@ -415,11 +429,13 @@ def _local(path: str) -> str:
 
 
 @contextmanager
-def _open_bytes(path: str, options: dict) -> Iterator[Any]:
+def _open_bytes(path: str, options: dict, container: str | None = None) -> Iterator[Any]:
     if is_remote(path):
+        # astropy unpacks local files by itself.
+        unpack = {"gzip": "gzip", "bzip2": "bz2", "xz": "xz", "zip": "zip"}.get(container)
         # Small blocks: headers lie far apart in a large file, and what is between them is not wanted.
         filesystem, inner = fsspec.core.url_to_fs(path, **options)
-        file = filesystem.open(inner, "rb", block_size=256 * 1024)
+        file = filesystem.open(inner, "rb", block_size=256 * 1024, compression=unpack)
     else:
         file = open(_local(path), "rb")  # noqa: SIM115 - closed below, like its remote counterpart
     with file:
@@ -427,9 +443,10 @@ def _open_bytes(path: str, options: dict) -> Iterator[Any]:
 
 
 @contextmanager
-def _open_hdus(path: str, options: dict, **kwargs) -> Iterator[fits.HDUList]:
-    with _open_bytes(path, options) as file, fits.open(file, mode="readonly", memmap=False, **kwargs) as hdus:
-        yield hdus
+def _open_hdus(path: str, options: dict, container: str | None = None, **kwargs) -> Iterator[fits.HDUList]:
+    with _open_bytes(path, options, container) as file:
+        with fits.open(file, mode="readonly", memmap=False, **kwargs) as hdus:
+            yield hdus
 
 
 @contextmanager
@@ -482,7 +499,11 @@ def _clear_errors(path: str, hdu: int | str | None) -> Iterator[None]:
     except (HDUError, ImageFileError, ImageNotFoundError, MemoryError):
         raise
     except FileNotFoundError as error:
-        raise ImageNotFoundError(f"there is no file {path!r}. Check the path.") from error
+        # fsspec says that also of a server that is out of order or out of reach.
+        answer = error.__cause__ if type(error.__cause__).__module__.startswith("aiohttp") else None
+        if answer is None or getattr(answer, "status", None) == 404:
+            raise ImageNotFoundError(f"there is no file {path!r}. Check the path.") from error
+        raise ImageFileError(f"{place} cannot be read: {answer}. Check the address and the network.") from error
     except IsADirectoryError as error:
         raise ImageFileError(f"{path!r} is a directory, and no Zarr store. Name a FITS file.") from error
     except PermissionError as error:

@@ -121,21 +121,19 @@ def _compress_band(block, compression, quantize_level, first_row, heap_path) -> 
     )  # fmt: skip
     buffer = io.BytesIO()
     fits.HDUList([fits.PrimaryHDU(), hdu]).writeto(buffer)
+    content = buffer.getvalue()
     buffer.seek(0)
     with fits.open(buffer, disable_image_compression=True) as hdus:
         stored = hdus[1]
         header, start = stored.header, stored.fileinfo()["datLoc"]
         width, count = header["NAXIS1"], header["NAXIS2"]
         columns = [_column(header, n) for n in range(1, header["TFIELDS"] + 1)]
-        table = np.frombuffer(buffer.getbuffer()[start : start + width * count], np.dtype(columns)).copy()
-        heap_start = start + header.get("THEAP", width * count)
-        heap = buffer.getbuffer()[heap_start : start + width * count + header["PCOUNT"]]
-        # The file is there already: a task that ends after the others have failed must not leave a new one.
-        with open(heap_path, "rb+") as file:
-            file.write(heap)
-        size = len(heap)
-        del heap
-    return table, heap_path, size, header.tostring()
+    table = np.frombuffer(content, np.dtype(columns), count, start)
+    heap = memoryview(content)[start + header.get("THEAP", width * count) : start + width * count + header["PCOUNT"]]
+    # The file is there already: a task that ends after the others have failed must not leave a new one.
+    with open(heap_path, "rb+") as file:
+        file.write(heap)
+    return table.copy(), heap_path, len(heap), header.tostring()
 
 
 def _column(header: fits.Header, n: int) -> tuple:

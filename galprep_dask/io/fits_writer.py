@@ -20,7 +20,7 @@ import numpy as np
 import xarray as xr
 from astropy.io import fits
 
-from galprep_dask import __version__
+from galprep_dask._version import __version__
 from galprep_dask.arrays import as_image
 from galprep_dask.errors import ImageShapeError, ParameterError
 from galprep_dask.image import PLANES, float_dtype, image_header, make_image
@@ -145,7 +145,7 @@ def image_hdus(image: xr.Dataset, history: Iterable[str] = ()) -> list[tuple[fit
         header["BUNIT"] = (_ascii(image.attrs["unit"], "unit"), "unit of the pixels")
     header["GPVERS"] = (__version__, "version of galprep-dask that wrote this file")
     if planes:
-        header["GPPLANES"] = (" ".join(planes), "planes of the image in the extensions")
+        header["GPPLANES"] = (" ".join(planes), "planes in extensions")
     for line in [history] if isinstance(history, str) else history:
         header.add_history(_ascii(line, "history"))
     hdus = [(header, _storable(image["data"].data))]

@@ -327,7 +327,11 @@ def _open_array(array, chunks, unit, planes, quantities, wcs, header) -> xr.Data
 
 def _plain(meta) -> list[tuple[str, Any]]:
     """Keep of a dict of metadata what a FITS header can hold."""
-    return [(key, value) for key, value in dict(meta or {}).items() if isinstance(value, str | bool | int | float)]
+    return [
+        (key if len(key) <= 8 else f"HIERARCH {key}", value)
+        for key, value in dict(meta or {}).items()
+        if isinstance(value, str | bool | int | float) and not (isinstance(value, float) and not math.isfinite(value))
+    ]
 
 
 def _uncertainty(uncertainty) -> dict[str, Any]:

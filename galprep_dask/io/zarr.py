@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
+import dask
 import dask.array as da
 import fsspec
 import xarray as xr
@@ -90,7 +95,7 @@ def _is_bare_array(filesystem, inner: str) -> bool:
     if filesystem.exists(f"{inner}/.zarray"):
         return True
     marker = f"{inner}/zarr.json"
-    return filesystem.exists(marker) and b'"node_type":"array"' in filesystem.cat_file(marker).replace(b" ", b"")
+    return filesystem.exists(marker) and json.loads(filesystem.cat_file(marker)).get("node_type") == "array"
 
 
 def write_zarr_image(image: xr.Dataset, path: str | os.PathLike, overwrite: bool) -> Path:
@@ -114,6 +119,21 @@ def write_zarr_image(image: xr.Dataset, path: str | os.PathLike, overwrite: bool
     image = image.unify_chunks()
     regular = {dim: max(sizes) for dim, sizes in image.chunks.items()}
     image = image.chunk(regular).drop_encoding()
-    with atomic_path(path, overwrite) as temporary:
+    with atomic_path(path, overwrite) as temporary, _threads_that_end():
         image.to_zarr(temporary, mode="w-", consolidated=False)
     return Path(path).expanduser()
+
+
+@contextmanager
+def _threads_that_end() -> Iterator[None]:
+    """
+    Wait at the end for every thread of dask's.
+
+    After a failure the others go on with their blocks, and would make anew the directory that is removed.
+    """
+    if dask.config.get("pool", None) is not None:
+        yield
+        return
+    workers = dask.config.get("num_workers", None) or dask.system.CPU_COUNT
+    with ThreadPoolExecutor(workers) as pool, dask.config.set(pool=pool):
+        yield

@@ -92,10 +92,14 @@ def grow_segmentation(
 
     Parameters
     ----------
-    segmentation, data, sky_level, sky_std, max_grow_size, mask
+    segmentation, data : (ny, nx) array
+        As for :func:`grow_mask`.
+    sky_level, sky_std, max_grow_size : float, float, int
         As for :func:`grow_mask`.
     addgrow : float or array
         As for :func:`grow_mask`; an array gives each label its own, index 0 unused.
+    mask : (ny, nx) bool array, optional
+        As for :func:`grow_mask`.
 
     Returns
     -------

@@ -61,11 +61,11 @@ def target_mask(
         Full width at half maximum of the PSF in pixels.
     mask : (ny, nx) bool array, optional
         Bad pixels: nothing depends on what they hold, and they are in the result, as non-finite ones are.
-    n_sigma, n_pixels, connectivity
+    n_sigma, n_pixels, connectivity : float, int, int
         As for :func:`galprep_dask.sky.source_mask`.
     deblend : bool
         Whether overlapping sources are split, with ``n_levels`` and ``contrast``.
-    n_levels, contrast
+    n_levels, contrast : int, float
         As for :func:`galprep_dask.segmentation.deblend_sources`.
     source_diameter : float
         Diameter in pixels of the circle. A pixel touches it where any part of its square does, so that the pixel

@@ -89,7 +89,9 @@ def fit_mean_sky(
 
     Parameters
     ----------
-    data, mask, sigma_clip, maxiters
+    data, mask : (ny, nx) array
+        As for :func:`fit_median_sky`.
+    sigma_clip, maxiters : float, int
         As for :func:`fit_median_sky`.
 
     Returns

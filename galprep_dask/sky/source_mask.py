@@ -39,9 +39,9 @@ def source_mask(
         Full width at half maximum of the PSF in pixels.
     n_sigma : float
         Threshold in standard deviations of the sky.
-    n_pixels, connectivity
+    n_pixels, connectivity : int
         As for :func:`galprep_dask.segmentation.detect_sources`.
-    max_grow_size, addgrow
+    max_grow_size, addgrow : int, float
         As for :func:`galprep_dask.masks.grow_mask`, in pixels.
 
     Returns

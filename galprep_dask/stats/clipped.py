@@ -28,7 +28,7 @@ def sigma_clipped_stats(
     sigma : float
         Pixels further than this many standard deviations from the median are dropped at each iteration.
     maxiters : int or None
-        Iterations at most; None goes on until nothing is dropped.
+        Iterations at most; None goes on until nothing is dropped, 0 drops nothing (astropy takes 0 for None).
 
     Returns
     -------

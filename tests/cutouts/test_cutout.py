@@ -1,0 +1,181 @@
+"""Cutouts: the right pixels, the right sky coordinates, the right edges."""
+
+import warnings
+
+import dask.array as da
+import numpy as np
+import pytest
+from astropy import units as u
+from astropy.coordinates import SkyCoord
+from astropy.io import fits
+from astropy.wcs import WCS
+from fields import gaussian, tan_header
+from hypothesis import given
+from hypothesis import strategies as st
+
+from galprep_dask import make_image
+from galprep_dask.cutouts import cut_header, cutout
+from galprep_dask.errors import EdgeWarning, MissingWCSError, ParameterError, TargetOutsideError
+
+SHAPE = (201, 241)
+PIXELS = np.arange(201 * 241, dtype="f4").reshape(SHAPE)
+
+
+def image(header=None, **planes):
+    data = da.from_array(PIXELS, chunks=(50, 70))
+    return make_image(data, header=tan_header(SHAPE) if header is None else header, **planes)
+
+
+def projections():
+    """One header of every kind that mosaics come in."""
+    sip = tan_header(SHAPE, CTYPE1="RA---TAN-SIP", CTYPE2="DEC--TAN-SIP", A_ORDER=2, B_ORDER=2)
+    sip.update(A_2_0=2e-5, A_1_1=-1e-5, B_0_2=1.5e-5, B_2_0=-5e-6)
+    tpv = tan_header(SHAPE, CTYPE1="RA---TPV", CTYPE2="DEC--TPV")
+    tpv.update(PV1_0=0.0, PV1_1=1.0, PV1_7=1e-2, PV2_0=0.0, PV2_1=1.0, PV2_7=-2e-2)
+    zpn = tan_header(SHAPE, CTYPE1="RA---ZPN", CTYPE2="DEC--ZPN", PV2_1=1.0, PV2_3=44.0)
+    flipped = tan_header(SHAPE)
+    flipped["CD1_1"] *= -1
+    alternative = tan_header(SHAPE)
+    alternative.update(CTYPE1A="LINEAR", CTYPE2A="LINEAR", CRPIX1A=1.0, CRPIX2A=1.0, CRVAL1A=7.0, CRVAL2A=9.0)
+    return {
+        "tan": tan_header(SHAPE), "rotated": tan_header(SHAPE, rotation=37.0), "flipped": flipped, "sip": sip,
+        "tpv": tpv, "zpn": zpn, "alternative": alternative,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", projections())
+def test_every_corner_keeps_its_sky_position(name):
+    header = projections()[name]
+    parent = WCS(header)
+    ra, dec = (float(v) for v in parent.all_pix2world(70.3, 140.8, 0))
+    cut = cutout(image(header), ra, dec, (31, 45))
+    own = cut.galprep.wcs
+    offset = np.array([70 - 22, 141 - 15])
+    corners = np.array([[0, 0], [44, 0], [0, 30], [44, 30], [22.3, 14.8]])
+    np.testing.assert_allclose(own.all_world2pix(parent.all_pix2world(corners + offset, 0), 0), corners, atol=1e-6)
+    assert (cut.galprep.header["LTV1"], cut.galprep.header["LTV2"]) == (-48, -126)
+    np.testing.assert_array_equal(cut["data"], PIXELS[126:157, 48:93])
+    if name == "alternative":
+        np.testing.assert_allclose(WCS(cut.galprep.header, key="A").wcs_pix2world(0, 0, 0), [7 + 48, 9 + 126])
+
+
+def test_offsets_add_up_over_cutouts_of_cutouts():
+    first = cutout(image(), 150.0, 2.0, 101)
+    second = cutout(first, 150.0, 2.0, 21)
+    direct = cutout(image(), 150.0, 2.0, 21)
+    assert second.galprep.header["LTV1"] == direct.galprep.header["LTV1"] == -110
+    assert second.galprep.header["CRPIX1"] == direct.galprep.header["CRPIX1"]
+    np.testing.assert_array_equal(second["data"], direct["data"])
+
+
+def test_a_star_is_found_where_it_was_put_in_both_countings():
+    """Pixel centres at integers from 0; FITS counts from 1."""
+    x, y = 83.25, 120.75
+    star = gaussian(SHAPE, x, y, 1000, 2.0)
+    ra, dec = (float(v) for v in WCS(tan_header(SHAPE)).all_pix2world(x, y, 0))
+    cut = cutout(make_image(star, header=tan_header(SHAPE)), ra, dec, 41)
+    pixels = cut["data"].values
+    iy, ix = np.mgrid[:41, :41]
+    centre = np.array([(pixels * ix).sum(), (pixels * iy).sum()]) / pixels.sum()
+    np.testing.assert_allclose(cut.galprep.wcs.all_world2pix(ra, dec, 0), centre, atol=1e-3)
+    np.testing.assert_allclose(cut.galprep.wcs.all_world2pix(ra, dec, 1), centre + 1, atol=1e-3)
+
+
+@given(x=st.floats(0, 240), y=st.floats(0, 200), ny=st.integers(1, 60), nx=st.integers(1, 60))
+def test_target_is_within_half_a_pixel_of_the_middle(x, y, ny, nx):
+    ra, dec = (float(v) for v in WCS(tan_header(SHAPE)).all_pix2world(x, y, 0))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", EdgeWarning)
+        cut = cutout(image(), ra, dec, (ny, nx))
+    assert cut["data"].shape == (ny, nx)
+    position = cut.galprep.wcs.all_world2pix(ra, dec, 0)
+    np.testing.assert_allclose(position, [(nx - 1) / 2, (ny - 1) / 2], atol=0.5 + 1e-5)
+
+
+def test_every_plane_is_cut_and_beyond_the_edge_it_is_masked():
+    mask = PIXELS % 97 == 0
+    planes = {"mask": mask, "sigma": PIXELS + 1, "weight": PIXELS + 2, "segmentation": (PIXELS % 5).astype("i4")}
+    ra, dec = (float(v) for v in WCS(tan_header(SHAPE)).all_pix2world(3, 198, 0))
+    with pytest.warns(EdgeWarning, match="0 rows below, 8 above, 7 columns left, 0 right"):
+        cut = cutout(image(**planes), ra, dec, 21)
+    assert cut["data"].shape == (21, 21)
+    inside = (slice(0, 13), slice(7, 21))
+    parent = (slice(188, 201), slice(0, 14))
+    for name, expected in {"data": PIXELS, **planes}.items():
+        np.testing.assert_array_equal(cut[name].values[inside], expected[parent])
+        assert cut[name].dtype == image(**planes)[name].dtype
+    beyond = np.ones((21, 21), bool)
+    beyond[inside] = False
+    assert np.isnan(cut["data"].values[beyond]).all()
+    assert cut["mask"].values[beyond].all()
+    assert (cut["segmentation"].values[beyond] == 0).all()
+    assert (cut["weight"].values[beyond] == 0).all()
+    position = cut.galprep.wcs.all_world2pix(ra, dec, 0)
+    np.testing.assert_allclose(position, [10, 10], atol=1e-6)
+
+
+def test_padding_masks_where_there_was_no_mask():
+    ra, dec = (float(v) for v in WCS(tan_header(SHAPE)).all_pix2world(0, 0, 0))
+    with pytest.warns(EdgeWarning):
+        cut = cutout(image(), ra, dec, 11)
+    np.testing.assert_array_equal(cut["mask"], np.isnan(cut["data"]))
+    assert int(cut["mask"].sum()) == 121 - 36
+
+
+def test_a_cutout_is_lazy_and_reads_only_its_chunks(no_compute):
+    with no_compute():
+        cut = cutout(image(), 150.0, 2.0, 11)
+        assert isinstance(cut["data"].data, da.Array)
+    assert cut["data"].data.numblocks <= (2, 2)
+
+
+@pytest.mark.parametrize("size", [21, np.int64(21), (21, 21), 10.5 * u.arcsec, [10.5, 10.5] * u.arcsec])
+def test_size_in_pixels_or_on_the_sky(size):
+    assert cutout(image(), 150.0, 2.0, size)["data"].shape == (21, 21)
+
+
+def test_positions_may_have_units():
+    position = SkyCoord("10h00m00s", "+02d00m00s")
+    plain = cutout(image(), 150.0, 2.0, 11)
+    np.testing.assert_array_equal(cutout(image(), position.ra, position.dec, 11)["data"], plain["data"])
+
+
+def test_cubes_are_cut_along_their_last_axes():
+    cube = np.random.default_rng(0).normal(size=(5, *SHAPE))
+    cut = cutout(make_image(cube, header=tan_header(SHAPE)), 150.0, 2.0, 11)
+    np.testing.assert_array_equal(cut["data"], cube[:, 95:106, 115:126])
+
+
+@pytest.mark.parametrize("wrong", [0, -3, 2.5, np.nan, (1, 2, 3), 3 * u.s])
+def test_sizes_that_make_no_sense(wrong):
+    with pytest.raises(ParameterError, match="size="):
+        cutout(image(), 150.0, 2.0, wrong)
+
+
+def test_targets_that_are_not_there():
+    with pytest.raises(TargetOutsideError, match=r"at pixel x=.*outside the image, which has 241 x 201 pixels"):
+        cutout(image(), 150.1, 2.0, 11)
+    with pytest.raises(TargetOutsideError, match="not on the part of the sky"):
+        cutout(image(), 330.0, -2.0, 11)
+    for ra, dec in ((2.0, 150.0), (np.nan, 2.0), (1500.0, 2.0)):
+        with pytest.raises(ParameterError, match="no position in degrees"):
+            cutout(image(), ra, dec, 11)
+    with pytest.raises(MissingWCSError, match="no celestial WCS"):
+        cutout(image(fits.Header()), 150.0, 2.0, 11)
+
+
+def test_header_of_the_parent_is_not_modified():
+    header = tan_header(SHAPE)
+    before = header.tostring()
+    moved = cut_header(header, 10, 20, 5, 6)
+    assert header.tostring() == before
+    assert (moved["CRPIX1"], moved["CRPIX2"]) == (121 - 10, 101 - 20)
+    assert (moved["NAXIS1"], moved["NAXIS2"]) == (5, 6)
+
+
+def test_crpix_that_a_header_leaves_out_is_zero():
+    header = tan_header(SHAPE)
+    del header["CRPIX1"]
+    moved = cut_header(header, 10, 20, 5, 6)
+    parent, own = WCS(header), WCS(moved)
+    np.testing.assert_allclose(own.all_pix2world(0, 0, 0), parent.all_pix2world(10, 20, 0), atol=1e-12)

@@ -1,0 +1,197 @@
+import threading
+import warnings
+
+import dask.array as da
+import numpy as np
+import pytest
+import xarray as xr
+from hypothesis import given
+from hypothesis import strategies as st
+from photutils.segmentation import SegmentationImage
+from photutils.segmentation import detect_sources as photutils_detect
+from strategies import chunked, scenes
+
+from galprep_dask.errors import ImageShapeError, NoSourcesWarning, ParameterError
+from galprep_dask.segmentation import Segmentation, detect_sources
+
+
+def reference(image, threshold, n_pixels, connectivity=8, mask=None):
+    """Labels of photutils on the whole array; it raises when all is masked, and gives None where nothing is."""
+    if mask is not None and mask.all():
+        return np.zeros(image.shape, int)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        found = photutils_detect(image, threshold, n_pixels, connectivity=connectivity, mask=mask)
+    return np.zeros(image.shape, int) if found is None else found.data
+
+
+def labels_of(*args, **kwargs):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NoSourcesWarning)
+        return np.asarray(detect_sources(*args, **kwargs))
+
+
+@given(scenes(), st.sampled_from([4, 8]), st.integers(1, 12), st.floats(-0.5, 4), st.booleans(), st.booleans())
+def test_labels_are_those_of_photutils(scene, connectivity, n_pixels, threshold, masked, map_of_threshold):
+    image, mask, chunks = scene
+    lazy = da.from_array(image, chunks=chunks, name=False)
+    if map_of_threshold:
+        y, x = np.indices(image.shape)
+        threshold = threshold + np.sin(x / 3) * np.cos(y / 2)
+    mask = mask if masked else None
+    expected = reference(image, threshold, n_pixels, connectivity, mask)
+    for data in (image, lazy):
+        found = labels_of(data, threshold, n_pixels, connectivity=connectivity, mask=mask)
+        assert found.dtype == np.int32
+        np.testing.assert_array_equal(found, expected)
+
+
+@given(chunked("f4"), st.integers(1, 3), st.floats(-1e3, 1e3))
+def test_parity_with_nan_and_single_pixels(images, n_pixels, threshold):
+    image, lazy = images
+    expected = reference(image, threshold, n_pixels, mask=~np.isfinite(image))
+    np.testing.assert_array_equal(labels_of(lazy, threshold, n_pixels), expected)
+
+
+@pytest.mark.parametrize("connectivity", [4, 8])
+def test_a_spiral_and_a_comb_across_every_chunk(connectivity):
+    y, x = np.indices((40, 40)) - 19.5
+    spiral = np.sin(np.hypot(x, y) - np.arctan2(y, x)) > 0.3
+    comb = np.zeros((40, 40), bool)
+    comb[:, ::2] = comb[-1] = True
+    diagonal = (x + y) % 5 == 0
+    for shape in (spiral, comb, diagonal, ~spiral, spiral & diagonal):
+        image = shape.astype("f4")
+        expected = reference(image, 0.5, 3, connectivity)
+        found = labels_of(da.from_array(image, chunks=3, name=False), 0.5, 3, connectivity=connectivity)
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_the_threshold_itself_is_not_above_it():
+    image = np.array([[1.0, 1.0, np.nextafter(1.0, 2)]])
+    assert labels_of(image, 1.0, 1).tolist() == [[0, 0, 1]]
+    tenth = np.full((1, 3), 0.1, "f4")  # 0.1 in float32 is above 0.1
+    for threshold in (0.1, np.float64(0.1), np.full((1, 3), 0.1)):
+        np.testing.assert_array_equal(labels_of(tenth, threshold, 1), reference(tenth, threshold, 1))
+
+
+def test_values_under_the_mask_and_infinite_pixels_belong_to_no_source():
+    image = np.zeros((20, 20))
+    image[5:9, 5:9] = image[12:15, 3:9] = 10.0
+    mask = np.zeros(image.shape, bool)
+    mask[5:7, 5:9] = True
+    expected = labels_of(image, 1.0, mask=mask)
+    assert np.bincount(expected.ravel()).tolist() == [374, 8, 18]
+    for hidden in (0.0, 1e30, np.nan, np.inf, -np.inf):
+        np.testing.assert_array_equal(labels_of(np.where(mask, hidden, image), 1.0, mask=mask), expected)
+    np.testing.assert_array_equal(labels_of(np.where(mask, np.inf, image), 1.0), expected)
+    map_with_nan = np.where(mask, np.nan, 1.0)
+    np.testing.assert_array_equal(labels_of(image, map_with_nan), expected)
+
+
+@given(scenes(min_side=8))
+def test_attributes_are_those_of_photutils(scene):
+    image, mask, chunks = scene
+    labels = labels_of(image, 2.0, 3, mask=mask) * 3  # not consecutive
+    labels[labels == 6] = 0
+    found = Segmentation(da.from_array(labels, chunks=chunks, name=False))
+    assert isinstance(found.data, da.Array)
+    assert found.data.dtype == np.int32
+    assert found.data.chunks == chunks
+    expected = SegmentationImage(labels)
+    np.testing.assert_array_equal(found.labels, expected.labels)
+    assert found.n_labels == expected.n_labels
+    assert found.max_label == expected.max_label
+    np.testing.assert_array_equal(found.areas, expected.areas)
+    assert found.bbox == expected.bbox
+    assert found.shape == expected.shape
+    np.testing.assert_array_equal(np.asarray(found), labels)
+
+
+@pytest.mark.parametrize("dtype", ["i1", "u2", ">i4", ">i8", "u8"])
+def test_labels_of_every_integer_type(dtype):
+    labels = np.zeros((6, 7), dtype)
+    labels[2:4, 3:5] = 100
+    labels.flags.writeable = False
+    found = Segmentation(labels)
+    assert found.data.dtype == np.int32
+    assert found.labels.tolist() == [100]
+    assert found.areas.tolist() == [4]
+    assert found.bbox == SegmentationImage(labels.astype(int)).bbox
+
+
+def test_a_single_large_label_needs_no_memory_for_those_below():
+    labels = np.zeros((6, 7), "i8")
+    labels[2:4, 3:5], labels[5, 5] = 2**31 - 1, 4
+    found = Segmentation(labels)
+    assert found.labels.tolist() == [4, 2**31 - 1]
+    assert found.areas.tolist() == [1, 4]
+    assert (found.bbox[1].ixmin, found.bbox[1].ixmax, found.bbox[1].iymin, found.bbox[1].iymax) == (3, 5, 2, 4)
+
+
+def test_labels_that_int32_does_not_hold_are_an_error_not_another_label():
+    for wrong in (2**31, -1, 2**32 + 1):
+        with pytest.raises(ParameterError, match=str(wrong)):
+            Segmentation(np.array([[0, wrong]])).labels  # noqa: B018
+    with pytest.raises(ParameterError, match="float64"):
+        Segmentation(np.zeros((3, 3)))
+
+
+def test_kinds_of_input():
+    image = np.zeros((20, 20))
+    image[5:9, 5:9] = 10.0
+    expected = reference(image, 1.0, 5)
+    image.flags.writeable = False
+    named = xr.DataArray(image, dims=("y", "x"))
+    for data in (image, image.astype(">f4"), image.astype(">i2"), image.astype(bool) * 2, named):
+        np.testing.assert_array_equal(detect_sources(data, 1.0), expected)
+    np.testing.assert_array_equal(detect_sources(image > 0, 0.5), expected)
+    level = xr.DataArray(da.ones((20, 20), chunks=7), dims=("y", "x"))
+    np.testing.assert_array_equal(detect_sources(named, level, mask=xr.zeros_like(named)), expected)
+    assert repr(detect_sources(image, 1.0)) == "<Segmentation 20 x 20, 1 sources>"
+
+
+def test_nothing_found_is_a_warning_and_an_empty_segmentation():
+    with pytest.warns(NoSourcesWarning, match="no source of 5 connected pixels"):
+        found = detect_sources(np.zeros((10, 12)), 1.0)
+    assert (found.n_labels, found.max_label) == (0, 0)
+    assert len(found.labels) == len(found.areas) == len(found.bbox) == 0
+    assert not np.asarray(found).any()
+    assert found.shape == (10, 12)
+
+
+def test_eight_threads_at_once():
+    image = np.random.default_rng(0).normal(0, 1, (200, 200))
+    lazy = da.from_array(image, chunks=50, name=False)
+    expected = reference(image, 1.0, 3)
+    barrier, results = threading.Barrier(8), [None] * 8
+
+    def work(n):
+        barrier.wait()
+        results[n] = np.asarray(detect_sources(lazy, 1.0, 3))
+
+    threads = [threading.Thread(target=work, args=(n,)) for n in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for found in results:
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_errors():
+    image = np.zeros((10, 12))
+    for n_pixels in (0, -1, 2.5, "5"):
+        with pytest.raises(ParameterError, match="n_pixels"):
+            detect_sources(image, 1.0, n_pixels)
+    with pytest.raises(ParameterError, match="connectivity"):
+        detect_sources(image, 1.0, connectivity=6)
+    for threshold in (np.nan, np.inf):
+        with pytest.raises(ParameterError, match="threshold"):
+            detect_sources(image, threshold)
+    with pytest.raises(ImageShapeError, match="threshold has shape"):
+        detect_sources(image, np.zeros((12, 10)))
+    with pytest.raises(ImageShapeError, match="mask has shape"):
+        detect_sources(image, 1.0, mask=np.zeros((12, 10), bool))
+    with pytest.raises(ParameterError, match="masked array"):
+        detect_sources(np.ma.masked_array(image), 1.0)
