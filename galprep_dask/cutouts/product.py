@@ -83,6 +83,7 @@ def write_product(
     >>> with fits.open(path) as hdus:
     ...     [hdu.name for hdu in hdus]
     ['PRIMARY', 'MASK', 'SIGMA']
+    >>> folder.cleanup()
     """
     image = np.array(image, dtype=np.float32)
     if image.ndim != 2 or image.size == 0:

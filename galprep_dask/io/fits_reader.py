@@ -12,6 +12,7 @@ for every thread: a handle shared by threads gives wrong pixels. HCOMPRESS tiles
 from __future__ import annotations
 
 import errno
+import io
 import mmap
 import os
 import threading
@@ -27,6 +28,8 @@ import numpy as np
 from astropy.io import fits
 from astropy.io.fits.verify import VerifyWarning
 from astropy.utils.exceptions import AstropyUserWarning
+from fsspec.compression import compr
+from fsspec.implementations.memory import MemoryFileSystem
 
 from galprep_dask.errors import HDUError, ImageFileError, ImageNotFoundError
 from galprep_dask.image import WARNINGS_LOCK, header_text, parse_header
@@ -435,7 +438,12 @@ def _open_bytes(path: str, options: dict, container: str | None = None) -> Itera
         unpack = {"gzip": "gzip", "bzip2": "bz2", "xz": "xz", "zip": "zip"}.get(container)
         # Small blocks: headers lie far apart in a large file, and what is between them is not wanted.
         filesystem, inner = fsspec.core.url_to_fs(path, **options)
-        file = filesystem.open(inner, "rb", block_size=256 * 1024, compression=unpack)
+        if isinstance(filesystem, MemoryFileSystem):
+            # Its open() gives everyone the same file, with one position for all threads.
+            file = io.BytesIO(filesystem.cat_file(inner))
+            file = compr[unpack](file, mode="rb") if unpack else file
+        else:
+            file = filesystem.open(inner, "rb", block_size=256 * 1024, compression=unpack)
     else:
         file = open(_local(path), "rb")  # noqa: SIM115 - closed below, like its remote counterpart
     with file:

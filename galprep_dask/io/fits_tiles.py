@@ -129,11 +129,21 @@ def _compress_band(block, compression, quantize_level, first_row, heap_path) -> 
         width, count = header["NAXIS1"], header["NAXIS2"]
         columns = [_column(header, n) for n in range(1, header["TFIELDS"] + 1)]
     table = np.frombuffer(content, np.dtype(columns), count, start)
-    heap = memoryview(content)[start + header.get("THEAP", width * count) : start + width * count + header["PCOUNT"]]
+    heap = bytearray(content[start + header.get("THEAP", width * count) : start + width * count + header["PCOUNT"]])
+    _without_times(heap, table)
     # The file is there already: a task that ends after the others have failed must not leave a new one.
     with open(heap_path, "rb+") as file:
         file.write(heap)
     return table.copy(), heap_path, len(heap), header.tostring()
+
+
+def _without_times(heap: bytearray, table: np.ndarray) -> None:
+    """Clear the time in the head of every gzip stream, so that the same image gives the same file."""
+    for name in table.dtype.names:
+        if table[name].ndim == 2:
+            for start in table[name][table[name][:, 0] > 0, 1].tolist():
+                if heap[start : start + 3] == b"\x1f\x8b\x08":
+                    heap[start + 4 : start + 8] = bytes(4)
 
 
 def _column(header: fits.Header, n: int) -> tuple:

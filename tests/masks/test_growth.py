@@ -48,7 +48,10 @@ def growths(draw):
     for label in rng.permutation([1, 2, 5, 6, 200])[: draw(st.integers(0, 5))]:
         y, x = rng.integers(0, shape)
         labels[y : y + rng.integers(1, 4), x : x + rng.integers(1, 4)] = label
-    data = rng.integers(0, 4, shape) / 4.0 + draw(st.sampled_from([0.0, 0.5]))
+    if draw(st.booleans()):
+        data = rng.integers(0, 4, shape) / 4.0 + draw(st.sampled_from([0.0, 0.5]))
+    else:
+        data = rng.normal(0.6, 0.4, shape)
     data = data.astype(draw(st.sampled_from(["f4", "f8"])))
     mask = rng.uniform(size=shape) < draw(st.sampled_from([0.0, 0.1, 0.5, 1.0]))
     for array in (labels, data, mask):
@@ -114,6 +117,18 @@ def test_ties_go_to_the_lower_label_on_every_side():
         np.testing.assert_array_equal(
             grow_segmentation(labels.T, np.ones((7, 1)), sky_level=0, sky_std=0, max_grow_size=9), grown.T
         )
+
+
+def test_the_limit_is_the_error_of_the_mean_of_the_rings_good_pixels():
+    labels = np.zeros((3, 3), int)
+    labels[1, 1] = 1
+    one_bad = np.zeros((3, 3), bool)
+    one_bad[0, 1] = True
+    for mask, n, factor in ((None, 4, 1.0), (one_bad, 3, 0.9999)):  # 1 / sqrt(4) is exact: not above it
+        for value, grows in ((factor / np.sqrt(n), False), (1.0001 / np.sqrt(n), True)):
+            data = np.full((3, 3), 10 + value)
+            grown = grow_mask(labels, data, sky_level=10.0, sky_std=1.0, max_grow_size=1, mask=mask)
+            assert grown.sum() == (5 if grows else 1)
 
 
 def disc(profile, shape=(81, 81)):
