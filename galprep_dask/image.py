@@ -360,8 +360,7 @@ def sky_to_pixel(header: fits.Header | str, ra: float, dec: float, *, where: str
         x = y = math.nan
     if not (math.isfinite(x) and math.isfinite(y)) or _far_apart(back, (ra, dec)):
         raise TargetOutsideError(
-            f"ra={ra}, dec={dec} is not on the part of the sky that {where} is a projection of. "
-            "Check the coordinates."
+            f"ra={ra}, dec={dec} is not on the part of the sky that {where} is a projection of. Check the coordinates."
         )
     return x, y
 

@@ -85,7 +85,8 @@ def test_gain_and_exposure_are_those_of_the_image(image):
 def test_what_is_not_known_is_an_error_that_names_argument_and_keywords(tmp_path):
     fits.writeto(tmp_path / "bare.fits", np.ones((5, 5), "f4"))
     image = open_image(tmp_path / "bare.fits")
-    with pytest.raises(MissingGainError, match=r"no gain for '.*bare.fits' \[HDU 0\]: looked for GAIN, EGAIN, CELL.GAIN"):
+    named = r"no gain for '.*bare.fits' \[HDU 0\]: looked for GAIN, EGAIN, CELL.GAIN"
+    with pytest.raises(MissingGainError, match=named):
         image.galprep.sigma_image(sky_std=1.0)
     with pytest.raises(MissingExptimeError, match=r"no exptime for .*EXPTIME, TEXPTIME.*Pass exptime= in s"):
         image.galprep.sigma_image(sky_std=1.0, gain=1.0)

@@ -236,7 +236,9 @@ def test_cubes_take_chunks_and_refuse_what_images_refuse():
 
 
 def test_attributes_are_plain_and_the_unknown_is_absent():
-    image = make_image(np.zeros((2, 3)), gain=np.float32(1.5), exptime=60, zeropoint=np.int64(25), hdu=np.int16(1), path="a")
+    image = make_image(
+        np.zeros((2, 3)), gain=np.float32(1.5), exptime=60, zeropoint=np.int64(25), hdu=np.int16(1), path="a"
+    )
     assert image.attrs == {"gain": 1.5, "exptime": 60.0, "zeropoint": 25.0, "path": "a", "hdu": 1}
     assert [type(value) for value in image.attrs.values()] == [float, float, float, str, int]
     assert make_image(np.zeros((2, 3))).attrs == {}
@@ -285,7 +287,11 @@ def test_bad_pixels_by_example():
 
 @pytest.mark.parametrize(
     ("name", "error", "unit"),
-    [("gain", MissingGainError, "e-/ADU"), ("exptime", MissingExptimeError, "s"), ("zeropoint", MissingZeropointError, "mag")],
+    [
+        ("gain", MissingGainError, "e-/ADU"),
+        ("exptime", MissingExptimeError, "s"),
+        ("zeropoint", MissingZeropointError, "mag"),
+    ],
 )
 def test_missing_quantities_name_argument_and_keywords(name, error, unit):
     image = make_image(np.zeros((2, 3)), path="field_r.fits", hdu=1)

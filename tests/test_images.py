@@ -101,7 +101,8 @@ def test_data_is_ccddata_like_and_lazy(field, no_compute):
 def test_hdu(tmp_path):
     path = tmp_path / "three.fits"
     planes = [np.full((4, 5), n, "f4") for n in range(3)]
-    fits.HDUList([fits.PrimaryHDU(planes[0]), *(fits.ImageHDU(p, name=f"P{n}") for n, p in enumerate(planes[1:], 1))]).writeto(path)
+    extensions = [fits.ImageHDU(plane, name=f"P{n}") for n, plane in enumerate(planes[1:], start=1)]
+    fits.HDUList([fits.PrimaryHDU(planes[0]), *extensions]).writeto(path)
     assert [float(IM.image(path, hdu=hdu).data.data[0, 0]) for hdu in (0, 1, "P2")] == [0, 1, 2]
     with pytest.raises(HDUError, match="has no HDU 7"):
         IM.image(path, hdu=7)

@@ -327,7 +327,8 @@ def find_plane(path: str, hdu: int | str | None = None, storage_options: dict | 
             path=path, hdu=number, shape=tuple(image.shape[leading:]), dtype=scaling.dtype,
             scaling=scaling, offset=0 if tiled else image.fileinfo()["datLoc"], leading=leading,
             identity=identity, tile=tuple(int(n) for n in image.tile_shape[leading:]) if tiled else None,
-            compression=image.compression_type if tiled else None, container=container, storage_options=tuple(sorted(options.items())),
+            compression=image.compression_type if tiled else None, container=container,
+            storage_options=tuple(sorted(options.items())),
             header=_mended(image.header), primary=_mended(hdus[0].header),
         )  # fmt: skip
     if container is None:
@@ -342,10 +343,13 @@ def _mended(header: fits.Header) -> fits.Header:
 
 def _check_complete(plane: FitsPlane, options: dict) -> None:
     """Raise ImageFileError where the file ends before the data of its HDU do."""
-    with _clear_errors(plane.path, plane.hdu), _without_format_warnings():
-        with _open_hdus(plane.path, options, disable_image_compression=True) as hdus:
-            stored = hdus[plane.hdu]
-            end = stored.fileinfo()["datLoc"] + stored.size
+    with (
+        _clear_errors(plane.path, plane.hdu),
+        _without_format_warnings(),
+        _open_hdus(plane.path, options, disable_image_compression=True) as hdus,
+    ):
+        stored = hdus[plane.hdu]
+        end = stored.fileinfo()["datLoc"] + stored.size
     size = plane.identity[0]
     if size is not None and size < end:
         raise ImageFileError(
@@ -452,9 +456,11 @@ def _open_bytes(path: str, options: dict, container: str | None = None) -> Itera
 
 @contextmanager
 def _open_hdus(path: str, options: dict, container: str | None = None, **kwargs) -> Iterator[fits.HDUList]:
-    with _open_bytes(path, options, container) as file:
-        with fits.open(file, mode="readonly", memmap=False, **kwargs) as hdus:
-            yield hdus
+    with (
+        _open_bytes(path, options, container) as file,
+        fits.open(file, mode="readonly", memmap=False, **kwargs) as hdus,
+    ):
+        yield hdus
 
 
 @contextmanager

@@ -93,10 +93,7 @@ def _append(file, header, pixels, compression, quantize_level, prefix) -> None:
     sizes = tuple(min(rows, ny - start) for start in range(0, ny, rows))
     blocks = pixels.rechunk((sizes, (nx,))).to_delayed().ravel()
     work = dask.delayed(_compress_band, pure=False)
-    bands = [
-        work(block, compression, quantize_level, n * rows, f"{prefix}.{n}")
-        for n, block in enumerate(blocks)
-    ]
+    bands = [work(block, compression, quantize_level, n * rows, f"{prefix}.{n}") for n, block in enumerate(blocks)]
     for n in range(len(blocks)):
         Path(f"{prefix}.{n}").touch()
     try:
@@ -156,9 +153,8 @@ def _column(header: fits.Header, n: int) -> tuple:
 
 def _string_together(file, header: fits.Header, pixels: da.Array, bands: list[_Band]) -> None:
     names = bands[0].table.dtype.names
-    wide = np.dtype(
-        [(name, ">i8", (2,)) if bands[0].table[name].ndim == 2 else (name, bands[0].table.dtype[name]) for name in names]
-    )
+    first = bands[0].table
+    wide = np.dtype([(name, ">i8", (2,)) if first[name].ndim == 2 else (name, first.dtype[name]) for name in names])
     table = np.empty(sum(len(band.table) for band in bands), wide)
     row = heap_size = 0
     for band in bands:

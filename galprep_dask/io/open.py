@@ -286,9 +286,7 @@ def _with_given(image: xr.Dataset, unit, planes, quantities) -> xr.Dataset:
             raise ParameterError(f"{name}={plane!r}: pass an array, or open it with open_image first.")
         arrays[name] = plane
     attrs = dict(image.attrs) | given
-    made = make_image(
-        arrays.pop("data"), **arrays, **{name: attrs.pop(name) for name in _ATTRS if name in attrs}
-    )
+    made = make_image(arrays.pop("data"), **arrays, **{name: attrs.pop(name) for name in _ATTRS if name in attrs})
     return made.assign_attrs(attrs)
 
 
@@ -346,4 +344,3 @@ def _uncertainty(uncertainty) -> dict[str, Any]:
     if kind == "ivar":
         return {"weight": values}
     raise ParameterError(f"an uncertainty of type {kind!r} is neither std, var nor ivar. Pass sigma= instead.")
-

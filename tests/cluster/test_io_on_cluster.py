@@ -47,7 +47,9 @@ def test_two_processes_read_the_right_pixels(tmp_path, client, whole, kind):
     if kind is None:
         fits.writeto(path, whole)
     else:
-        fits.CompImageHDU(np.nan_to_num(whole, posinf=1, neginf=1) * 100, compression_type=kind, tile_shape=(20, 200)).writeto(path)
+        fits.CompImageHDU(
+            np.nan_to_num(whole, posinf=1, neginf=1) * 100, compression_type=kind, tile_shape=(20, 200)
+        ).writeto(path)
     data = open_image(path, chunks=37)["data"].data
     np.testing.assert_array_equal(data.compute(), fits.getdata(path, 0 if kind is None else 1))
     assert len(np.unique(data.map_blocks(worker_of, dtype=int).compute())) == 2

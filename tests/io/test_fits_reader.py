@@ -251,7 +251,8 @@ def several(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("hdu", "number"), [(None, 3), (3, 3), ("SCI", 3), ("sci", 3), (("SCI", 2), 5), (-2, 5), ("DQ", 4), (2, 2), ("CUBE", 2)]
+    ("hdu", "number"),
+    [(None, 3), (3, 3), ("SCI", 3), ("sci", 3), (("SCI", 2), 5), (-2, 5), ("DQ", 4), (2, 2), ("CUBE", 2)],
 )
 def test_hdu_by_index_name_and_from_the_end(several, hdu, number):
     image = open_image(several, hdu)
@@ -296,7 +297,9 @@ def test_axes_of_length_one_are_left_out(tmp_path):
 def test_cubes(tmp_path):
     whole = np.random.default_rng(0).normal(size=(6, 14, 15)).astype("f4")
     path = tmp_path / "cube.fits"
-    fits.HDUList([fits.PrimaryHDU(), fits.ImageHDU(whole, name="FLUX"), fits.ImageHDU(whole**2, name="STAT")]).writeto(path)
+    fits.HDUList([fits.PrimaryHDU(), fits.ImageHDU(whole, name="FLUX"), fits.ImageHDU(whole**2, name="STAT")]).writeto(
+        path
+    )
     for chunks in ("auto", 5, {"spectral": 2, "y": 4}, (6, 3, 15)):
         cube = open_image(path, chunks=chunks)
         assert cube["data"].dims == ("spectral", "y", "x")
@@ -790,7 +793,9 @@ def test_planes_of_another_shape(tmp_path, several, name):
         f"{str(other)!r} [HDU 0] has shape (5, 4), but the image it is given for has (4, 5).\n"
         "    Cut or pad it to the image."
     )
-    with pytest.raises(ImageShapeError, match=rf"^{name} has shape \(5, 4\), but data of '.*several.fits' \[HDU 3\] has"):
+    with pytest.raises(
+        ImageShapeError, match=rf"^{name} has shape \(5, 4\), but data of '.*several.fits' \[HDU 3\] has"
+    ):
         open_image(several, **{name: np.zeros((5, 4))})
     with pytest.raises(ImageNotFoundError, match="none.fits"):
         open_image(several, **{name: tmp_path / "none.fits"})

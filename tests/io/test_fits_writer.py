@@ -48,13 +48,19 @@ def leftovers(folder):
 def full(tmp_path):
     """An image with every plane, raggedly chunked."""
     whole = awkward_floats((50, 41), "f4")
-    header = fits.Header([("OBJECT", "M 31"), ("CTYPE1", "RA---TAN"), ("CTYPE2", "DEC--TAN"), ("CRVAL1", 10.0),
-                          ("CRVAL2", 41.0), ("CRPIX1", 20.0), ("CRPIX2", 25.0), ("CDELT1", -1e-4), ("CDELT2", 1e-4),
-                          ("BITPIX", 16), ("BZERO", 32768), ("NAXIS1", 7), ("EXTNAME", "OLD"), ("BLANK", 5)])  # fmt: skip
+    header = fits.Header()
+    header["OBJECT"] = "M 31"
+    header["CTYPE1"], header["CTYPE2"] = "RA---TAN", "DEC--TAN"
+    header["CRVAL1"], header["CRVAL2"], header["CRPIX1"], header["CRPIX2"] = 10.0, 41.0, 20.0, 25.0
+    header["CDELT1"], header["CDELT2"] = -1e-4, 1e-4
+    # What says how the pixels of another file were stored.
+    header["BITPIX"], header["BZERO"], header["BLANK"], header["NAXIS1"], header["EXTNAME"] = 16, 32768, 5, 7, "OLD"
     header.add_history("seen by the telescope")
     return make_image(
-        da.from_array(whole, chunks=((1, 30, 19), (40, 1))), mask=whole > 105, sigma=np.abs(whole), weight=whole.astype("f8"),
-        segmentation=np.arange(50 * 41).reshape(50, 41), header=header, unit="adu", gain=2.5, exptime=60, zeropoint=25.5,
+        da.from_array(whole, chunks=((1, 30, 19), (40, 1))), mask=whole > 105, sigma=np.abs(whole),
+        weight=whole.astype("f8"),
+        segmentation=np.arange(50 * 41).reshape(50, 41), header=header, unit="adu",
+        gain=2.5, exptime=60, zeropoint=25.5,
     )  # fmt: skip
 
 
@@ -292,7 +298,7 @@ def test_finer_quantisation_is_closer(tmp_path):
 @pytest.mark.parametrize(
     ("given", "message"),
     [({"compression": "ZIP"}, "compression='ZIP'; expected one of GZIP_1, GZIP_2, RICE_1, or None"),
-     ({"compression": "RICE_1", "quantize_level": 0}, "quantize_level=0 keeps floats as they are, which RICE_1 cannot")],
+     ({"compression": "RICE_1", "quantize_level": 0}, "quantize_level=0 keeps floats as they are, which RICE_1")],
 )  # fmt: skip
 def test_compression_that_cannot_be(tmp_path, full, given, message):
     with pytest.raises(ParameterError, match=message):
@@ -319,7 +325,9 @@ def fail_late(block, block_info=None):
 @pytest.mark.parametrize("compression", [None, "GZIP_1"])
 def test_failure_in_the_middle_leaves_things_as_they_were(tmp_path, monkeypatch, compression):
     monkeypatch.setattr(fits_tiles, "_BAND_PIXELS", 20 * 40)
-    image = make_image(da.zeros((80, 80), chunks=20, dtype="f4").map_blocks(fail_late, dtype="f4", meta=np.empty((0, 0), "f4")))
+    image = make_image(
+        da.zeros((80, 80), chunks=20, dtype="f4").map_blocks(fail_late, dtype="f4", meta=np.empty((0, 0), "f4"))
+    )
     path = tmp_path / "image.fits"
     write = partial(write_image, image, path, compression=compression, overwrite=True)
     with pytest.raises(ZeroDivisionError, match="in the middle"), dask.config.set(num_workers=4):

@@ -60,7 +60,9 @@ def assert_same(found, expected):
 # Arrays ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", [np.asarray, da.from_array, xr.DataArray, lambda a: xr.DataArray(da.from_array(a)), list])
+@pytest.mark.parametrize(
+    "kind", [np.asarray, da.from_array, xr.DataArray, lambda a: xr.DataArray(da.from_array(a)), list]
+)
 def test_arrays_with_a_wcs(whole, wcs, kind):
     image = open_image(kind(whole), wcs=wcs, gain=1.5, mask=whole > 1, unit="Jy", chunks=4)
     assert image["data"].chunks == ((4, 4, 4, 2), (4, 4, 4, 3))
@@ -95,11 +97,19 @@ def test_datasets_take_what_is_given_and_keep_the_rest(full):
 
 
 @pytest.mark.parametrize(
-    ("uncertainty", "name", "power"), [(StdDevUncertainty, "sigma", 1), (VarianceUncertainty, "sigma", 0.5), (InverseVariance, "weight", 1)]
+    ("uncertainty", "name", "power"),
+    [(StdDevUncertainty, "sigma", 1), (VarianceUncertainty, "sigma", 0.5), (InverseVariance, "weight", 1)],
 )
 def test_ccddata(whole, wcs, uncertainty, name, power):
     spread = np.abs(whole) + 1
-    meta = {"EGAIN": 2.0, "airmass": 1.25, "a name that is long": "text", "not a number": np.nan, "list": [1, 2], "BUNIT": "x"}
+    meta = {
+        "EGAIN": 2.0,
+        "airmass": 1.25,
+        "a name that is long": "text",
+        "not a number": np.nan,
+        "list": [1, 2],
+        "BUNIT": "x",
+    }
     ccd = CCDData(whole, unit="adu", wcs=wcs, mask=whole > 1, uncertainty=uncertainty(spread), meta=meta)
     image = open_image(ccd)
     np.testing.assert_array_equal(image["data"].values, whole)
@@ -252,7 +262,8 @@ def test_attributes_survive_netcdf(tmp_path, full):
 
 @pytest.mark.parametrize(
     ("cards", "name", "value", "keyword"),
-    [({"GAIN": 1.5}, "gain", 1.5, "GAIN"), ({"EGAIN": 2}, "gain", 2.0, "EGAIN"), ({"HIERARCH CELL.GAIN": 3.5}, "gain", 3.5, "CELL.GAIN"),
+    [({"GAIN": 1.5}, "gain", 1.5, "GAIN"), ({"EGAIN": 2}, "gain", 2.0, "EGAIN"),
+     ({"HIERARCH CELL.GAIN": 3.5}, "gain", 3.5, "CELL.GAIN"),
      ({"GAIN": 0.0, "EGAIN": 4.0}, "gain", 4.0, "EGAIN"), ({"GAIN": "high", "EGAIN": 4.0}, "gain", 4.0, "EGAIN"),
      ({"EXPTIME": 60}, "exptime", 60.0, "EXPTIME"), ({"TEXPTIME": 90.5}, "exptime", 90.5, "TEXPTIME"),
      ({"MAGZERO": 25.5}, "zeropoint", 25.5, "MAGZERO"), ({"MAGZP": -2.5}, "zeropoint", -2.5, "MAGZP"),
