@@ -21,7 +21,7 @@ from astropy.wcs import WCS
 
 from galprep_dask.arrays import as_mask, check_same_shape
 from galprep_dask.cutouts import cut_header, write_product
-from galprep_dask.cutouts.cutout import nearest_pixel
+from galprep_dask.cutouts.position import box_around, brightest_pixel_near, sky_axes, turned_axes
 from galprep_dask.errors import (
     EdgeWarning,
     HDUError,
@@ -303,7 +303,7 @@ class image:
                 f"{width} x {height} pixels."
             )
         if usemaxpix:
-            x, y = self._brightest_near(x, y, zoomsize)
+            x, y = brightest_pixel_near(data, self._bad(), x, y, zoomsize)
         x0, x1, y0, y1 = self._box(x, y, cutsize) if cutposition is None else _whole_box(cutposition)
         box = [max(x0, 0), min(x1, width), max(y0, 0), min(y1, height)]
         if box[0] >= box[1] or box[2] >= box[3]:
@@ -570,21 +570,6 @@ class image:
             raise ParameterError(f"referpix={referpix!r}, spcorrection={spcorrection!r}; expected finite pixels.")
         return x + dx, y + dy
 
-    def _brightest_near(self, x: float, y: float, radius: int) -> tuple[float, float]:
-        if not radius > 0:
-            raise ParameterError(f"zoomsize={radius!r}; expected a positive number of pixels.")
-        height, width = self.data.data.shape[-2:]
-        rows = slice(max(int(np.ceil(y - radius)), 0), min(int(y + radius) + 1, height))
-        columns = slice(max(int(np.ceil(x - radius)), 0), min(int(x + radius) + 1, width))
-        pixels, bad = da.compute(self.data.data[..., rows, columns], self._bad()[rows, columns])
-        pixels = pixels if pixels.ndim == 2 else np.nansum(pixels, axis=0)
-        iy, ix = np.mgrid[rows, columns]
-        usable = ~bad & ((ix - x) ** 2 + (iy - y) ** 2 <= radius**2)
-        if not usable.any():
-            raise ParameterError(f"no good pixel lies within zoomsize={radius} px of x={x:.1f}, y={y:.1f}.")
-        brightest = np.argmax(np.where(usable, pixels, -np.inf))
-        return float(ix.flat[brightest]), float(iy.flat[brightest])
-
     def _box(self, x: float, y: float, cutsize: Any) -> tuple[int, int, int, int]:
         """Pixels within ``cutsize`` of the pixel that the target is in."""
         if isinstance(cutsize, u.Quantity):
@@ -595,26 +580,16 @@ class image:
             sizes = np.array(np.nan)
         if sizes.shape not in ((), (4,)) or not (np.isfinite(sizes).all() and (sizes > 0).all()):
             raise ParameterError(f"cutsize={cutsize!r}; expected arcsec, one positive number or [x-, x+, y-, y+].")
-        left, right, below, above = np.round(np.broadcast_to(sizes, (4,)) / self._scale()).astype(int)
-        ix, iy = nearest_pixel(x), nearest_pixel(y)
-        return ix - int(left), ix + int(right) + 1, iy - int(below), iy + int(above) + 1
+        return box_around(x, y, np.broadcast_to(sizes, (4,)) / self._scale())
 
     def _transfer_para(self, x: float, y: float) -> dict[str, Any]:
         """Where the target is in the cutout, and how arcsec to the east and north become pixels there."""
         para = {"x0": float(x), "y0": float(y), "x0shift": 0.0, "y0shift": 0.0}
         wcs = self._wcs_or_none(self.data.header)
         if wcs is not None:
-            x_full, y_full = x + self.cut_position[0], y + self.cut_position[2]
-            ra, dec = wcs.all_pix2world(x_full, y_full, 0)
-            step = 1 / 3600
-            east = wcs.all_world2pix(ra + step / np.cos(np.radians(dec)), dec, 0)
-            north = wcs.all_world2pix(ra, dec + step, 0)
-            origin = np.array([x_full, y_full])
-            para["matrix"] = np.transpose([np.array(east) - origin, np.array(north) - origin])
+            para["matrix"] = sky_axes(wcs, x + self.cut_position[0], y + self.cut_position[2])
         elif self.pixel_scales is not None:
-            angle = np.radians(self.wcs_rotation or 0.0)
-            sin, cos = np.sin(angle) / self._scale(), np.cos(angle) / self._scale()
-            para["matrix"] = np.array([[-cos, sin], [sin, cos]])
+            para["matrix"] = turned_axes(self._scale(), self.wcs_rotation or 0.0)
         return para
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 import warnings
 
@@ -12,6 +11,7 @@ import xarray as xr
 from astropy import units as u
 from astropy.io import fits
 
+from galprep_dask.cutouts.position import nearest_pixel
 from galprep_dask.errors import EdgeWarning, ParameterError, TargetOutsideError
 from galprep_dask.image import describe, image_header, pixel_scale, sky_to_pixel, with_header
 
@@ -77,16 +77,6 @@ def cutout(image: xr.Dataset, ra: float, dec: float, size) -> xr.Dataset:
         )
     y0, x0 = (nearest_pixel(centre - (n - 1) / 2) for centre, n in ((y, ny), (x, nx)))
     return cut_at(image, y0, x0, ny, nx)
-
-
-def nearest_pixel(position: float) -> int:
-    """
-    Round a position to a whole pixel, halves upwards.
-
-    A position on the border of two pixels comes out of a WCS a rounding error to one side or the other; to a
-    millionth of a pixel it is the same on every machine.
-    """
-    return math.floor(round(position, 6) + 0.5)
 
 
 def cut_at(image: xr.Dataset, y0: int, x0: int, ny: int, nx: int) -> xr.Dataset:

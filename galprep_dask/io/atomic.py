@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from galprep_dask.errors import GalprepError, OutputError, OutputExistsError, ParameterError
-from galprep_dask.io.fits_reader import is_remote
+from galprep_dask.io.files import is_remote
 
 __all__ = ["atomic_path", "check_output"]
 

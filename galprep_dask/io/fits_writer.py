@@ -25,7 +25,7 @@ from galprep_dask.arrays import as_image
 from galprep_dask.errors import ImageShapeError, ParameterError
 from galprep_dask.image import PLANES, float_dtype, image_header, make_image
 from galprep_dask.io.atomic import atomic_path
-from galprep_dask.io.fits_reader import _contiguous_runs
+from galprep_dask.io.fits_reader import contiguous_runs
 from galprep_dask.io.fits_tiles import write_tiled
 from galprep_dask.io.header import KEYWORDS
 from galprep_dask.io.zarr import write_zarr_image
@@ -214,7 +214,7 @@ class _Region:
         Machines that map the same page of a network file would write back each other's old pixels.
         """
         stored = memoryview(np.ascontiguousarray(block, self.dtype)).cast("B")
-        offsets, length = _contiguous_runs(block.shape, strides, self.dtype.itemsize)
+        offsets, length = contiguous_runs(block.shape, strides, self.dtype.itemsize)
         for n, offset in enumerate(offsets):
             run, position = stored[n * length : (n + 1) * length], first + offset
             while run:

@@ -23,7 +23,9 @@ from galprep_dask.errors import (
     ParameterError,
 )
 from galprep_dask.image import PLANES, float_dtype, make_image
-from galprep_dask.io.fits_reader import FitsPlane, find_plane, is_remote
+from galprep_dask.io.files import is_remote
+from galprep_dask.io.fits_find import find_plane
+from galprep_dask.io.fits_reader import FitsPlane
 from galprep_dask.io.header import find_quantity
 from galprep_dask.io.zarr import is_zarr, open_zarr_image
 

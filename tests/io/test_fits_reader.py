@@ -26,7 +26,8 @@ from galprep_dask.errors import (
     NotLazyWarning,
     ParameterError,
 )
-from galprep_dask.io.fits_reader import FitsPlane, find_plane
+from galprep_dask.io.fits_find import find_plane
+from galprep_dask.io.fits_reader import FitsPlane
 
 BITPIX = {8: ">u1", 16: ">i2", 32: ">i4", 64: ">i8", -32: ">f4", -64: ">f8"}
 UNSIGNED = {16: 2**15, 32: 2**31, 64: 2**63}
