@@ -470,7 +470,8 @@ class image:
         outputname : path
             The file; one that is there is replaced.
         header : Header, optional
-            Header of the full image, by default the image's own. Its WCS is moved to the cutout.
+            Header of the full image, by default the image's own. Its WCS is moved to the cutout, and the sky that was
+            subtracted is written down in it.
         addpixsc : bool
             Write the pixel scale in arcsec as PIXSCALE.
         addmodel : bool
@@ -490,6 +491,8 @@ class image:
             raise ParameterError("addmodel=True, but model_image is None. Set it to a model of the cutout.")
         x0, x1, y0, y1 = self.cut_position
         header = cut_header(self.data.header if header is None else header, x0, y0, x1 - x0, y1 - y0)
+        if self.sky_model is not None:
+            header.update(self.sky_model.to_header())  # the header passed in may be the original's
         attrs = self._image.attrs
         keywords = [
             ("BUNIT", attrs.get("unit"), "unit of the pixels"),

@@ -642,6 +642,18 @@ def test_header_is_taken_in_place_of_the_image_s_own(cut, tmp_path):
     assert header["CRPIX1"] == 121
 
 
+def test_product_says_which_sky_was_subtracted(field, tmp_path):
+    from galprep_dask.sky import PolynomialSky
+
+    img = IM.image(field[0])
+    img.sky_subtraction(order=1)
+    img.cal_sigma_image(1.0)
+    img.img_cut(RA, DEC, 5.0)
+    img.write_imcut(RA, DEC, tmp_path / "cut.fits", header=fits.getheader(field[0]))
+    written = PolynomialSky.from_header(fits.getheader(tmp_path / "cut.fits"))
+    np.testing.assert_array_equal(written.coefficients, img.sky_model.coefficients)
+
+
 def test_addpixsc_and_addmodel(cut, tmp_path):
     cut.write_imcut(RA, DEC, tmp_path / "plain.fits")
     assert "PIXSCALE" not in fits.getheader(tmp_path / "plain.fits")
