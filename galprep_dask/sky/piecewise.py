@@ -1,0 +1,363 @@
+"""A sky of polynomial pieces with smooth joins, for mosaics that no single polynomial follows.
+
+The image is divided into a grid of pieces, on each of which the sky is a polynomial of degree ``order`` in row and
+in column; where pieces meet, it and its first ``order - 1`` derivatives are continuous. Such functions are sums of
+products of B-splines, whose knots are the borders of the pieces. The sums that the fit needs are those of a polynomial
+on every piece (:func:`galprep_dask.sky._kernels.sky_sums`); that the joins are smooth comes in afterwards, when
+they are gathered into the normal equations of the splines.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import dask.array as da
+import numpy as np
+from astropy.io import fits
+from numpy.polynomial.chebyshev import chebvander
+from scipy import sparse
+from scipy.interpolate import BSpline
+from scipy.sparse.linalg import splu
+
+from galprep_dask.arrays import CHUNK_SIDE, ImageLike, as_image, as_mask, check_same_shape
+from galprep_dask.blockwise import map_blocks_at, sum_blocks
+from galprep_dask.errors import ParameterError
+from galprep_dask.image import no_good_pixels
+from galprep_dask.sky._kernels import sky_sums
+
+__all__ = ["PiecewiseSky", "fit_piecewise_sky"]
+
+#: Weight, in pixels, of the second differences of the coefficients: nothing beside the pixels of a piece, and
+#: enough to carry the sky smoothly across pieces that have none.
+_STIFFNESS = 1e-3
+
+
+@dataclass(frozen=True)
+class PiecewiseSky:
+    """
+    A sky of polynomial pieces with smooth joins.
+
+    Attributes
+    ----------
+    coefficients : (n, m) float64 array
+        Of the products of B-splines along y and along x.
+    rms : float
+        Standard deviation of the fitted pixels about the sky, weighted where weights were given.
+    shape : (int, int)
+        Shape of the image that it was fitted to.
+    edges_y, edges_x : int arrays
+        Borders of the pieces in pixels, from 0 to the length of the axis.
+    order : int
+        Degree of the pieces.
+    n_pixels : int
+        Number of pixels that it was fitted to.
+    """
+
+    coefficients: np.ndarray
+    rms: float
+    shape: tuple[int, int]
+    edges_y: np.ndarray
+    edges_x: np.ndarray
+    order: int
+    n_pixels: int
+
+    def evaluate(self, shape: tuple[int, int] | None = None, chunks=(CHUNK_SIDE, CHUNK_SIDE)) -> da.Array:
+        """
+        Give the sky as a lazy image.
+
+        Parameters
+        ----------
+        shape : (ny, nx), optional
+            That of the image fitted, or smaller.
+        chunks : optional
+            Chunks of the result.
+
+        Returns
+        -------
+        (ny, nx) float64 dask array
+
+        Raises
+        ------
+        ParameterError
+            ``shape`` is larger: the pieces end with the image.
+        """
+        shape = self.shape if shape is None else tuple(shape)
+        if any(wanted > known for wanted, known in zip(shape, self.shape, strict=True)):
+            raise ParameterError(f"shape={shape!r} goes beyond the image of {self.shape} that the sky was fitted to.")
+        chunks = da.core.normalize_chunks(chunks, shape, dtype=np.float64)
+        template = da.zeros(shape, chunks=chunks, dtype=bool)  # gives blocks their shape, and nothing else
+        return map_blocks_at(
+            _evaluate_like, template, dtype=np.float64, coefficients=self.coefficients, edges_y=self.edges_y,
+            edges_x=self.edges_x, order=self.order,
+        )  # fmt: skip
+
+    def to_header(self) -> fits.Header:
+        """Write down what the model is; its coefficients are too many for a header."""
+        return fits.Header(
+            [
+                ("SKYMODEL", "piecewise", "sky model that was subtracted"),
+                ("SKYORDER", self.order, "degree of the pieces along each axis"),
+                ("SKYPCSX", len(self.edges_x) - 1, "pieces along x"),
+                ("SKYPCSY", len(self.edges_y) - 1, "pieces along y"),
+                ("SKYRMS", self.rms, "rms of source-free pixels"),
+                ("SKYNPIX", self.n_pixels, "pixels fitted"),
+            ]
+        )
+
+
+def fit_piecewise_sky(
+    data: ImageLike,
+    mask: ImageLike | None = None,
+    *,
+    piece_size: int | tuple[int, int] = 512,
+    order: int = 3,
+    weight: ImageLike | None = None,
+    sigma_clip: float | None = 3.0,
+    maxiters: int = 5,
+) -> PiecewiseSky:
+    """
+    Fit polynomial pieces with smooth joins to the unmasked pixels by weighted least squares.
+
+    Parameters
+    ----------
+    data : (ny, nx) array, NumPy, dask or xarray
+        Image in any linear unit. Not modified.
+    mask : (ny, nx) bool array, optional
+        True marks sources and bad pixels; non-finite pixels are always left out.
+    piece_size : int or (int, int)
+        Side of a piece in pixels, or ``(along y, along x)``; rounded so that equal pieces fill the image.
+        Much larger than the largest galaxy, or the sky will follow it.
+    order : int
+        Degree of a piece along each axis; the joins are continuous to the derivative ``order - 1``.
+    weight : (ny, nx) array, optional
+        Inverse variance. Equal weights by default; pixels without a positive weight are left out.
+    sigma_clip : float or None
+        After a fit, pixels further than this many rms from the sky are left out of the next. None leaves
+        none out.
+    maxiters : int
+        Fits with clipping at most; fewer when the number of pixels no longer changes.
+
+    Returns
+    -------
+    PiecewiseSky
+        Pieces without a good pixel take the smoothest continuation of their neighbours.
+
+    Raises
+    ------
+    ImageShapeError
+        Shapes differ.
+    NoGoodPixelsError
+        There is no good pixel.
+    ParameterError
+        ``order``, ``piece_size``, ``sigma_clip`` or ``maxiters`` make no sense.
+
+    Notes
+    -----
+    One pass over the image per fit, and one to begin with. The pieces belong to the image and not to its
+    chunks, which change the rounding of sums and nothing else.
+
+    References
+    ----------
+    Eilers & Marx 1996, Statistical Science 11, 89 (B-splines with a penalty on differences).
+
+    Examples
+    --------
+    >>> y, x = np.mgrid[:120, :160]
+    >>> image = 5 + np.sin(x / 30) * np.cos(y / 40)
+    >>> sky = fit_piecewise_sky(image, piece_size=40)
+    >>> bool(np.abs(image - sky.evaluate()).max().compute() < 0.05)
+    True
+    """
+    if not isinstance(order, int | np.integer) or order < 1:
+        raise ParameterError(f"order={order!r}; expected a whole number, 1 or more.")
+    if sigma_clip is not None and not sigma_clip > 0:
+        raise ParameterError(f"sigma_clip={sigma_clip!r}; expected a positive number, or None.")
+    if maxiters < 0:
+        raise ParameterError(f"maxiters={maxiters!r}; expected 0 or more.")
+    data = as_image(data)
+    edges = [_piece_edges(size, n, order) for size, n in zip(_sizes(piece_size), data.shape, strict=True)]
+    planes = []
+    if mask is not None:
+        planes.append(as_mask(mask, data))
+    if weight is not None:
+        check_same_shape(weight, data.shape, "weight")
+        planes.append(as_image(weight, "weight", chunks=data.chunks))
+    system = _System(edges, order)
+
+    def one_pass(coefficients, limit):
+        sums = sum_blocks(
+            _sums_of_pieces, data, *planes, shape=system.shape_of_sums, edges_y=edges[0], edges_x=edges[1],
+            order=order, models=system.pieces_of(coefficients), limit=limit, has_mask=mask is not None,
+            has_weight=weight is not None,
+        )  # fmt: skip
+        return system.solve(sums.compute(), coefficients)
+
+    found = one_pass(np.zeros(system.shape), None)
+    coefficients = found.correction
+    # Once more, about the first solution, as for a polynomial: a high sky takes its digits from the noise.
+    found = one_pass(coefficients, None)
+    for _ in range(0 if sigma_clip is None else maxiters):
+        before = found.n_pixels
+        if found.scatter <= 8 * np.finfo(float).eps * np.abs(coefficients).max():
+            break  # noise of the arithmetic only
+        coefficients = coefficients + found.correction
+        found = one_pass(coefficients, sigma_clip * found.scatter)
+        if found.n_pixels == before:
+            break
+    return PiecewiseSky(
+        coefficients + found.correction, found.rms, data.shape, edges[0], edges[1], int(order), found.n_pixels
+    )
+
+
+def _sizes(piece_size) -> tuple[int, int]:
+    sizes = np.broadcast_to(np.asarray(piece_size), (2,)) if np.size(piece_size) in (1, 2) else [0]
+    if any(not float(size).is_integer() or size < 1 for size in sizes):
+        raise ParameterError(f"piece_size={piece_size!r}; expected one or two whole numbers of pixels.")
+    return int(sizes[0]), int(sizes[1])
+
+
+def _piece_edges(size: int, length: int, order: int) -> np.ndarray:
+    """Borders of equal pieces of about ``size`` pixels that fill ``length``."""
+    if size < 2 * (order + 1):
+        raise ParameterError(f"piece_size={size}; a piece of degree {order} needs at least {2 * (order + 1)} pixels.")
+    if length < order + 1:
+        raise ParameterError(f"an axis of {length} pixels is too short for pieces of degree {order}. Lower the order.")
+    count = max(1, round(length / size))
+    return np.round(np.linspace(0, length, count + 1)).astype(np.int64)
+
+
+def _basis(edges: np.ndarray, order: int, pixels: np.ndarray) -> np.ndarray:
+    """Values of all B-splines of an axis, whose knots lie on the borders of pixels, at pixel coordinates."""
+    return BSpline.design_matrix(pixels, _knots(edges, order), order).toarray()
+
+
+def _knots(edges: np.ndarray, order: int) -> np.ndarray:
+    borders = edges - 0.5
+    return np.concatenate([[borders[0]] * order, borders, [borders[-1]] * order])
+
+
+def _evaluate_like(block, *, origin, coefficients, edges_y, edges_x, order):
+    y = _basis(edges_y, order, np.arange(origin[0], origin[0] + block.shape[0], dtype=float))
+    x = _basis(edges_x, order, np.arange(origin[1], origin[1] + block.shape[1], dtype=float))
+    return y @ coefficients @ x.T
+
+
+def _sums_of_pieces(block, *planes, origin, edges_y, edges_x, order, models, limit, **which) -> np.ndarray:
+    """Take the sums of every piece, shape (pieces along y, along x, sums): zero where the block has no part in it."""
+    total = np.zeros((len(edges_y) - 1, len(edges_x) - 1, (2 * order + 1) ** 2 + (order + 1) ** 2 + 2))
+    for i in _pieces_in(edges_y, origin[0], block.shape[0]):
+        for j in _pieces_in(edges_x, origin[1], block.shape[1]):
+            corner = edges_y[i], edges_x[j]
+            shape = edges_y[i + 1] - edges_y[i], edges_x[j + 1] - edges_x[j]
+            part, start = zip(*(
+                _overlap(*axis) for axis in zip(origin, block.shape, corner, shape, strict=True)
+            ), strict=True)  # fmt: skip
+            total[i, j] = sky_sums(
+                block[part], *(plane[part] for plane in planes), origin=start, image_shape=shape, order=order,
+                model=models[i, j], limit=limit, **which,
+            )  # fmt: skip
+    return total
+
+
+def _pieces_in(edges, start: int, length: int) -> range:
+    first = int(np.searchsorted(edges, start, side="right")) - 1
+    return range(first, int(np.searchsorted(edges, start + length, side="left")))
+
+
+def _overlap(origin: int, length: int, corner: int, size: int) -> tuple[slice, int]:
+    """Part of a block that lies in a piece, and where it begins in the piece."""
+    low, high = max(origin, int(corner)), min(origin + length, int(corner + size))
+    return slice(low - origin, high - origin), low - int(corner)
+
+
+@dataclass(frozen=True)
+class _Solution:
+    correction: np.ndarray
+    scatter: float
+    rms: float
+    n_pixels: int
+
+
+class _System:
+    """The normal equations of the splines, from the sums of the pieces."""
+
+    def __init__(self, edges: list[np.ndarray], order: int):
+        self.order = order
+        self.shape = tuple(len(axis) - 1 + order for axis in edges)
+        self.shape_of_sums = (len(edges[0]) - 1, len(edges[1]) - 1, (2 * order + 1) ** 2 + (order + 1) ** 2 + 2)
+        self.roughness = _roughness(edges, order)
+        # local[c] turns the order + 1 splines that live on piece c into Chebyshev coefficients there.
+        self.local = [[_to_chebyshev(axis, order, c) for c in range(len(axis) - 1)] for axis in edges]
+
+    def pieces_of(self, coefficients: np.ndarray) -> np.ndarray:
+        """Chebyshev coefficients of every piece."""
+        k = self.order + 1
+        models = np.empty((*self.shape_of_sums[:2], k, k))
+        for i, along_y in enumerate(self.local[0]):
+            for j, along_x in enumerate(self.local[1]):
+                models[i, j] = along_y @ coefficients[i : i + k, j : j + k] @ along_x.T
+        return models
+
+    def solve(self, sums: np.ndarray, coefficients: np.ndarray) -> _Solution:
+        """Gather the pieces into one sparse system, and solve it for the correction to ``coefficients``."""
+        k, wide = self.order + 1, 2 * self.order + 1
+        n_pixels = int(sums[..., -1].sum())
+        if n_pixels == 0:
+            raise no_good_pixels("fit the sky")
+        weight = float(sums[..., 0].sum())
+        size = self.shape[0] * self.shape[1]
+        rows, columns, values, right = [], [], [], np.zeros(size)
+        for i, along_y in enumerate(self.local[0]):
+            for j, along_x in enumerate(self.local[1]):
+                gram = sums[i, j, : wide * wide].reshape(wide, wide)
+                rhs = sums[i, j, wide * wide : -2].reshape(k, k)
+                index = ((np.arange(i, i + k) * self.shape[1])[:, None] + np.arange(j, j + k)).ravel()
+                both = np.kron(along_y, along_x)
+                rows.append(np.repeat(index, k * k))
+                columns.append(np.tile(index, k * k))
+                values.append((both.T @ _normal_matrix(gram, k) @ both).ravel())
+                right[index] += both.T @ rhs.ravel()
+        normal = sparse.csc_array(
+            (np.concatenate(values), (np.concatenate(rows), np.concatenate(columns))), shape=(size, size)
+        )
+        stiffness = _STIFFNESS * weight / n_pixels * self.roughness
+        correction = splu(sparse.csc_array(normal + stiffness)).solve(right - stiffness @ coefficients.ravel())
+        square = max(float(sums[..., -2].sum()) - 2 * correction @ right + correction @ (normal @ correction), 0.0)
+        return _Solution(
+            correction.reshape(self.shape), float(np.sqrt(square / n_pixels)), float(np.sqrt(square / weight)), n_pixels
+        )
+
+
+def _to_chebyshev(edges: np.ndarray, order: int, piece: int) -> np.ndarray:
+    first, length = edges[piece], edges[piece + 1] - edges[piece]
+    nodes = np.cos(np.pi * (np.arange(order + 1) + 0.5) / (order + 1))
+    pixels = first + (nodes + 1) * (length - 1) / 2  # the inverse of on_domain
+    splines = _basis(edges, order, pixels)[:, piece : piece + order + 1]
+    return np.linalg.solve(chebvander(nodes, order), splines)
+
+
+def _normal_matrix(gram: np.ndarray, k: int) -> np.ndarray:
+    """Weighted products of all pairs of T_i(v) T_j(u), i and j below ``k``."""
+    i, j = (axis.ravel() for axis in np.indices((k, k)))
+    rows = (i[:, None] + i, np.abs(i[:, None] - i))
+    columns = (j[:, None] + j, np.abs(j[:, None] - j))
+    return sum(gram[row, column] for row in rows for column in columns) / 4
+
+
+def _roughness(edges: list[np.ndarray], order: int) -> sparse.csc_array:
+    """
+    Sum of the squared second differences of the coefficients along both axes, as a matrix.
+
+    Differences are divided by the distances of the Greville points, at which the coefficients of a straight line
+    are its values: a straight line costs nothing, up to the edges of the image.
+    """
+    squares = []
+    for axis in edges:
+        knots = _knots(axis, order)
+        points = np.array([knots[n + 1 : n + order + 1].mean() for n in range(len(axis) - 1 + order)])
+        steps = np.diff(points) / np.mean(np.diff(points))
+        slopes = np.diff(np.eye(len(points)), axis=0) / steps[:, None]
+        second = sparse.csc_array(np.diff(slopes, axis=0))
+        squares.append(second.T @ second)
+    identity = [sparse.eye_array(square.shape[0]) for square in squares]
+    return sparse.kron(squares[0], identity[1]) + sparse.kron(identity[0], squares[1])
