@@ -108,13 +108,19 @@ class GalprepAccessor:
 
         return fit_median_sky(self._image["data"], self._or_own(mask), **kwargs)
 
+    def fit_mesh_sky(self, *, box_size: int | tuple[int, int], mask=None, **kwargs):
+        """Take the sky from the statistics of boxes; see :func:`galprep_dask.sky.fit_mesh_sky`."""
+        from galprep_dask.sky import fit_mesh_sky
+
+        return fit_mesh_sky(self._image["data"], self._or_own(mask), box_size=box_size, **kwargs)
+
     def subtract_sky(self, sky) -> xr.Dataset:
         """
         Give the image minus a sky model, lazily, with the model in its header.
 
         Parameters
         ----------
-        sky : PolynomialSky, ConstantSky
+        sky : PolynomialSky, MeshSky, ConstantSky
             What a fit gave.
 
         Returns

@@ -35,7 +35,8 @@ def test_docstring_is_complete(name):
 #: What is shown as part of another example, or is a container of results.
 WITHOUT_EXAMPLE = {
     "galprep_dask.sky.constant.ConstantSky", "galprep_dask.sky.constant.fit_mean_sky",
-    "galprep_dask.sky.polynomial.PolynomialSky", "galprep_dask.segmentation.detect.Segmentation",
+    "galprep_dask.sky.polynomial.PolynomialSky", "galprep_dask.sky.mesh.MeshSky",
+    "galprep_dask.segmentation.detect.Segmentation",
     "galprep_dask.masks.growth.grow_segmentation", "galprep_dask.cutouts.cutout.cut_header",
 }  # fmt: skip
 

@@ -95,7 +95,7 @@ class MeshSky:
         y, x = (da.arange(length, chunks=(axis,)) for length, axis in zip(shape, chunks, strict=True))
         return da.blockwise(
             evaluate, "ij", y, "i", x, "j", da.from_array(coefficients, chunks=-1), "mn",
-            concatenate=True, dtype=np.float64, meta=np.empty((0, 0)),
+            concatenate=True, align_arrays=False, dtype=np.float64, meta=np.empty((0, 0)),
         )  # fmt: skip
 
     def to_header(self) -> fits.Header:
