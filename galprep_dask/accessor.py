@@ -108,28 +108,33 @@ class GalprepAccessor:
 
         return fit_median_sky(self._image["data"], self._or_own(mask), **kwargs)
 
+    def fit_mesh_sky(self, *, box_size: int | tuple[int, int], mask=None, **kwargs):
+        """Take the sky from the statistics of boxes; see :func:`galprep_dask.sky.fit_mesh_sky`."""
+        from galprep_dask.sky import fit_mesh_sky
+
+        return fit_mesh_sky(self._image["data"], self._or_own(mask), box_size=box_size, **kwargs)
+
     def subtract_sky(self, sky) -> xr.Dataset:
         """
         Give the image minus a sky model, lazily, with the model in its header.
 
         Parameters
         ----------
-        sky : PolynomialSky, ConstantSky
+        sky : PolynomialSky, MeshSky, ConstantSky
             What a fit gave.
 
         Returns
         -------
         Dataset
-            Of the dtype of the image. A second subtraction replaces the keywords of the first.
+            Of the dtype of the image. A second subtraction replaces the keywords of the first, which HISTORY keeps.
         """
         from galprep_dask.image import with_header
+        from galprep_dask.sky import record_sky
 
         data = self._image["data"]
         model = sky.evaluate(self.shape, data.data.chunks[-2:])
         subtracted = (data.data - model).astype(data.dtype)
-        header = self.header
-        header.update(sky.to_header())
-        return with_header(self._image.assign(data=(data.dims, subtracted)), header)
+        return with_header(self._image.assign(data=(data.dims, subtracted)), record_sky(self.header, sky))
 
     # Sources ----------------------------------------------------------------------------------------------
 

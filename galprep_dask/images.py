@@ -35,7 +35,7 @@ from galprep_dask.image import bad_pixels, celestial_wcs, describe, image_header
 from galprep_dask.io import open_image, write_image
 from galprep_dask.masks import target_mask
 from galprep_dask.noise import sigma_image
-from galprep_dask.sky import fit_mean_sky, fit_median_sky, fit_polynomial_sky, fit_sky_between_sources
+from galprep_dask.sky import fit_mean_sky, fit_median_sky, fit_polynomial_sky, fit_sky_between_sources, record_sky
 from galprep_dask.stats import sigma_clipped_stats
 
 __all__ = ["image"]
@@ -230,7 +230,7 @@ class image:
         self.sky_model, self.source_mask = model, masked
         self.sky = model.evaluate(data.shape, data.chunks)
         self.data.data = (data - self.sky).astype(data.dtype)
-        self.data.header.update(model.to_header())
+        self.data.header = record_sky(self.data.header, model)
         if filepath is not None:
             how = "given mask" if sdmask is not None else (
                 f"sources masked: psfFWHM={psfFWHM} arcsec nsigma={nsigma} npixels={npixels} "
@@ -492,7 +492,7 @@ class image:
         x0, x1, y0, y1 = self.cut_position
         header = cut_header(self.data.header if header is None else header, x0, y0, x1 - x0, y1 - y0)
         if self.sky_model is not None:
-            header.update(self.sky_model.to_header())  # the header passed in may be the original's
+            header = record_sky(header, self.sky_model)  # the header passed in may be the original's
         attrs = self._image.attrs
         keywords = [
             ("BUNIT", attrs.get("unit"), "unit of the pixels"),

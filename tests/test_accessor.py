@@ -56,6 +56,9 @@ def test_own_mask_is_used_unless_another_is_given(image):
     np.testing.assert_array_equal(
         image.galprep.fit_polynomial_sky(2).coefficients, sky.fit_polynomial_sky(data, mask, 2).coefficients
     )
+    np.testing.assert_array_equal(
+        image.galprep.fit_mesh_sky(box_size=50).mesh, sky.fit_mesh_sky(data, mask, box_size=50).mesh
+    )
     np.testing.assert_array_equal(image.galprep.source_mask(fwhm=3.0), sky.source_mask(data, mask, fwhm=3.0))
     np.testing.assert_array_equal(
         image.galprep.detect_sources(60.0).data, segmentation.detect_sources(data, 60.0, mask=mask).data

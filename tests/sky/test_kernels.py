@@ -1,0 +1,51 @@
+"""Sums of one block against the same sums written down plainly."""
+
+import numpy as np
+import pytest
+from numpy.polynomial.chebyshev import chebvander
+
+from galprep_dask.sky._kernels import on_domain, sky_sums
+
+ORDER, SHAPE, ORIGIN, IMAGE_SHAPE = 3, (37, 53), (20, 40), (90, 120)
+MODEL = np.array([[5.0, 0.1, 0.0, 0.2], [0.3, 0.0, 0.1, 0.0], [0.0, 0.2, 0.0, 0.0], [0.1, 0.0, 0.0, 0.0]])
+
+
+def plain_sums(block, mask, weight, limit):
+    y = on_domain(ORIGIN[0], ORIGIN[0] + SHAPE[0], IMAGE_SHAPE[0])
+    x = on_domain(ORIGIN[1], ORIGIN[1] + SHAPE[1], IMAGE_SHAPE[1])
+    by_y, by_x = chebvander(y, 2 * ORDER), chebvander(x, 2 * ORDER)
+    good = np.isfinite(block) & ~mask
+    residual = np.where(good, block, 0) - by_y[:, :4] @ MODEL @ by_x[:, :4].T
+    if limit is not None:
+        good &= weight * residual**2 <= limit**2
+    w = np.where(good, weight, 0.0)
+    gram, rhs = by_y.T @ w @ by_x, by_y[:, :4].T @ (w * residual) @ by_x[:, :4]
+    return np.concatenate([gram.ravel(), rhs.ravel(), [np.sum(w * residual**2), good.sum()]])
+
+
+@pytest.mark.parametrize("dtype", ["f4", "f8", "i2"])
+@pytest.mark.parametrize("limit", [None, 2.0])
+@pytest.mark.parametrize("planes", ["", "mask", "weight", "mask weight"])
+def test_sums_of_a_block(dtype, limit, planes):
+    rng = np.random.default_rng(1)
+    # Every other column of a larger array: blocks of a NumPy image are views.
+    block = (5 + rng.normal(0, 1, (SHAPE[0], 2 * SHAPE[1]))).astype(dtype)[:, ::2]
+    if dtype != "i2":
+        block[3, 4], block[5, 6] = np.nan, -np.inf
+    mask = rng.uniform(size=SHAPE) < 0.2
+    block[mask] = 30000
+    weight = rng.uniform(0.5, 2, SHAPE)
+    block.flags.writeable = mask.flags.writeable = weight.flags.writeable = False
+    given = {"mask": mask, "weight": weight}
+    found = sky_sums(
+        block, *[given[name] for name in planes.split()], origin=ORIGIN, image_shape=IMAGE_SHAPE, order=ORDER,
+        model=MODEL, limit=limit, has_mask="mask" in planes, has_weight="weight" in planes,
+    )  # fmt: skip
+    expected = plain_sums(
+        block,
+        mask if "mask" in planes else np.zeros(SHAPE, bool),
+        weight if "weight" in planes else np.ones(SHAPE),
+        limit,
+    )
+    np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-12 * np.abs(expected).max())
+    assert found[-1] == expected[-1]
