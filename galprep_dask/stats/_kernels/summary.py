@@ -53,14 +53,21 @@ def count_cells(block: np.ndarray, mask: np.ndarray | None = None) -> Cells:
         return Cells(*np.zeros((3, 0), np.int64))
     centre, exponent = _grid(sample, block.dtype)
     first = math.floor(math.ldexp(centre, -exponent)) - 2**_HALF_BITS
-    core, far = _count(values, bad, math.ldexp(1.0, -exponent), float(first), centre, exponent)
+    scale = math.ldexp(1.0, -exponent)
+    core, reach = _count_core(values, bad, scale, float(first), centre)
     index = np.flatnonzero(core)
-    rows, columns = np.nonzero(far) if len(far) else np.zeros((2, 0), np.int64)
-    far_f = exponent + _HALF_BITS - 1 - _FAR_BITS + rows
-    middle = np.floor(np.ldexp(centre, -far_f)).astype(np.int64)
+    if reach == 0:
+        return Cells(np.full(len(index), exponent), index + first, core[index].astype(np.int64))
+    least = exponent + _HALF_BITS
+    octaves = np.arange(least, max(least, 1025 if math.isinf(reach) else math.frexp(reach)[1]) + 1)
+    widths = octaves - 1 - _FAR_BITS
+    far_scale = np.ldexp(1.0, -widths)
+    far_first = np.floor(centre * far_scale) - _FAR_MIDDLE
+    far = _count_far(values, bad, scale, float(first), centre, least, far_scale, far_first)
+    rows, columns = np.nonzero(far)
     return Cells(
-        np.concatenate([np.full(len(index), exponent), far_f]),
-        np.concatenate([index + first, middle + columns - _FAR_MIDDLE]),
+        np.concatenate([np.full(len(index), exponent), widths[rows]]),
+        np.concatenate([index + first, far_first[rows].astype(np.int64) + columns]),
         np.concatenate([core[index], far[rows, columns]]).astype(np.int64),
     )
 
@@ -97,31 +104,39 @@ def _grid(sample, dtype):
 
 
 @njit(nogil=True, cache=True)
-def _count(values, bad, scale, first, centre, exponent):
+def _count_core(values, bad, scale, first, centre):
+    """Counts near the centre, and how far from it the furthest of the other values is."""
     core = np.zeros(2 ** (_HALF_BITS + 1), np.uint32)
-    far = np.zeros((0, 2 * _FAR_MIDDLE), np.uint32)
-    far_scale, far_first = np.zeros(0), np.zeros(0)  # of each octave: inverse width of a cell, number of the first
-    end = first + len(core)
+    end, start = first + len(core), np.int64(first)
+    reach = 0.0
     for i in range(len(values)):
         if bad is not None and bad[i]:
             continue
         value = np.float64(values[i])
-        t = np.floor(value * scale)
+        t = value * scale
         if t >= first and t < end:  # what is not finite fails both
-            core[np.int64(t - first)] += np.uint32(1)
+            core[np.uint64(np.int64(math.floor(t)) - start)] += np.uint32(1)
         elif math.isfinite(value):
+            reach = max(reach, abs(value - centre))
+    return core, reach
+
+
+@njit(nogil=True, cache=True)
+def _count_far(values, bad, scale, first, centre, least, far_scale, far_first):
+    """Counts of the other values, a row for each octave of the distance."""
+    far = np.zeros((len(far_scale), 2 * _FAR_MIDDLE), np.uint32)
+    end = first + 2 ** (_HALF_BITS + 1)
+    for i in range(len(values)):
+        if bad is not None and bad[i]:
+            continue
+        value = np.float64(values[i])
+        t = value * scale
+        if (t < first or t >= end) and math.isfinite(value):
             distance = abs(value - centre)
             octave = 1025 if math.isinf(distance) else math.frexp(distance)[1]
-            row = max(octave - exponent - _HALF_BITS, 0)
-            if row >= len(far):
-                wider = np.zeros((row + 8, 2 * _FAR_MIDDLE), np.uint32)
-                wider[: len(far)] = far
-                far = wider
-                f = exponent + _HALF_BITS - 1 - _FAR_BITS
-                far_scale = np.array([math.ldexp(1.0, -(f + r)) for r in range(row + 8)])
-                far_first = np.floor(centre * far_scale) - _FAR_MIDDLE
+            row = max(octave - least, 0)
             far[row, np.int64(np.floor(value * far_scale[row]) - far_first[row])] += np.uint32(1)
-    return core, far
+    return far
 
 
 def merge_cells(parts: list[Cells]) -> Cells:
