@@ -48,11 +48,11 @@ def sigma_clipped_stats(
     Notes
     -----
     The data are read twice, whatever the number of iterations, and memory does not grow with the image. The first
-    pass counts values in narrow cells. From the counts follow the windows in which the median and the bounds of every
-    iteration must lie. The second pass gathers what is inside the windows, and sums what is between them;
-    on these few values the clipping is done as it would be on all. Integers, and other values that the cells tell apart, need
-    no second pass. Only where the windows hold more than half a million different values are neighbours taken together, which
-    moves the median by less than 1e-5 of the standard deviation.
+    pass counts values in narrow cells. From the counts follow the windows in which the median and the bounds of
+    every iteration must lie. The second pass gathers what is inside the windows, and sums what is between them; on
+    these few values the clipping is done as it would be on all. Integers, and other values that the cells tell
+    apart, need no second pass. Only where the windows hold more than half a million different values are
+    neighbours taken together, which moves the median by less than 1e-5 of the standard deviation.
 
     Examples
     --------
@@ -75,11 +75,11 @@ def sigma_clipped_stats(
     unit = power_of_two_unit(low, high)
     if (low == high).all():
         order = np.argsort(low)
-        return clip_items(Items(low[order], cells.n[order], np.zeros(len(low))), sigma, maxiters, unit)
+        return clip_items(Items(low[order], cells.n[order], np.zeros(len(low))), sigma, maxiters)
     windows, centre, span = find_windows(low, high, cells.n, sigma, maxiters, unit)
     fixed = {"windows": windows, "span": span, "centre": centre, "unit": unit}
     measured = merge_blocks(_measure_block, merge_measured, *arrays, **fixed).compute()[0, 0]
-    return clip_items(items_from(measured, windows, centre, unit), sigma, maxiters, unit)
+    return clip_items(items_from(measured, windows, centre, unit), sigma, maxiters)
 
 
 def _measure_block(block, mask=None, **kwargs):

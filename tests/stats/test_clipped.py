@@ -102,9 +102,7 @@ def test_values_under_the_mask_do_not_count(scene, hidden):
     expected = sigma_clipped_stats(image[~mask][None])
     lazy = da.from_array(np.where(mask, hidden, image), chunks=chunks, name=False)
     assert_same(sigma_clipped_stats(lazy, mask), expected)
-    assert_same(
-        sigma_clipped_stats(xr.DataArray(lazy, dims=("y", "x")), xr.DataArray(mask, dims=("y", "x"))), expected
-    )
+    assert_same(sigma_clipped_stats(xr.DataArray(lazy, dims=("y", "x")), xr.DataArray(mask, dims=("y", "x"))), expected)
 
 
 def test_non_finite_pixels_are_left_out_without_a_mask():

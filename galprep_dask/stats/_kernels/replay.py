@@ -8,6 +8,7 @@ import numpy as np
 from numba import njit
 
 from galprep_dask.stats._kernels.summary import flat_block
+from galprep_dask.stats._kernels.windows import power_of_two_unit
 
 __all__ = ["Items", "Measured", "clip_items", "items_from", "measure_windows", "merge_measured"]
 
@@ -31,11 +32,11 @@ class Measured(NamedTuple):
 
 
 class Items(NamedTuple):
-    """Groups of values in ascending order: how many, their mean, and their squared distances from it, summed."""
+    """Groups of values in ascending order: mean, how many, and the root of the sum of squared distances from it."""
 
     value: np.ndarray
     n: np.ndarray
-    squares: np.ndarray
+    root: np.ndarray
 
 
 def measure_windows(block, mask, windows: np.ndarray, span, centre: float, unit: float) -> Measured:
@@ -159,17 +160,17 @@ def items_from(measured: Measured, windows: np.ndarray, centre: float, unit: flo
     full = np.flatnonzero(measured.gaps[:, 0])
     count, total, squares = measured.gaps[full].T
     middle = (total / count + centre * unit) / unit
-    squares = np.maximum(squares - total**2 / count, 0.0)
+    root = np.sqrt(np.maximum(squares - total**2 / count, 0.0)) / unit
     edge = np.concatenate([[-np.inf], windows[:, 1]])[full]  # rounding must not carry a mean into a window
     rank = np.searchsorted(measured.values, edge, side="right")
     return Items(
         np.insert(measured.values, rank, middle),
         np.insert(measured.n, rank, count.astype(np.int64)),
-        np.insert(np.zeros(len(measured.n)), rank, squares),
+        np.insert(np.zeros(len(measured.n)), rank, root),
     )
 
 
-def clip_items(items: Items, sigma: float, maxiters: int | None, unit: float) -> tuple[float, float, float]:
+def clip_items(items: Items, sigma: float, maxiters: int | None) -> tuple[float, float, float]:
     """
     Mean, median and standard deviation, clipped about the median until nothing changes.
 
@@ -179,9 +180,9 @@ def clip_items(items: Items, sigma: float, maxiters: int | None, unit: float) ->
     low, high = 0, len(items.n)
     iterations = 0
     while True:
-        value, n, squares = (row[low:high] for row in items)
+        value, n, root = (row[low:high] for row in items)
         median = _median(value, n)
-        mean, std = _moments(value, n, squares, median, unit)
+        mean, std = _moments(value, n, root, median)
         if maxiters is not None and iterations >= maxiters:
             break
         iterations += 1
@@ -206,9 +207,10 @@ def _median(value, n):
     return both if np.isfinite(both) else low / 2 + high / 2
 
 
-def _moments(value, n, squares, median, unit):
+def _moments(value, n, root, median):
+    unit = power_of_two_unit(value, root)
     distance = value * unit - median * unit
     total = float(n.sum())
     mean = float((n * distance).sum()) / total
-    variance = (float((n * (distance - mean) ** 2).sum()) + float(squares.sum())) / total
+    variance = (float((n * (distance - mean) ** 2).sum()) + float(((root * unit) ** 2).sum())) / total
     return median + mean / unit, float(np.sqrt(variance)) / unit

@@ -73,7 +73,7 @@ def count_cells(block: np.ndarray, mask: np.ndarray | None = None) -> Cells:
 
 
 def _sample(values, bad):
-    """Some good values, sorted: spread over the block, or the first ones where these are all bad."""
+    """Give some good values, sorted: spread over the block, or the first ones where these are all bad."""
     step = (len(values) // _SAMPLE) | 1  # odd, not to stay in a few columns of the image
     some = values[::step] if bad is None else values[::step][~bad[::step]]
     some = some[np.isfinite(some)]
@@ -105,7 +105,7 @@ def _grid(sample, dtype):
 
 @njit(nogil=True, cache=True)
 def _count_core(values, bad, scale, first, centre):
-    """Counts near the centre, and how far from it the furthest of the other values is."""
+    """Count values near the centre, and find how far from it the furthest of the others is."""
     core = np.zeros(2 ** (_HALF_BITS + 1), np.uint32)
     end, start = first + len(core), np.int64(first)
     reach = 0.0
@@ -123,7 +123,7 @@ def _count_core(values, bad, scale, first, centre):
 
 @njit(nogil=True, cache=True)
 def _count_far(values, bad, scale, first, centre, least, far_scale, far_first):
-    """Counts of the other values, a row for each octave of the distance."""
+    """Count the other values, a row for each octave of the distance."""
     far = np.zeros((len(far_scale), 2 * _FAR_MIDDLE), np.uint32)
     end = first + 2 ** (_HALF_BITS + 1)
     for i in range(len(values)):

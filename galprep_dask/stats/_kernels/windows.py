@@ -22,9 +22,9 @@ _MAX_WINDOWS = 256
 _SLACK = 1e-9
 
 
-def power_of_two_unit(low: np.ndarray, high: np.ndarray) -> float:
+def power_of_two_unit(*values: np.ndarray) -> float:
     """Power of two that brings the largest value to about 1, so that squares neither overflow nor vanish."""
-    largest = max(abs(float(low.min())), abs(float(high.max())))
+    largest = max(max(abs(float(some.min())), abs(float(some.max()))) for some in values)
     return math.ldexp(1.0, -min(max(math.frexp(largest)[1], -1000), 1000))
 
 
@@ -55,7 +55,7 @@ def find_windows(low, high, n, sigma: float, maxiters: int | None, unit: float):
     cells = _Cells(low, high, n, unit)
     lows, highs = (-np.inf, -np.inf), (np.inf, np.inf)
     medians = cells.median_limits(lows, highs)
-    centre = medians[0] / 2 + medians[1] / 2
+    centre = min(medians, key=abs)  # denormal numbers lie at one end of a cell far wider than they are
     found = [medians]
     followed = _MAX_FOLLOWED if maxiters is None else min(maxiters, _MAX_FOLLOWED)
     for _ in range(followed):
