@@ -32,11 +32,11 @@ class Measured(NamedTuple):
 
 
 class Items(NamedTuple):
-    """Groups of values in ascending order: mean, how many, and the root of the sum of squared distances from it."""
+    """Groups of values in ascending order: their mean, how many they are, and their own standard deviation."""
 
     value: np.ndarray
     n: np.ndarray
-    root: np.ndarray
+    spread: np.ndarray
 
 
 def measure_windows(block, mask, windows: np.ndarray, span, centre: float, unit: float) -> Measured:
@@ -160,13 +160,13 @@ def items_from(measured: Measured, windows: np.ndarray, centre: float, unit: flo
     full = np.flatnonzero(measured.gaps[:, 0])
     count, total, squares = measured.gaps[full].T
     middle = (total / count + centre * unit) / unit
-    root = np.sqrt(np.maximum(squares - total**2 / count, 0.0)) / unit
+    spread = np.sqrt(np.maximum(squares / count - (total / count) ** 2, 0.0)) / unit
     edge = np.concatenate([[-np.inf], windows[:, 1]])[full]  # rounding must not carry a mean into a window
     rank = np.searchsorted(measured.values, edge, side="right")
     return Items(
         np.insert(measured.values, rank, middle),
         np.insert(measured.n, rank, count.astype(np.int64)),
-        np.insert(np.zeros(len(measured.n)), rank, root),
+        np.insert(np.zeros(len(measured.n)), rank, spread),
     )
 
 
@@ -180,9 +180,9 @@ def clip_items(items: Items, sigma: float, maxiters: int | None) -> tuple[float,
     low, high = 0, len(items.n)
     iterations = 0
     while True:
-        value, n, root = (row[low:high] for row in items)
+        value, n, spread = (row[low:high] for row in items)
         median = _median(value, n)
-        mean, std = _moments(value, n, root, median)
+        mean, std = _moments(value, n, spread, median)
         if maxiters is not None and iterations >= maxiters:
             break
         iterations += 1
@@ -207,10 +207,10 @@ def _median(value, n):
     return both if np.isfinite(both) else low / 2 + high / 2
 
 
-def _moments(value, n, root, median):
-    unit = power_of_two_unit(value, root)
+def _moments(value, n, spread, median):
+    unit = power_of_two_unit(value, spread)
     distance = value * unit - median * unit
     total = float(n.sum())
     mean = float((n * distance).sum()) / total
-    variance = (float((n * (distance - mean) ** 2).sum()) + float(((root * unit) ** 2).sum())) / total
+    variance = float((n * ((distance - mean) ** 2 + (spread * unit) ** 2)).sum()) / total
     return median + mean / unit, float(np.sqrt(variance)) / unit
