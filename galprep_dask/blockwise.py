@@ -17,7 +17,7 @@ from dask.base import tokenize
 from dask.highlevelgraph import HighLevelGraph
 from dask.layers import ArrayValuesDep
 
-__all__ = ["block_edges", "map_blocks_at", "map_halo", "sum_blocks", "whole_image"]
+__all__ = ["block_edges", "map_blocks_at", "map_halo", "merge_blocks", "sum_blocks", "whole_image"]
 
 
 def block_edges(chunks: tuple[int, ...]) -> np.ndarray:
@@ -87,6 +87,53 @@ def sum_blocks(func: Callable, *arrays: da.Array, shape: tuple[int, ...], **kwar
         dtype=np.float64, meta=np.empty((0,) * (2 + len(shape))), align_arrays=False,
     )  # fmt: skip
     return per_block.sum(axis=(0, 1))
+
+
+def merge_blocks(func: Callable, merge: Callable, *arrays: da.Array, **kwargs) -> da.Array:
+    """
+    Apply ``func(*blocks, **kwargs)`` to every block and merge what it gives, lazily, by a tree.
+
+    Parameters
+    ----------
+    func : callable
+        Gives any object for one block.
+    merge : callable
+        Takes a list of such objects and gives one. It is called on up to sixteen at a time.
+    *arrays : (ny, nx) dask arrays
+        Images of the same chunks.
+    **kwargs
+        Handed to ``func``.
+
+    Returns
+    -------
+    (1, 1) dask array of objects
+        Holds the one object that is left.
+    """
+    arguments = [part for array in arrays for part in (array, "ij")]
+    per_block = da.blockwise(
+        partial(_as_object, func, **kwargs), "ij", *arguments,
+        adjust_chunks={"i": 1, "j": 1}, dtype=object, meta=np.empty((0, 0), object), align_arrays=False,
+    )  # fmt: skip
+    return da.reduction(
+        per_block, _same, partial(_merge_objects, merge), axis=(0, 1), keepdims=True, concatenate=False,
+        split_every=4**2, dtype=object, meta=np.empty((0, 0), object),
+    )  # fmt: skip
+
+
+def _as_object(func, *blocks, **kwargs):
+    boxed = np.empty((1, 1), object)
+    boxed[0, 0] = func(*blocks, **kwargs)
+    return boxed
+
+
+def _same(block, axis=None, keepdims=None):
+    return block
+
+
+def _merge_objects(merge, boxes, axis=None, keepdims=None):
+    while not isinstance(boxes[0], np.ndarray):
+        boxes = [box for row in boxes for box in row]
+    return _as_object(merge, [box[0, 0] for box in boxes])
 
 
 def _origins(chunks) -> ArrayValuesDep:

@@ -28,6 +28,12 @@ def field(name):
     }[name]()
 
 
+def assert_same(found, expected):
+    """The same median to the bit; mean and std but for the order of sums."""
+    assert found[1] == expected[1]
+    np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-12 * expected[2])
+
+
 FIELDS = [
     "normal", "heavy tails", "lognormal", "tiny fluxes", "high level", "constant", "integers", "unsigned", "two values",
 ]  # fmt: skip
@@ -42,14 +48,17 @@ def test_equals_astropy_on_the_whole_array(name, sigma, maxiters):
         # astropy answers float32 in float32, which at 3e7 has not the digits asked for here.
         expected = astropy_stats(pixels.astype("f8"), sigma=sigma, maxiters=maxiters)
         found = sigma_clipped_stats(pixels, sigma=sigma, maxiters=maxiters)
-        np.testing.assert_allclose(found, expected, rtol=1e-15, atol=1e-5 * expected[2])
+        # Of equal values astropy gives not zero but a rounding error of their mean.
+        atol = 1e-5 * expected[2] + np.spacing(abs(expected[1]))
+        np.testing.assert_allclose(found, expected, rtol=1e-15, atol=atol)
 
 
 @pytest.mark.parametrize("name", FIELDS)
 def test_no_iterations_are_the_plain_statistics(name):
     image = field(name)  # astropy would take 0 for None
     expected = np.mean(image), np.median(image), np.std(image)
-    np.testing.assert_allclose(sigma_clipped_stats(image, maxiters=0), expected, rtol=1e-13, atol=1e-9 * expected[2])
+    atol = 1e-9 * expected[2] + np.spacing(abs(expected[1]))
+    np.testing.assert_allclose(sigma_clipped_stats(image, maxiters=0), expected, rtol=1e-13, atol=atol)
 
 
 def test_clipping_is_about_the_median_and_iterated():
@@ -72,7 +81,7 @@ def test_median_of_an_even_number_of_float32_pixels_is_not_rounded_to_float32():
 
 
 @given(chunked("f4"))
-def test_chunks_do_not_change_a_bit(images):
+def test_chunks_change_rounding_only(images):
     image, lazy = images
     image = np.clip(image, -1e30, 1e30)  # squares of the largest floats are not finite in any type
     lazy = da.clip(lazy, -1e30, 1e30)
@@ -80,9 +89,9 @@ def test_chunks_do_not_change_a_bit(images):
         with pytest.raises(NoGoodPixelsError):
             sigma_clipped_stats(lazy)
         return
-    expected = np.array(sigma_clipped_stats(image))
-    assert np.array(sigma_clipped_stats(lazy)).tobytes() == expected.tobytes()
-    assert np.array(sigma_clipped_stats(image.T)).tobytes() == expected.tobytes()
+    expected = sigma_clipped_stats(image)
+    assert_same(sigma_clipped_stats(lazy), expected)
+    assert_same(sigma_clipped_stats(image.T), expected)
 
 
 @given(scenes(), st.sampled_from([0.0, 1e30, np.nan, np.inf]))
@@ -92,8 +101,8 @@ def test_values_under_the_mask_do_not_count(scene, hidden):
         return
     expected = sigma_clipped_stats(image[~mask][None])
     lazy = da.from_array(np.where(mask, hidden, image), chunks=chunks, name=False)
-    assert sigma_clipped_stats(lazy, mask) == expected
-    assert sigma_clipped_stats(xr.DataArray(lazy, dims=("y", "x")), xr.DataArray(mask, dims=("y", "x"))) == expected
+    assert_same(sigma_clipped_stats(lazy, mask), expected)
+    assert_same(sigma_clipped_stats(xr.DataArray(lazy, dims=("y", "x")), xr.DataArray(mask, dims=("y", "x"))), expected)
 
 
 def test_non_finite_pixels_are_left_out_without_a_mask():
