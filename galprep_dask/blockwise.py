@@ -152,7 +152,7 @@ def _as_summand(func, *blocks, **kwargs):
     return np.asarray(func(*blocks, **kwargs), dtype=np.float64)[None, None]
 
 
-def whole_image(func: Callable, *arrays: da.Array, dtype, chunks=None) -> da.Array:
+def whole_image(func: Callable, *arrays: da.Array, dtype, **kwargs) -> da.Array:
     """
     Apply ``func`` to whole images in one task and give the result back in chunks.
 
@@ -161,13 +161,14 @@ def whole_image(func: Callable, *arrays: da.Array, dtype, chunks=None) -> da.Arr
     Parameters
     ----------
     func : callable
-        Takes and gives whole NumPy images.
+        Takes and gives whole NumPy images. A function of a module: what is defined inside another function
+        travels to workers with all that it refers to, and not all of that can.
     *arrays : (ny, nx) dask arrays
         The images.
     dtype : dtype
         Of what ``func`` gives.
-    chunks : optional
-        Chunks of the result; by default those of the first array.
+    **kwargs
+        Handed to ``func``.
 
     Returns
     -------
@@ -175,8 +176,8 @@ def whole_image(func: Callable, *arrays: da.Array, dtype, chunks=None) -> da.Arr
     """
     shape = arrays[0].shape
     whole = [array.rechunk(shape) for array in arrays]
-    result = da.map_blocks(func, *whole, dtype=dtype, meta=np.empty((0, 0), dtype))
-    return result.rechunk(chunks or arrays[0].chunks)
+    result = da.map_blocks(partial(func, **kwargs), *whole, dtype=dtype, meta=np.empty((0, 0), dtype))
+    return result.rechunk(arrays[0].chunks)
 
 
 # Halo exchange -------------------------------------------------------------------------------------------

@@ -64,11 +64,10 @@ def ellipse_mask(
     image = as_image(data)
     labels = labels_like(segmentation, image)
     bad = bad_pixels(image, as_mask(mask, image))
-
-    def draw(labels, image, bad):
-        return ellipse_labels(labels, image, bad, magnification, addgrow) > 0
-
-    return like(whole_image(draw, labels, image, bad, dtype=bool), data)
+    drawn = whole_image(
+        ellipse_labels, labels, image, bad, dtype=np.int32, magnification=magnification, addgrow=addgrow
+    )
+    return like(drawn > 0, data)
 
 
 def check_ellipses(magnification, addgrow) -> None:

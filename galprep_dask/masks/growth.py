@@ -124,12 +124,16 @@ def _grown_labels(segmentation, data, sky_level, sky_std, max_grow_size, addgrow
     if image.dtype not in (np.float32, np.float64):
         image = image.astype(np.float64)  # or every integer type would be compiled for
 
-    def grow(labels, image, bad):
-        ranks, originals = ranked(labels)
-        extra = addgrow_of(originals, addgrow)
-        return originals[grow_labels(ranks, image, bad, sky_level, sky_std, max_grow_size, extra)]
+    return whole_image(
+        _grow_whole, labels, image, bad, dtype=np.int32, sky_level=sky_level, sky_std=sky_std,
+        max_grow_size=max_grow_size, addgrow=addgrow,
+    )  # fmt: skip
 
-    return whole_image(grow, labels, image, bad, dtype=np.int32)
+
+def _grow_whole(labels, image, bad, *, sky_level, sky_std, max_grow_size, addgrow) -> np.ndarray:
+    ranks, originals = ranked(labels)
+    extra = addgrow_of(originals, addgrow)
+    return originals[grow_labels(ranks, image, bad, sky_level, sky_std, max_grow_size, extra)]
 
 
 def check_addgrow(addgrow) -> None:

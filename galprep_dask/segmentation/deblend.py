@@ -86,25 +86,27 @@ def deblend_sources(
     image = as_image(data)
     labels = labels_like(segmentation, image)
     bad = bad_pixels(image, as_mask(mask, image))
+    children = whole_image(
+        _deblend_whole, image, labels, bad, dtype=np.int32, n_pixels=n_pixels, n_levels=n_levels,
+        contrast=contrast, mode=mode, connectivity=connectivity,
+    )  # fmt: skip
+    return Segmentation(children.persist())
 
-    def deblend(image, labels, bad):
-        from photutils.segmentation import SegmentationImage
-        from photutils.segmentation import deblend_sources as deblend_whole
 
-        labels = np.where(bad, 0, labels)
-        if not labels.any():
-            return labels
-        if labels.max() > labels.size:
-            labels, _ = ranked(labels)  # children get new numbers in any case
-        # photutils 3.0 draws a progress bar unless told not to; 3.1 has none, and warns of the argument.
-        quiet = {"progress_bar": False} if "n_threads" not in inspect.signature(deblend_whole).parameters else {}
-        with WARNINGS_LOCK, warnings.catch_warnings():
-            # It points to an attribute that nobody gets to see here, and ``mode`` is documented to be replaced.
-            warnings.filterwarnings("ignore", "The deblending mode", AstropyUserWarning)
-            children = deblend_whole(
-                np.where(bad, 0.0, image), SegmentationImage(labels), n_pixels, n_levels=n_levels,
-                contrast=contrast, mode=mode, connectivity=connectivity, **quiet,
-            )  # fmt: skip
-        return children.data.astype(np.int32)
+def _deblend_whole(image, labels, bad, n_pixels, **how):
+    from photutils.segmentation import SegmentationImage
+    from photutils.segmentation import deblend_sources as deblend_whole
 
-    return Segmentation(whole_image(deblend, image, labels, bad, dtype=np.int32).persist())
+    labels = np.where(bad, 0, labels)
+    if not labels.any():
+        return labels
+    if labels.max() > labels.size:
+        labels, _ = ranked(labels)  # children get new numbers in any case
+    # photutils 3.0 draws a progress bar unless told not to; 3.1 has none, and warns of the argument.
+    quiet = {"progress_bar": False} if "n_threads" not in inspect.signature(deblend_whole).parameters else {}
+    with WARNINGS_LOCK, warnings.catch_warnings():
+        # It points to an attribute that nobody gets to see here, and ``mode`` is documented to be replaced.
+        warnings.filterwarnings("ignore", "The deblending mode", AstropyUserWarning)
+        parents = SegmentationImage(labels)
+        children = deblend_whole(np.where(bad, 0.0, image), parents, n_pixels, **how, **quiet)
+    return children.data.astype(np.int32)

@@ -157,11 +157,8 @@ def find_sources(data, threshold, n_pixels: int, connectivity: int, mask) -> Seg
         check_same_shape(threshold, image.shape, "threshold")
         threshold = as_image(threshold, "threshold", chunks=image.chunks)
     above = (image > threshold) & ~bad_pixels(image, as_mask(mask, image))
-
-    def label(block):
-        return label_sources(block, int(n_pixels), connectivity)
-
-    return Segmentation(whole_image(label, above, dtype=np.int32).persist())
+    labels = whole_image(label_sources, above, dtype=np.int32, n_pixels=int(n_pixels), connectivity=connectivity)
+    return Segmentation(labels.persist())
 
 
 def check_detection(n_pixels, connectivity) -> None:
