@@ -19,11 +19,12 @@ from scipy import sparse
 from scipy.interpolate import BSpline
 from scipy.sparse.linalg import splu
 
-from galprep_dask.arrays import CHUNK_SIDE, ImageLike, as_image, as_mask, check_same_shape
+from galprep_dask.arrays import CHUNK_SIDE, ImageLike
 from galprep_dask.blockwise import map_blocks_at, sum_blocks
 from galprep_dask.errors import ParameterError
 from galprep_dask.image import no_good_pixels
 from galprep_dask.sky._kernels import sky_sums
+from galprep_dask.sky.least_squares import check_fit, fit_planes, normal_matrix
 
 __all__ = ["PiecewiseSky", "fit_piecewise_sky"]
 
@@ -168,25 +169,15 @@ def fit_piecewise_sky(
     >>> bool(np.abs(image - sky.evaluate()).max().compute() < 0.05)
     True
     """
-    if not isinstance(order, int | np.integer) or order < 1:
-        raise ParameterError(f"order={order!r}; expected a whole number, 1 or more.")
-    if sigma_clip is not None and not sigma_clip > 0:
-        raise ParameterError(f"sigma_clip={sigma_clip!r}; expected a positive number, or None.")
-    if maxiters < 0:
-        raise ParameterError(f"maxiters={maxiters!r}; expected 0 or more.")
-    data = as_image(data)
-    edges = [_piece_edges(size, n, order) for size, n in zip(_sizes(piece_size), data.shape, strict=True)]
-    planes = []
-    if mask is not None:
-        planes.append(as_mask(mask, data))
-    if weight is not None:
-        check_same_shape(weight, data.shape, "weight")
-        planes.append(as_image(weight, "weight", chunks=data.chunks))
+    check_fit(order, 1, sigma_clip, maxiters)
+    planes = fit_planes(data, mask, weight)
+    shape = planes[0].shape
+    edges = [_piece_edges(size, n, order) for size, n in zip(_sizes(piece_size), shape, strict=True)]
     system = _System(edges, order)
 
     def one_pass(coefficients, limit):
         sums = sum_blocks(
-            _sums_of_pieces, data, *planes, shape=system.shape_of_sums, edges_y=edges[0], edges_x=edges[1],
+            _sums_of_pieces, *planes, shape=system.shape_of_sums, edges_y=edges[0], edges_x=edges[1],
             order=order, models=system.pieces_of(coefficients), limit=limit, has_mask=mask is not None,
             has_weight=weight is not None,
         )  # fmt: skip
@@ -205,7 +196,7 @@ def fit_piecewise_sky(
         if found.n_pixels == before:
             break
     return PiecewiseSky(
-        coefficients + found.correction, found.rms, data.shape, edges[0], edges[1], int(order), found.n_pixels
+        coefficients + found.correction, found.rms, shape, edges[0], edges[1], int(order), found.n_pixels
     )
 
 
@@ -301,6 +292,7 @@ class _System:
     def solve(self, sums: np.ndarray, coefficients: np.ndarray) -> _Solution:
         """Gather the pieces into one sparse system, and solve it for the correction to ``coefficients``."""
         k, wide = self.order + 1, 2 * self.order + 1
+        terms = [axis.ravel() for axis in np.indices((k, k))]
         n_pixels = int(sums[..., -1].sum())
         if n_pixels == 0:
             raise no_good_pixels("fit the sky")
@@ -315,7 +307,7 @@ class _System:
                 both = np.kron(along_y, along_x)
                 rows.append(np.repeat(index, k * k))
                 columns.append(np.tile(index, k * k))
-                values.append((both.T @ _normal_matrix(gram, k) @ both).ravel())
+                values.append((both.T @ normal_matrix(gram, *terms) @ both).ravel())
                 right[index] += both.T @ rhs.ravel()
         normal = sparse.csc_array(
             (np.concatenate(values), (np.concatenate(rows), np.concatenate(columns))), shape=(size, size)
@@ -334,14 +326,6 @@ def _to_chebyshev(edges: np.ndarray, order: int, piece: int) -> np.ndarray:
     pixels = first + (nodes + 1) * (length - 1) / 2  # the inverse of on_domain
     splines = _basis(edges, order, pixels)[:, piece : piece + order + 1]
     return np.linalg.solve(chebvander(nodes, order), splines)
-
-
-def _normal_matrix(gram: np.ndarray, k: int) -> np.ndarray:
-    """Weighted products of all pairs of T_i(v) T_j(u), i and j below ``k``."""
-    i, j = (axis.ravel() for axis in np.indices((k, k)))
-    rows = (i[:, None] + i, np.abs(i[:, None] - i))
-    columns = (j[:, None] + j, np.abs(j[:, None] - j))
-    return sum(gram[row, column] for row in rows for column in columns) / 4
 
 
 def _roughness(edges: list[np.ndarray], order: int) -> sparse.csc_array:

@@ -13,11 +13,12 @@ import dask.array as da
 import numpy as np
 from astropy.io import fits
 
-from galprep_dask.arrays import CHUNK_SIDE, ImageLike, as_image, as_mask, check_same_shape
+from galprep_dask.arrays import CHUNK_SIDE, ImageLike
 from galprep_dask.blockwise import map_blocks_at, sum_blocks
 from galprep_dask.errors import ParameterError, TooFewPixelsError
 from galprep_dask.image import no_good_pixels
 from galprep_dask.sky._kernels import evaluate_block, sky_sums
+from galprep_dask.sky.least_squares import check_fit, fit_planes, normal_matrix
 
 __all__ = ["PolynomialSky", "fit_polynomial_sky"]
 
@@ -194,24 +195,14 @@ def fit_polynomial_sky(
     >>> bool(np.ptp(image - sky.evaluate(image.shape)) < 1e-9)
     True
     """
-    if not isinstance(order, int | np.integer) or order < 0:
-        raise ParameterError(f"order={order!r}; expected a whole number, 0 or more.")
-    if sigma_clip is not None and not sigma_clip > 0:
-        raise ParameterError(f"sigma_clip={sigma_clip!r}; expected a positive number, or None.")
-    if maxiters < 0:
-        raise ParameterError(f"maxiters={maxiters!r}; expected 0 or more.")
-    data = as_image(data)
-    planes = []
-    if mask is not None:
-        planes.append(as_mask(mask, data))
-    if weight is not None:
-        check_same_shape(weight, data.shape, "weight")
-        planes.append(as_image(weight, "weight", chunks=data.chunks))
+    check_fit(order, 0, sigma_clip, maxiters)
+    planes = fit_planes(data, mask, weight)
+    shape = planes[0].shape
 
     def one_pass(model, limit):
         n = (2 * order + 1) ** 2 + (order + 1) ** 2 + 2
         total = sum_blocks(
-            sky_sums, data, *planes, shape=(n,), image_shape=data.shape, order=order, model=model, limit=limit,
+            sky_sums, *planes, shape=(n,), image_shape=shape, order=order, model=model, limit=limit,
             has_mask=mask is not None, has_weight=weight is not None,
         )  # fmt: skip
         return _Sums(total.compute(), order)
@@ -231,7 +222,7 @@ def fit_polynomial_sky(
         if sums.n_pixels == before:
             break
     return PolynomialSky(
-        model + correction, sums.rms_about(correction), data.shape, sums.n_pixels,
+        model + correction, sums.rms_about(correction), shape, sums.n_pixels,
         np.linalg.inv(sums.normal_matrix) * sums.reduced_chi2_about(correction),
     )  # fmt: skip
 
@@ -253,11 +244,8 @@ class _Sums:
 
     @property
     def normal_matrix(self) -> np.ndarray:
-        """Weighted products of all pairs of terms, from T_i T_k = (T_(i+k) + T_|i-k|) / 2 on both axes."""
-        i, j = np.array(self.terms).T
-        rows = (i[:, None] + i, np.abs(i[:, None] - i))
-        columns = (j[:, None] + j, np.abs(j[:, None] - j))
-        return sum(self.gram[row, column] for row in rows for column in columns) / 4
+        """Weighted products of all pairs of terms."""
+        return normal_matrix(self.gram, *np.array(self.terms).T)
 
     @property
     def right_side(self) -> np.ndarray:
