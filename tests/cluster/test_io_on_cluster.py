@@ -15,7 +15,7 @@ from galprep_dask.errors import ImageFileError
 def client():
     """A client of a cluster of two worker processes."""
     with (
-        LocalCluster(n_workers=2, threads_per_worker=2, processes=True, dashboard_address=None) as cluster,
+        LocalCluster(n_workers=2, threads_per_worker=2, processes=True, dashboard_address="127.0.0.1:0") as cluster,
         Client(cluster) as client,
     ):
         yield client
