@@ -43,16 +43,18 @@ def fill_growth(window, table, *, halo, default, dtype) -> np.ndarray:
 @njit(nogil=True, cache=True)
 def _fill(window, halo, owner, square, labels, limits, default, grown):
     ny, nx = owner.shape
+    known, known_limit = np.zeros(nx, np.int32), np.zeros(nx, np.int64)  # of the row above
     for y in range(ny):
         last, limit = np.int32(0), np.int64(0)
         for x in range(nx):
             label = owner[y, x]
-            if label == 0 or window[y + halo, x + halo] > 0:
-                continue
-            if label != last:
-                last, limit = label, default
-                at = np.searchsorted(labels, label)
-                if at < len(labels) and labels[at] == label:
-                    limit = limits[at]
-            if square[y, x] <= limit:
+            if label != last and label > 0:
+                if known[x] == label:
+                    limit = known_limit[x]
+                else:
+                    at = np.searchsorted(labels, label)
+                    limit = limits[at] if at < len(labels) and labels[at] == label else default
+                last = label
+            known[x], known_limit[x] = last, limit
+            if square[y, x] > 0 and square[y, x] <= limit:
                 grown[y, x] = label

@@ -1,8 +1,8 @@
 """Rings of sky around segments: what the pixels of a block add to them, and where growth stops.
 
-Ring r of a label holds the sky pixels that are nearest to it, at a distance in (r - 1, r]. A block that holds all rings of
-a label up to the one where it stops decides about the label by itself; of others it hands on the exact sums of
-its pixels, and :func:`merge_blocks` decides.
+Ring r of a label holds the sky pixels that are nearest to it, at a distance in (r - 1, r]. A block that holds all
+rings of a label up to the one where it stops decides about the label by itself; of others it hands on the exact sums
+of its pixels, and :func:`merge_rings` decides.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from galprep_dask.masks._kernels.sums import (
     add_pixel,
     as_float,
     float_format,
-    lowest_piece,
     normalise,
+    piece_of,
     pieces_between,
 )
 
@@ -78,16 +78,18 @@ def measure_rings(
         Growth stops where the mean of n good pixels is not above ``sky_level`` by more than ``sky_std / sqrt(n)``.
     """
     present = labels_in(window)
-    integer, mantissa, shift = float_format(values.dtype)
     if len(present) == 0 or max_ring == 0:
         none = np.empty(0, np.int32)
         return BlockRings(present, none, none, none, none, np.empty(0, np.int64), np.empty((0, 0), np.int64), 0)
+    # From here on a label is its index in ``present``, plus one: in the same order, so that ties stay what they are.
+    window = _ranked(window, present)
     owner, square = nearest_segment(window, halo, max_ring)
-    bits = values.view(integer)
     mask = np.empty((0, 0), bool) if mask is None else mask
-    nearest, furthest, pieces = _survey(window, halo, owner, square, bits, mask, present, mantissa, shift)
+    integer, mantissa, shift = float_format(values.dtype)
+    bits = values.view(integer)
+    low, high = _range_of_pieces(bits, mask, mantissa, shift)
+    nearest, furthest = _survey(window, halo, owner, square, bits, mask, len(present), mantissa)
     rows = np.concatenate([[0], np.cumsum(np.maximum(furthest - nearest + 1, 0))])
-    low, high = pieces if pieces[1] >= 0 else (0, 0)
     sums = np.zeros((rows[-1], pieces_between(low, high, mantissa)), np.int64)
     count = np.zeros(rows[-1], np.int64)
     _add_up(owner, square, bits, rows, nearest, count, sums, low, mantissa, shift)
@@ -97,16 +99,15 @@ def measure_rings(
     decided = np.zeros(len(present), bool)
     if only is None:
         stop = _stopping_rings(rows, ring, count, sums, low, float(sky_level), float(sky_std), max_ring)
-        decided = handed_on & (np.minimum(stop, max_ring) <= _complete_rings(window, halo, present, *open_sides))
+        decided = handed_on & (np.minimum(stop, max_ring) <= _complete_rings(window, halo, len(present), *open_sides))
         handed_on &= ~decided
         stop = stop[decided]
     else:
         handed_on &= np.isin(present, only)
         stop = np.empty(0, np.int64)
     kept = np.repeat(handed_on, np.diff(rows)) & (count > 0)
-    return BlockRings(
-        present, present[decided], stop, np.repeat(present, np.diff(rows))[kept], ring[kept], count[kept], sums[kept], low
-    )
+    label = np.repeat(present, np.diff(rows))
+    return BlockRings(present, present[decided], stop, label[kept], ring[kept], count[kept], sums[kept], low)
 
 
 def merge_rings(blocks: list[BlockRings], *, max_ring, sky_level, sky_std) -> tuple[Radii, np.ndarray]:
@@ -159,7 +160,7 @@ def _lookup(table: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 
 def _aligned(blocks, kept) -> tuple[np.ndarray, int]:
-    """Sums of all blocks, the ``kept`` of them, with the same pieces, and the number of the first."""
+    """Give the ``kept`` sums of all blocks with the same pieces, and the number of the first piece."""
     filled = [block for block in blocks if len(block.label)]
     first = min((block.first for block in filled), default=0)
     last = max((block.first + block.pieces.shape[1] for block in filled), default=1)
@@ -199,50 +200,83 @@ def _heads(window):
 
 
 @njit(nogil=True, cache=True)
-def _survey(window, halo, owner, square, bits, mask, present, mantissa, shift):
-    """
-    Nearest and furthest ring of each label, and the range of pieces, of the good sky pixels of a block.
+def _ranked(window, present):
+    """Replace labels by their index in ``present``, plus one."""
+    ranks = np.zeros(window.shape, np.int32)
+    ny, nx = window.shape
+    for y in range(ny):
+        label, rank = np.int32(0), np.int32(0)
+        for x in range(nx):
+            here = window[y, x]
+            if here > 0:
+                if here != label:
+                    label = here
+                    if y > 0 and window[y - 1, x] == here:
+                        rank = ranks[y - 1, x]
+                    else:
+                        rank = np.int32(np.searchsorted(present, here) + 1)
+                ranks[y, x] = rank
+    return ranks
 
-    In place, the owner becomes its index in ``present``, -1 where there is none, and the square becomes the ring.
+
+@njit(nogil=True, cache=True)
+def _range_of_pieces(bits, mask, mantissa, shift):
+    """Pieces of the lowest bits of the smallest and of the largest good pixel, other than zero."""
+    infinite = np.int64(0xFF if mantissa < 32 else 0x7FF)
+    least, most = infinite, np.int64(-1)
+    ny, nx = bits.shape
+    for y in range(ny):
+        for x in range(nx):
+            without_sign = np.int64(bits[y, x]) & ((infinite << mantissa) | ((np.int64(1) << mantissa) - 1))
+            exponent = without_sign >> mantissa
+            good = (exponent < infinite) & (without_sign > 0)
+            if mask.size > 0:
+                good &= not mask[y, x]
+            least = min(least, exponent if good else infinite)
+            most = max(most, exponent if good else np.int64(-1))
+    if most < 0:
+        return np.int64(0), np.int64(0)
+    return piece_of(least, shift), piece_of(most, shift)
+
+
+@njit(nogil=True, cache=True)
+def _survey(window, halo, owner, square, bits, mask, n_labels, mantissa):
     """
-    nearest = np.full(len(present), np.iinfo(np.int64).max, np.int64)
-    furthest = np.full(len(present), -1, np.int64)
-    low, high = np.int64(2**31), np.int64(-1)
-    masked = mask.size > 0
+    Nearest and furthest ring of each label, of the good sky pixels of a block.
+
+    In place, the square becomes the ring; the owner loses one, and becomes -1 where a pixel counts for no label.
+    """
+    nearest = np.full(n_labels, 2**40, np.int64)
+    furthest = np.full(n_labels, -1, np.int64)
+    infinite = np.int64(0xFF if mantissa < 32 else 0x7FF)
     ny, nx = owner.shape
     for y in range(ny):
-        last, index = np.int32(0), np.int64(-1)
+        for x in range(nx):
+            finite = (np.int64(bits[y, x]) >> mantissa) & infinite != infinite
+            counts = finite & (square[y, x] > 0)
+            if mask.size > 0:
+                counts &= not mask[y, x]
+            owner[y, x] = owner[y, x] - 1 if counts else -1
+            # Exact: the root of a square is, and that of any other number does not reach the next.
+            square[y, x] = np.int64(np.ceil(np.sqrt(np.float64(square[y, x]))))
         for x in range(nx):
             label = owner[y, x]
-            owner[y, x] = -1
-            if label == 0 or window[y + halo, x + halo] > 0 or (masked and mask[y, x]):
-                continue
-            piece = lowest_piece(bits[y, x], mantissa, shift)
-            if piece == -2:
-                continue
-            if piece >= 0:
-                low, high = min(low, piece), max(high, piece)
-            if label != last:
-                last, index = label, np.searchsorted(present, label)
-            ring = np.int64(np.ceil(np.sqrt(np.float64(square[y, x]))))  # exact: float64 has roots of squares exactly
-            owner[y, x] = index
-            square[y, x] = ring
-            nearest[index] = min(nearest[index], ring)
-            furthest[index] = max(furthest[index], ring)
-    for index in range(len(present)):
-        if furthest[index] < 0:
-            nearest[index] = 0
-    return nearest, furthest, (low, high)
+            if label >= 0:
+                ring = np.int64(square[y, x])
+                nearest[label] = min(nearest[label], ring)
+                furthest[label] = max(furthest[label], ring)
+    return nearest, furthest
 
 
 @njit(nogil=True, cache=True)
 def _add_up(index, ring, bits, rows, nearest, count, sums, first, mantissa, shift):
+    start = rows[:-1] - nearest
     ny, nx = index.shape
     for y in range(ny):
         for x in range(nx):
             label = index[y, x]
             if label >= 0:
-                row = rows[label] + ring[y, x] - nearest[label]
+                row = start[label] + ring[y, x]
                 count[row] += 1
                 add_pixel(sums[row], first, bits[y, x], mantissa, shift)
     _normalise_all(sums)
@@ -270,21 +304,18 @@ def _stopping_rings(rows, ring, count, sums, first, sky_level, sky_std, max_ring
 
 
 @njit(nogil=True, cache=True)
-def _complete_rings(window, halo, present, top, bottom, left, right):
+def _complete_rings(ranks, halo, n_labels, top, bottom, left, right):
     """Rings of each label that lie inside the block, negative where it reaches out of the block itself."""
     far = np.int64(2**40)
-    ny, nx = window.shape[0] - 2 * halo, window.shape[1] - 2 * halo
-    complete = np.full(len(present), far)
-    for y in range(window.shape[0]):
-        from_top = y - halo if top else far
-        from_bottom = ny - 1 - (y - halo) if bottom else far
-        last, index = np.int32(0), np.int64(-1)
-        for x in range(window.shape[1]):
-            label = window[y, x]
-            if label > 0:
-                if label != last:
-                    last, index = label, np.searchsorted(present, label)
-                from_left = x - halo if left else far
-                from_right = nx - 1 - (x - halo) if right else far
-                complete[index] = min(complete[index], from_top, from_bottom, from_left, from_right)
+    ny, nx = ranks.shape[0] - 2 * halo, ranks.shape[1] - 2 * halo
+    complete = np.full(n_labels, far)
+    for y in range(ranks.shape[0]):
+        above = y - halo if top else far
+        below = ny - 1 - (y - halo) if bottom else far
+        for x in range(ranks.shape[1]):
+            rank = ranks[y, x]
+            if rank > 0:
+                before = x - halo if left else far
+                after = nx - 1 - (x - halo) if right else far
+                complete[rank - 1] = min(complete[rank - 1], above, below, before, after)
     return complete

@@ -14,7 +14,7 @@ import math
 import numpy as np
 from numba import njit
 
-__all__ = ["add_pixel", "as_float", "float_format", "lowest_piece", "normalise", "pieces_between"]
+__all__ = ["add_pixel", "as_float", "float_format", "normalise", "piece_of", "pieces_between"]
 
 #: The least float64 is 2**-1074; a multiple of 32 below it.
 OFFSET = 1088
@@ -35,41 +35,31 @@ def pieces_between(lowest: int, highest: int, mantissa: int) -> int:
 
 
 @njit(nogil=True, cache=True)
-def lowest_piece(bits, mantissa, shift):
-    """Piece with the lowest bit of a float given by its bits, -1 for zero and -2 for NaN and infinities."""
-    field_bits = 31 - mantissa if mantissa < 32 else 63 - mantissa
-    field = (np.int64(bits) >> mantissa) & ((np.int64(1) << field_bits) - 1)
-    if field == (np.int64(1) << field_bits) - 1:
-        return np.int64(-2)
-    if field == 0 and np.int64(bits) & ((np.int64(1) << mantissa) - 1) == 0:
-        return np.int64(-1)
-    return (max(field, np.int64(1)) + shift) >> 5
+def piece_of(exponent, shift):
+    """Piece with the lowest bit of a float, given the bits of its exponent."""
+    return (max(exponent, np.int64(1)) + shift) >> 5
 
 
 @njit(nogil=True, cache=True)
 def add_pixel(pieces, first, bits, mantissa, shift):
     """Add a finite float, given by its bits, to the pieces of a sum of which number ``first`` comes first."""
     bits = np.int64(bits)
-    field_bits = 31 - mantissa if mantissa < 32 else 63 - mantissa
-    field = (bits >> mantissa) & ((np.int64(1) << field_bits) - 1)
+    exponent = (bits >> mantissa) & (0xFF if mantissa < 32 else 0x7FF)
     number = bits & ((np.int64(1) << mantissa) - 1)
-    if field > 0:
-        number |= np.int64(1) << mantissa
-    elif number == 0:
+    number |= np.int64(exponent > 0) << mantissa
+    if number == 0:
         return
-    place = max(field, np.int64(1)) + shift
+    place = max(exponent, np.int64(1)) + shift
     k, up = (place >> 5) - first, place & 31
-    low, high = (number & _LOW) << up, (number >> 32) << up
-    if bits < 0:
-        pieces[k] -= low & _LOW
-        pieces[k + 1] -= (low >> 32) + (high & _LOW)
-        if mantissa > 31:
-            pieces[k + 2] -= high >> 32
+    sign = np.int64(1) if bits >= 0 else np.int64(-1)
+    low = (number & _LOW) << up
+    pieces[k] += sign * (low & _LOW)
+    if mantissa < 32:
+        pieces[k + 1] += sign * (low >> 32)
     else:
-        pieces[k] += low & _LOW
-        pieces[k + 1] += (low >> 32) + (high & _LOW)
-        if mantissa > 31:
-            pieces[k + 2] += high >> 32
+        high = (number >> 32) << up
+        pieces[k + 1] += sign * ((low >> 32) + (high & _LOW))
+        pieces[k + 2] += sign * (high >> 32)
 
 
 @njit(nogil=True, cache=True)
