@@ -17,7 +17,17 @@ from dask.base import tokenize
 from dask.highlevelgraph import HighLevelGraph
 from dask.layers import ArrayValuesDep
 
-__all__ = ["block_edges", "map_blocks_at", "map_halo", "merge_blocks", "sum_blocks", "whole_image"]
+__all__ = [
+    "block_edges",
+    "gather_windows",
+    "map_blocks_at",
+    "map_halo",
+    "map_windows",
+    "merge_blocks",
+    "sum_blocks",
+    "unite_chunks",
+    "whole_image",
+]
 
 
 def block_edges(chunks: tuple[int, ...]) -> np.ndarray:
@@ -224,24 +234,104 @@ def map_halo(func: Callable, array: da.Array, depth: int, *, dtype, fill=0, **kw
         Same chunks as ``array``. Where ``func`` looks no further than ``depth`` pixels, the result is that
         of ``func`` on the whole padded image.
     """
-    meta = np.empty((0, 0), dtype)
     if depth == 0:
-        return array.map_blocks(func, dtype=dtype, meta=meta, **kwargs)
-    token = tokenize(func, array.name, depth, fill, kwargs)
+        return array.map_blocks(func, dtype=dtype, meta=np.empty((0, 0), dtype), **kwargs)
+    return map_windows(partial(_trimmed, func, depth), array, depth, dtype=dtype, fill=fill, **kwargs)
+
+
+def map_windows(
+    func: Callable, array: da.Array, depth: int, *others: da.Array, dtype, fill=0, per_block=None, **kwargs
+) -> da.Array:
+    """
+    Apply ``func`` to every block widened by its surroundings, with the same blocks of other images as they are.
+
+    Parameters
+    ----------
+    func : callable
+        ``func(window, *blocks, **kwargs)`` takes the widened block and the blocks of ``others``, and gives an array
+        of the shape of a block.
+    array : (ny, nx) dask array
+        The image whose blocks are widened, as by :func:`map_halo`.
+    depth : int
+        Halo in pixels.
+    *others : (ny, nx) dask arrays
+        Images of the same chunks.
+    dtype : dtype
+        Of what ``func`` gives.
+    fill : scalar
+        Value outside the image.
+    per_block : array of dicts, optional
+        For every block further keywords of ``func``; small, they are part of the graph.
+    **kwargs
+        Handed to ``func`` in every block.
+
+    Returns
+    -------
+    (ny, nx) dask array
+    """
+    name, graph = _window_graph(func, array, depth, others, fill, per_block, kwargs)
+    return da.Array(graph, name, array.chunks, meta=np.empty((0, 0), dtype))
+
+
+def gather_windows(
+    func: Callable, array: da.Array, depth: int, *others: da.Array, fill=0, per_block=None, **kwargs
+) -> da.Array:
+    """
+    Apply ``func`` as :func:`map_windows` does, where it gives an object of any kind.
+
+    Returns
+    -------
+    dask array of objects
+        One for each block, in the order of the blocks.
+    """
+    func = partial(_as_object, func)
+    name, graph = _window_graph(func, array, depth, others, fill, per_block, kwargs)
+    return da.Array(graph, name, tuple((1,) * n for n in array.numblocks), meta=np.empty((0, 0), object))
+
+
+def unite_chunks(chunks: tuple[tuple[int, ...], ...], least: int) -> tuple[tuple[int, ...], ...]:
+    """
+    Unite neighbouring chunks until none is thinner than ``least`` pixels, if the image is not.
+
+    Examples
+    --------
+    >>> unite_chunks(((3, 3, 3, 1), (9, 2)), 5)
+    ((6, 4), (11,))
+    >>> unite_chunks(((3, 3, 3, 1), (9, 2)), 0)
+    ((3, 3, 3, 1), (9, 2))
+    """
+    united = []
+    for sizes in chunks:
+        axis = []
+        for size in sizes:
+            if axis and axis[-1] < least:
+                axis[-1] += size
+            else:
+                axis.append(size)
+        if len(axis) > 1 and axis[-1] < least:
+            axis[-2:] = [axis[-2] + axis[-1]]
+        united.append(tuple(axis))
+    return tuple(united)
+
+
+def _window_graph(func, array, depth, others, fill, per_block, kwargs) -> tuple[str, HighLevelGraph]:
+    given = None if per_block is None else per_block.tolist()
+    token = tokenize(func, array.name, depth, [other.name for other in others], fill, given, kwargs)
     rims, joined = f"rims-{token}", f"halo-{token}"
     plans = [_axis_plan(axis, depth) for axis in array.chunks]
     graph = {}
     for i, j in np.ndindex(*array.numblocks):
-        graph[rims, i, j] = (partial(_copy_rims, depth=depth), (array.name, i, j))
+        if depth:
+            graph[rims, i, j] = (partial(_copy_rims, depth=depth), (array.name, i, j))
         sources, pieces = [], []
         for (ii, side_y, take_y, into_y), (jj, side_x, take_x, into_x) in product(plans[0][i], plans[1][j]):
             if (side_y, side_x) != (0, 0):
                 sources.append((rims, ii, jj))
                 pieces.append(_Piece((side_y, side_x), (take_y, take_x), (into_y, into_x)))
-        apply = partial(_join_and_apply, func, pieces, depth, fill, kwargs)
-        graph[joined, i, j] = (apply, (array.name, i, j), sources)
-    graph = HighLevelGraph.from_collections(joined, graph, dependencies=[array])
-    return da.Array(graph, joined, array.chunks, meta=meta)
+        keywords = kwargs if per_block is None else kwargs | per_block[i, j]
+        apply = partial(_join_and_apply, func, pieces, depth, fill, keywords)
+        graph[joined, i, j] = (apply, (array.name, i, j), sources, *((other.name, i, j) for other in others))
+    return joined, HighLevelGraph.from_collections(joined, graph, dependencies=[array, *others])
 
 
 def _axis_plan(sizes: tuple[int, ...], depth: int) -> list[list[tuple[int, int, slice, slice]]]:
@@ -277,11 +367,18 @@ def _copy_rims(block: np.ndarray, depth: int) -> dict[tuple[int, int], np.ndarra
     return {(sy, sx): block[cut_y[sy], cut_x[sx]].copy() for sy, sx in _SIDES}
 
 
-def _join_and_apply(func, pieces, depth, fill, kwargs, block, rims):
-    ny, nx = block.shape
-    window = np.full((ny + 2 * depth, nx + 2 * depth), fill, dtype=block.dtype)
-    window[depth : depth + ny, depth : depth + nx] = block
-    for piece, source in zip(pieces, rims, strict=True):
-        window[piece.into] = source[piece.rim][piece.take]
+def _join_and_apply(func, pieces, depth, fill, kwargs, block, rims, *others):
+    window = block
+    if depth:
+        ny, nx = block.shape
+        window = np.full((ny + 2 * depth, nx + 2 * depth), fill, dtype=block.dtype)
+        window[depth : depth + ny, depth : depth + nx] = block
+        for piece, source in zip(pieces, rims, strict=True):
+            window[piece.into] = source[piece.rim][piece.take]
+    return func(window, *others, **kwargs)
+
+
+def _trimmed(func, depth, window, **kwargs):
+    ny, nx = (length - 2 * depth for length in window.shape)
     # A copy: a view would keep the whole window in memory for as long as the block is wanted.
     return func(window, **kwargs)[depth : depth + ny, depth : depth + nx].copy()

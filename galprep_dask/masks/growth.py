@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import dask.array as da
 import numpy as np
 
 from galprep_dask.arrays import ImageLike, as_image, as_mask, like
-from galprep_dask.blockwise import whole_image
+from galprep_dask.blockwise import gather_windows, map_windows, unite_chunks
 from galprep_dask.errors import ParameterError
-from galprep_dask.image import bad_pixels
-from galprep_dask.masks._kernels import grow_labels
+from galprep_dask.masks._kernels.fill import fill_growth
+from galprep_dask.masks._kernels.rings import Radii, measure_rings, merge_rings
 from galprep_dask.segmentation import Segmentation
-from galprep_dask.segmentation.detect import labels_like, ranked
+from galprep_dask.segmentation.detect import labels_like
 
 __all__ = ["grow_mask", "grow_segmentation"]
 
@@ -73,8 +74,8 @@ def grow_mask(
     >>> bool(grown[10:20, 14:16].all()), bool(grown[0].any())
     (True, False)
     """
-    grown = _grown_labels(segmentation, data, sky_level, sky_std, max_grow_size, addgrow, mask)
-    return like(grown > 0, data)
+    grown = _grown(segmentation, data, sky_level, sky_std, max_grow_size, addgrow, mask, bool)
+    return like(grown, data)
 
 
 def grow_segmentation(
@@ -106,10 +107,89 @@ def grow_segmentation(
     (ny, nx) int32 array, of the kind of ``data``
         Labels of the segments and their growth, 0 = sky.
     """
-    return like(_grown_labels(segmentation, data, sky_level, sky_std, max_grow_size, addgrow, mask), data)
+    grown = _grown(segmentation, data, sky_level, sky_std, max_grow_size, addgrow, mask, np.int32)
+    return like(grown, data)
 
 
-def _grown_labels(segmentation, data, sky_level, sky_std, max_grow_size, addgrow, mask) -> da.Array:
+#: Side of the blocks that are grown, in units of how far they must look around, at least.
+_SIDE_PER_HALO = 4
+
+_NOTHING = (np.empty(0, np.int32), np.empty(0, np.int64))
+
+
+def _grown(segmentation, data, sky_level, sky_std, max_grow_size, addgrow, mask, dtype) -> da.Array:
+    _check(sky_level, sky_std, max_grow_size, addgrow)
+    image = as_image(data)
+    labels = labels_like(segmentation, image)
+    mask = as_mask(mask, image)
+    if image.dtype not in (np.float32, np.float64):
+        image = image.astype(np.float64)  # or every integer type would be compiled for
+    max_ring = min(int(max_grow_size), math.ceil(math.hypot(*image.shape)))
+    reach = max_ring + min(math.ceil(np.max(addgrow, initial=0)), math.ceil(math.hypot(*image.shape)))
+
+    chunks, planes = image.chunks, [image] if mask is None else [image, mask]
+    united = unite_chunks(chunks, _SIDE_PER_HALO * reach)
+    labels, *planes = (plane.rechunk(united, method="tasks") for plane in (labels, *planes))
+    stop = {"max_ring": max_ring, "sky_level": float(sky_level), "sky_std": float(sky_std)}
+    per_block = np.empty(labels.numblocks, object)
+    default = 0 if np.ndim(addgrow) else _largest_square(float(addgrow), reach)
+    if max_ring or np.ndim(addgrow):
+        radii, present = _measure(labels, planes, reach, stop)
+        tables = [_limits(radii, in_sight, addgrow, reach) for in_sight in present]
+    else:
+        tables = [_NOTHING] * per_block.size
+    per_block.flat = [{"table": table} for table in tables]
+    furthest = max(default, *(int(limits.max(initial=0)) for _, limits in tables))
+    halo = math.isqrt(furthest - 1) + 1 if furthest else 0
+    grown = map_windows(
+        partial(fill_growth, halo=halo, default=default, dtype=np.dtype(dtype)), labels, halo, dtype=dtype,
+        per_block=per_block,
+    )  # fmt: skip
+    return grown.rechunk(chunks, method="tasks")
+
+
+def _measure(labels, planes, halo, stop) -> tuple[Radii, list[np.ndarray]]:
+    """Read the image once: the rings that each label takes, and the labels in sight of each block."""
+    n_rows, n_columns = labels.numblocks
+    per_block = np.empty(labels.numblocks, object)
+    for i, j in np.ndindex(*labels.numblocks):
+        per_block[i, j] = {"open_sides": (i > 0, i < n_rows - 1, j > 0, j < n_columns - 1)}
+
+    def measured(only=None):
+        blocks = gather_windows(
+            measure_rings, labels, halo, *planes, per_block=per_block, halo=halo, only=only, **stop
+        )
+        return blocks.compute().ravel().tolist()
+
+    blocks = measured()
+    radii, disputed = merge_rings(blocks, **stop)
+    if len(disputed):
+        again, _ = merge_rings(measured(disputed), **stop)
+        radii = Radii(np.append(radii.labels, again.labels), np.append(radii.rings, again.rings))
+    order = np.argsort(radii.labels)
+    return Radii(radii.labels[order], radii.rings[order]), [block.present for block in blocks]
+
+
+def _limits(radii: Radii, present: np.ndarray, addgrow, reach: int) -> tuple[np.ndarray, np.ndarray]:
+    """Labels in sight of a block that grow by other than the default, and the largest square that each takes."""
+    if np.ndim(addgrow):
+        extra = addgrow_of(present, addgrow)
+        rings = np.zeros(len(present))
+        _, at, mine = np.intersect1d(present, radii.labels, assume_unique=True, return_indices=True)
+        rings[at] = radii.rings[mine]
+        limits = _largest_square(rings + extra, reach)
+        return present[limits > 0], limits[limits > 0]
+    mine = np.searchsorted(radii.labels, np.intersect1d(present, radii.labels, assume_unique=True))
+    return radii.labels[mine], _largest_square(radii.rings[mine] + float(addgrow), reach)
+
+
+def _largest_square(radius, reach: int):
+    """Largest whole number that is not above the square of ``radius``; nothing is further off than ``reach``."""
+    radius = np.minimum(radius, reach)
+    return np.floor(radius * radius).astype(np.int64)
+
+
+def _check(sky_level, sky_std, max_grow_size, addgrow) -> None:
     if not math.isfinite(sky_level):
         raise ParameterError(f"sky_level={sky_level!r}; expected a finite number.")
     if not (math.isfinite(sky_std) and sky_std >= 0):
@@ -117,23 +197,6 @@ def _grown_labels(segmentation, data, sky_level, sky_std, max_grow_size, addgrow
     if not isinstance(max_grow_size, int | np.integer) or max_grow_size < 0:
         raise ParameterError(f"max_grow_size={max_grow_size!r}; expected a whole number of pixels, 0 or more.")
     check_addgrow(addgrow)
-    image = as_image(data)
-    labels = labels_like(segmentation, image)
-    bad = bad_pixels(image, as_mask(mask, image))
-
-    if image.dtype not in (np.float32, np.float64):
-        image = image.astype(np.float64)  # or every integer type would be compiled for
-
-    return whole_image(
-        _grow_whole, labels, image, bad, dtype=np.int32, sky_level=sky_level, sky_std=sky_std,
-        max_grow_size=max_grow_size, addgrow=addgrow,
-    )  # fmt: skip
-
-
-def _grow_whole(labels, image, bad, *, sky_level, sky_std, max_grow_size, addgrow) -> np.ndarray:
-    ranks, originals = ranked(labels)
-    extra = addgrow_of(originals, addgrow)
-    return originals[grow_labels(ranks, image, bad, sky_level, sky_std, max_grow_size, extra)]
 
 
 def check_addgrow(addgrow) -> None:
@@ -147,7 +210,7 @@ def addgrow_of(labels: np.ndarray, addgrow: float | np.ndarray) -> np.ndarray:
     extra = np.asarray(addgrow, dtype=np.float64)
     if extra.ndim == 0:
         return np.full(len(labels), float(extra))
-    if len(extra) <= labels[-1]:
+    if len(labels) and len(extra) <= labels[-1]:
         raise ParameterError(
             f"addgrow has {len(extra)} values, but the largest label is {labels[-1]}. Give it one for every label, "
             "and one for index 0."

@@ -1,5 +1,8 @@
 import math
+import pickle
+from unittest import mock
 
+import dask
 import dask.array as da
 import numpy as np
 import pytest
@@ -9,49 +12,65 @@ from hypothesis import strategies as st
 from strategies import chunks_for
 
 from galprep_dask.errors import ImageShapeError, ParameterError
-from galprep_dask.masks import grow_mask, grow_segmentation
+from galprep_dask.masks import grow_mask, grow_segmentation, growth
 from galprep_dask.segmentation import Segmentation
 
 
 def grown_by_definition(labels, data, bad, sky_level, sky_std, max_grow_size, addgrow):
     """The definition read literally: every sky pixel against every segment pixel, in exact integers."""
-    addgrow = np.asarray(addgrow, float)
-    addgrow = np.full(labels.max() + 1, addgrow) if addgrow.ndim == 0 else addgrow
-    segment_pixels = [(y, x, labels[y, x]) for y, x in np.argwhere(labels > 0)]
-    owner = np.zeros(labels.shape, int)
-    square = np.zeros(labels.shape, int)
-    for y, x in np.argwhere(labels == 0):
-        square[y, x], owner[y, x] = min(
-            (((y - yy) ** 2 + (x - xx) ** 2, label) for yy, xx, label in segment_pixels), default=(0, 0)
-        )
+    at = np.argwhere(labels > 0)
     grown = labels.astype(np.int32)
+    if len(at) == 0:
+        return grown
+    y, x = np.indices(labels.shape)
+    pairs = (y[..., None] - at[:, 0]) ** 2 + (x[..., None] - at[:, 1]) ** 2
+    square = pairs.min(axis=-1)
+    owner = np.where(pairs == square[..., None], labels[labels > 0].astype(np.int64), 2**40).min(axis=-1)
+    bad = bad | ~np.isfinite(data)
     for label in np.unique(labels[labels > 0]):
-        mine = owner == label
+        mine = (owner == label) & (labels == 0)
         radius = 0
         for r in range(1, max_grow_size + 1):
             ring = mine & (square > (r - 1) ** 2) & (square <= r**2) & ~bad
             n = np.count_nonzero(ring)
-            # The sum in the order of rows, one pixel after the other.
-            if n == 0 or not math.fsum(data[ring]) / n - sky_level > sky_std / math.sqrt(n):
+            # The sum without any rounding, rounded once.
+            if n == 0 or not math.fsum(data[ring].tolist()) / n - sky_level > sky_std / math.sqrt(n):
                 break
             radius = r
-        grown[mine & (square <= (radius + addgrow[label]) ** 2)] = label
+        reach = radius + (float(addgrow[label]) if np.ndim(addgrow) else addgrow)
+        grown[mine & (square <= reach * reach)] = label
     return grown
 
 
+def random_labels(rng, shape, n, dtype="i4"):
+    """Boxes, lines and single pixels, a label of several pieces among them; numbers have gaps."""
+    labels = np.zeros(shape, dtype)
+    for label in rng.permutation([1, 2, 5, 6, 90, 200])[:n]:
+        for _ in range(rng.choice([1, 1, 1, 3])):
+            y, x = rng.integers(0, shape)
+            labels[y : y + rng.choice([1, 1, 2, 4]), x : x + rng.choice([1, 1, 2, 4, 20])] = label
+    return labels
+
+
+def random_pixels(rng, shape, kind):
+    if kind == "few values":  # so that means lie on the limit
+        return rng.integers(0, 4, shape) / 4.0 + rng.choice([0.0, 0.5])
+    if kind == "noise":
+        return rng.normal(0.6, 0.4, shape)
+    if kind == "bright":
+        return rng.uniform(1, 2, shape)
+    # Sums of these lose everything in floating point, in one order or another.
+    values = rng.choice([1.0, -1.0, 1e16, -1e16, 1e30, -1e30, 1e-12, 0.25, -0.0, 5e-324], shape)
+    return values * rng.choice([1.0, 1.0, 1 / 3], shape)
+
+
 @st.composite
-def growths(draw):
-    """Labels with gaps between them, data of few values so that means lie on the limit, bad pixels, parameters."""
-    shape = draw(st.tuples(st.integers(1, 14), st.integers(1, 14)))
+def growths(draw, max_side=14):
+    """Labels with gaps between them, data that decide narrowly, bad pixels, parameters, chunks."""
+    shape = draw(st.tuples(st.integers(1, max_side), st.integers(1, max_side)))
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
-    labels = np.zeros(shape, draw(st.sampled_from(["i4", ">i8", "u1"])))
-    for label in rng.permutation([1, 2, 5, 6, 200])[: draw(st.integers(0, 5))]:
-        y, x = rng.integers(0, shape)
-        labels[y : y + rng.integers(1, 4), x : x + rng.integers(1, 4)] = label
-    if draw(st.booleans()):
-        data = rng.integers(0, 4, shape) / 4.0 + draw(st.sampled_from([0.0, 0.5]))
-    else:
-        data = rng.normal(0.6, 0.4, shape)
+    labels = random_labels(rng, shape, draw(st.integers(0, 6)), draw(st.sampled_from(["i4", ">i8", "u1"])))
+    data = random_pixels(rng, shape, draw(st.sampled_from(["few values", "noise", "bright", "adversarial"])))
     data = data.astype(draw(st.sampled_from(["f4", "f8"])))
     mask = rng.uniform(size=shape) < draw(st.sampled_from([0.0, 0.1, 0.5, 1.0]))
     for array in (labels, data, mask):
@@ -63,6 +82,11 @@ def growths(draw):
         "addgrow": draw(st.sampled_from([0, 0.5, 1, 1.5, 3.0, 40])),
     }
     return labels, data, mask, keywords, draw(chunks_for(shape))
+
+
+def blocks_as_they_are():
+    """Grow in the chunks given, however thin; otherwise such images are united to one block."""
+    return mock.patch.object(growth, "_SIDE_PER_HALO", 0)
 
 
 @settings(max_examples=150)
@@ -78,6 +102,51 @@ def test_equals_the_definition_pixel_by_pixel(growth):
     assert found.dtype == bool
     assert found.chunks == chunks
     np.testing.assert_array_equal(found.compute(scheduler="sync"), expected > 0)
+
+
+@settings(max_examples=150)
+@given(growths(max_side=40), st.sampled_from([0, 1, 4]))
+def test_equals_the_definition_whatever_the_blocks_down_to_single_pixels(growth_of, side_per_halo):
+    labels, data, mask, keywords, chunks = growth_of
+    expected = grown_by_definition(labels, data, mask, **keywords)
+    lazy = da.from_array(data, chunks=chunks, name=False)
+    with mock.patch.object(growth, "_SIDE_PER_HALO", side_per_halo), dask.config.set(scheduler="sync"):
+        found = grow_segmentation(labels, lazy, mask=mask, **keywords)
+        assert found.chunks == chunks
+        np.testing.assert_array_equal(found.compute(), expected)
+
+
+@settings(max_examples=40)
+@given(st.integers(0, 2**32 - 1), chunks_for((150, 170)), st.sampled_from(["noise", "adversarial"]))
+def test_many_segments_over_many_blocks(seed, chunks, kind):
+    rng = np.random.default_rng(seed)
+    shape = (150, 170)
+    labels = np.zeros(shape, np.int32)
+    for label, (y, x) in enumerate(rng.integers(0, shape, (rng.choice([3, 40, 200]), 2))):
+        labels[y : y + rng.integers(1, 6), x : x + rng.integers(1, 6)] = label + 1
+    data = random_pixels(rng, shape, kind).astype(rng.choice(["f4", "f8"]))
+    mask = rng.uniform(size=shape) < 0.1
+    keywords = {"sky_level": 0.3, "sky_std": 0.3, "max_grow_size": int(rng.choice([3, 12])), "addgrow": 2.5}
+    expected = grown_by_definition(labels, data, mask, **keywords)
+    lazy = da.from_array(data, chunks=chunks, name=False)
+    with blocks_as_they_are():
+        np.testing.assert_array_equal(grow_segmentation(labels, lazy, mask=mask, **keywords), expected)
+
+
+def test_a_label_in_pieces_far_from_each_other_is_one_segment():
+    # Each piece alone would be decided by its block: the one grows, the other does not.
+    labels = np.zeros((40, 200), np.int32)
+    labels[20, 20] = labels[20, 180] = 7
+    labels[20, 100] = 3
+    data = np.zeros(labels.shape)
+    data[10:31, 10:31] = 1.0
+    for sky_level, grows in ((0.4, True), (0.6, False)):  # of both first rings the mean is 0.5
+        keywords = {"sky_level": sky_level, "sky_std": 1e-3, "max_grow_size": 5}
+        expected = grown_by_definition(labels, data, np.zeros(labels.shape, bool), **keywords, addgrow=0)
+        assert (expected[20, 179] == expected[20, 21] == 7) == grows
+        lazy = da.from_array(data, chunks=(40, 40), name=False)
+        with blocks_as_they_are():
+            np.testing.assert_array_equal(grow_segmentation(labels, lazy, **keywords), expected)
 
 
 @settings(max_examples=30)
@@ -194,19 +263,100 @@ def test_every_dtype_of_a_fits_file(dtype):
     assert 400 < found.sum() < 500
 
 
-def test_kinds_and_laziness(no_compute):
+def counting(block, seen, block_info=None):
+    seen.append(block_info[0]["chunk-location"])
+    return block
+
+
+def test_one_pass_at_the_call_and_one_for_the_mask():
     labels, light, _ = disc(lambda r: np.exp(-r / 5.0))
-    keywords = {"sky_level": 0.0, "sky_std": 0.05, "max_grow_size": 40}
+    keywords = {"sky_level": 0.0, "sky_std": 0.05, "max_grow_size": 3}
     expected = grow_mask(labels, light, **keywords)
     assert type(expected) is np.ndarray
+    pixels, segments = [], []
+    lazy = da.from_array(light, chunks=20, name=False).map_blocks(counting, pixels, dtype=float, meta=np.empty((0, 0)))
+    lazy_labels = da.from_array(labels, chunks=20, name=False)
+    lazy_labels = lazy_labels.map_blocks(counting, segments, dtype=int, meta=np.empty((0, 0), int))
+    found = grow_mask(lazy_labels, lazy, **keywords)
+    assert isinstance(found, da.Array)
+    assert len(pixels) == len(segments) == 25
+    np.testing.assert_array_equal(found, expected)
+    assert len(pixels) == 25
+    assert len(segments) == 50
+    # A part of the mask needs its own surroundings and nothing else.
+    np.testing.assert_array_equal(found[:20, :20].compute(), expected[:20, :20])
+    assert len(segments) == 54
+
+
+def test_without_rings_nothing_is_read(no_compute):
+    labels, light, _ = disc(lambda r: np.exp(-r / 5.0))
+    with no_compute():
+        lazy = da.from_array(light, chunks=20, name=False)
+        found = grow_mask(labels, lazy, sky_level=0.0, sky_std=1.0, max_grow_size=0, addgrow=3.5)
+        none = grow_mask(labels, lazy, sky_level=0.0, sky_std=1.0, max_grow_size=0)
+    assert found.sum().compute() == 37
+    np.testing.assert_array_equal(none, labels > 0)
+
+
+def test_xarray_keeps_its_coordinates():
+    labels, light, _ = disc(lambda r: np.exp(-r / 5.0))
+    keywords = {"sky_level": 0.0, "sky_std": 0.05, "max_grow_size": 40}
     lazy = da.from_array(light, chunks=20, name=False)
     named = xr.DataArray(lazy, dims=("y", "x"), coords={"y": np.arange(81.0)})
-    with no_compute():
-        found = grow_mask(labels, lazy, **keywords)
-        named_found = grow_mask(Segmentation(named.data.astype(int)), named, **keywords)
-    np.testing.assert_array_equal(found, expected)
-    assert isinstance(named_found.data, da.Array)
-    np.testing.assert_array_equal(named_found["y"], named["y"])
+    found = grow_mask(Segmentation(named.data.astype(int)), named, **keywords)
+    assert isinstance(found.data, da.Array)
+    np.testing.assert_array_equal(found["y"], named["y"])
+
+
+def test_an_empty_segmentation_gives_an_empty_mask():
+    nothing = np.zeros((30, 50), np.int32)
+    keywords = {"sky_level": 0.0, "sky_std": 1.0, "max_grow_size": 10}
+    for addgrow in (0, 2.5, np.array([7.0])):
+        assert not grow_segmentation(nothing, np.ones((30, 50)), **keywords, addgrow=addgrow).any()
+    lazy = da.ones((30, 50), chunks=7)
+    with blocks_as_they_are():
+        assert not grow_mask(da.zeros((30, 50), chunks=9, dtype=int), lazy, **keywords).any().compute()
+
+
+def test_sums_beyond_the_largest_float_are_infinite_and_not_an_error():
+    labels, _, _ = disc(lambda r: r)
+    keywords = {"sky_level": 0.0, "sky_std": 1.0, "max_grow_size": 5}
+    assert grow_mask(labels, np.full(labels.shape, 1.7e308), **keywords).sum() == 81
+    assert grow_mask(labels, np.full(labels.shape, -1.7e308), **keywords).sum() == 1
+
+
+def sky_blocks(block):
+    return np.ones(block.shape, np.float32)
+
+
+def far_apart_labels(block, block_info=None):
+    labels = np.zeros(block.shape, np.int32)
+    i, j = block_info[None]["chunk-location"]
+    labels[3:6, 4:9] = 1 + 100 * i + j
+    return labels
+
+
+@pytest.mark.parametrize("blocks", [8, 32])
+def test_few_tasks_a_chunk_and_the_same_at_64_and_1024_chunks(blocks):
+    image = da.zeros((blocks * 16, blocks * 16), chunks=16, dtype="f4").map_blocks(sky_blocks, dtype="f4")
+    labels = image.map_blocks(far_apart_labels, dtype="i4", meta=np.empty((0, 0), "i4"))
+    counted = []
+
+    def count_and_run(graph, keys, **kwargs):
+        counted.append(len(graph.__dask_graph__()))
+        return dask.get(graph, keys, **kwargs)
+
+    with dask.config.set(scheduler=count_and_run):
+        grown = grow_mask(labels, image, mask=image > 5, sky_level=0.0, sky_std=0.1, max_grow_size=3)
+    assert len(counted) == 1
+    assert counted[0] <= 8 * blocks**2
+    assert len(dict(grown.__dask_graph__())) <= 8 * blocks**2
+    one = np.zeros((16, 16), np.int32)
+    one[3:6, 4:9] = 1
+    expected = grow_mask(one, np.ones((16, 16)), sky_level=0.0, sky_std=0.1, max_grow_size=3)
+    np.testing.assert_array_equal(grown, np.tile(expected, (blocks, blocks)))
+    # Each task knows the labels in its sight.
+    assert len(pickle.dumps(grown)) < 4000 * blocks**2
 
 
 def test_errors():
@@ -221,6 +371,7 @@ def test_errors():
         {"addgrow": -1},
         {"addgrow": np.nan},
         {"addgrow": np.array([0.0])},
+        {"addgrow": [0.0, -1.0]},
     ):
         with pytest.raises(ParameterError, match=next(iter(wrong))):
             grow_segmentation(labels, light, **{**base, **wrong})

@@ -1,0 +1,142 @@
+"""The segment nearest to every pixel: exact squares of Euclidean distances, the lower label on a tie.
+
+The square of a distance is a distance along the row squared plus one along the column squared. The second is the same
+for every pixel of a row, so that in a row each column is a parabola, and the nearest segment belongs to the lowest
+parabola at the pixel. Parabolas of one curvature cross once: those that are lowest somewhere, and the pixels from which
+each of them is, are found in one sweep, whatever the distance [1]_.
+
+Ties do not need a case of their own. Distance and label, compared as a pair, are a single number,
+``square * 2**31 + label``, whose parabolas have the curvature ``2**31`` and cross once as well. Where the one on the
+right takes over is a division of integers: nothing is rounded.
+
+References
+----------
+.. [1] Meijster, Roerdink, Hesselink 2000, "A general algorithm for computing distance transforms in linear time"
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+__all__ = ["nearest_segment"]
+
+#: Columns on each side that may show, before the sweep, that a parabola is nowhere the lowest.
+_NEAR = 3
+
+
+def nearest_segment(window: np.ndarray, halo: int, reach: int) -> tuple[np.ndarray, np.ndarray]:
+    """
+    Label of the nearest segment, and the square of its distance, for the pixels of a block.
+
+    Parameters
+    ----------
+    window : (ny + 2 halo, nx + 2 halo) int32 array
+        Labels of the block and its surroundings, 0 = sky.
+    halo : int
+        Width of the surroundings, ``reach`` or more.
+    reach : int
+        Distance in pixels at which the search ends.
+
+    Returns
+    -------
+    owner : (ny, nx) int32 array
+        The nearest label within ``reach``, else 0. A segment's own pixels are its own.
+    square : (ny, nx) int32 or int64 array
+        Square of the distance in pixels; 0 where there is no owner.
+    """
+    if halo > reach:
+        window = window[halo - reach : reach - halo, halo - reach : reach - halo]
+    ny, nx = window.shape[0] - 2 * reach, window.shape[1] - 2 * reach
+    owner = np.empty((ny, nx), np.int32)
+    square = np.empty((ny, nx), np.int32 if reach < 2**15 else np.int64)
+    below = np.empty((ny, window.shape[1]), np.uint16 if reach < 2**16 - 2 else np.int32)
+    _distance_below(window, reach, below)
+    _search(window, reach, below, owner, square)
+    return owner, square
+
+
+@njit(nogil=True, cache=True)
+def _distance_below(window, reach, below):
+    """Distance down the column to the nearest segment pixel, ``reach + 1`` where it is further."""
+    ny, nx = below.shape
+    distance = np.full(nx, reach + 1, below.dtype)
+    for y in range(window.shape[0] - 1, reach - 1, -1):
+        for x in range(nx):
+            further = min(distance[x] + 1, reach + 1)
+            distance[x] = 0 if window[y, x] > 0 else further
+        if y < reach + ny:
+            below[y - reach] = distance
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _search(window, reach, below, owner, square):
+    ny, nx = owner.shape
+    width = window.shape[1]
+    above = np.full(width, reach + 1, np.int32)  # distance up the column, and the label there
+    above_label = np.zeros(width, np.int32)
+    limit = np.int64(reach) * reach
+    # Square of the distance along the column, up or down; columns out of reach are higher than any in reach.
+    height = np.full(width + 2 * _NEAR, limit + 1, square.dtype)
+    hidden = np.empty(width, np.bool_)
+    column = np.empty(width + 1, np.int64)
+    # The parabolas that are lowest somewhere in the row: apex, height there, label, the first pixel that they win.
+    apex, base = np.empty(width, np.int64), np.empty(width, np.int64)
+    label, start = np.empty(width, np.int32), np.empty(width + 1, np.int64)
+    for y in range(reach + ny):
+        for x in range(width):
+            here = window[y, x]
+            further = min(above[x] + np.int32(1), np.int32(reach + 1))
+            above[x] = np.int32(0) if here > 0 else further
+            above_label[x] = here if here > 0 else above_label[x]
+        if y < reach:
+            continue
+        row = y - reach
+        for x in range(width):
+            gap = min(above[x], np.int32(below[row, x]))
+            height[x + _NEAR] = gap * gap
+        # A parabola that at its apex lies above one from the left and one from the right is above them everywhere.
+        for x in range(width):
+            mine = height[x + _NEAR]
+            left = right = False
+            for step in range(1, _NEAR + 1):
+                left |= height[x + _NEAR - step] + np.int32(step * step) < mine
+                right |= height[x + _NEAR + step] + np.int32(step * step) < mine
+            hidden[x] = (left & right) | (mine > limit)
+        n_columns = 0
+        for x in range(width):
+            column[n_columns] = x
+            n_columns += not hidden[x]
+        n = 0
+        for i in range(n_columns):
+            x = column[i]
+            up, down = np.int64(above[x]), np.int64(below[row, x])
+            mine = above_label[x]
+            if down <= up:
+                other = window[y + down, x]
+                mine = other if down < up else min(mine, other)
+            along = np.int64(height[x + _NEAR])
+            first = np.int64(0)
+            while n > 0:
+                # It wins from the first pixel where (distance, label) is not above that of the parabola before.
+                twice = 2 * (x - apex[n - 1])
+                rise = along - base[n - 1] + (x - apex[n - 1]) * (x + apex[n - 1]) + (mine > label[n - 1])
+                if rise > twice * start[n - 1]:
+                    first = (rise + 1) >> 1 if twice == 2 else (rise + twice - 1) // twice
+                    break
+                n -= 1
+            if first < width:
+                apex[n], base[n], label[n], start[n] = x, along, mine, first
+                n += 1
+        if n == 0:
+            owner[row] = 0
+            square[row] = 0
+            continue
+        start[n] = width
+        for i in range(n):
+            for x in range(max(start[i] - reach, 0), min(start[i + 1] - reach, nx)):
+                across = x + reach - apex[i]
+                total = across * across + base[i]
+                within = total <= limit
+                owner[row, x] = label[i] if within else 0
+                square[row, x] = total if within else 0

@@ -1,0 +1,321 @@
+"""Rings of sky around segments: what the pixels of a block add to them, and where growth stops.
+
+Ring r of a label holds the sky pixels that are nearest to it, at a distance in (r - 1, r]. A block that holds all
+rings of a label up to the one where it stops decides about the label by itself; of others it hands on the exact sums
+of its pixels, and :func:`merge_rings` decides.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numba import njit
+
+from galprep_dask.masks._kernels.nearest import nearest_segment
+from galprep_dask.masks._kernels.sums import (
+    add_pixel,
+    as_float,
+    float_format,
+    normalise,
+    piece_of,
+    pieces_between,
+)
+
+__all__ = ["BlockRings", "Radii", "labels_in", "measure_rings", "merge_rings"]
+
+
+class BlockRings(NamedTuple):
+    """What a block knows about the growth of the labels in its window."""
+
+    present: np.ndarray
+    """Labels in the window, sorted."""
+    decided: np.ndarray
+    """Labels whose growth is decided here."""
+    stop: np.ndarray
+    """Ring at which each of them stops, the first that it does not take."""
+    label: np.ndarray
+    """Label of each sum handed on; sorted, its rings in ascending order."""
+    ring: np.ndarray
+    count: np.ndarray
+    """Good pixels in the sum."""
+    pieces: np.ndarray
+    """The sums, (n, n_pieces) as in :mod:`galprep_dask.masks._kernels.sums`."""
+    first: int
+    """Number of the first piece."""
+
+
+class Radii(NamedTuple):
+    """Rings that labels take; those that are not listed take none."""
+
+    labels: np.ndarray
+    rings: np.ndarray
+
+
+def measure_rings(
+    window, values, mask=None, only=None, *, halo, open_sides, max_ring, sky_level, sky_std
+) -> BlockRings:
+    """
+    Measure the rings in a block, and decide about the labels that stop within it.
+
+    Parameters
+    ----------
+    window : (ny + 2 halo, nx + 2 halo) int32 array
+        Labels of the block and its surroundings.
+    values : (ny, nx) float32 or float64 array
+        The block.
+    mask : (ny, nx) bool array, optional
+        Pixels that count for nothing, as those that are not finite do.
+    only : int32 array, optional
+        Sorted labels to hand on all sums of, and of no others; nothing is decided.
+    halo : int
+        Width of the surroundings in the window, ``max_ring`` or more.
+    open_sides : tuple of bool
+        Whether the image goes on at the top, bottom, left and right.
+    max_ring : int
+        Rings at most.
+    sky_level, sky_std : float
+        Growth stops where the mean of n good pixels is not above ``sky_level`` by more than ``sky_std / sqrt(n)``.
+    """
+    present = labels_in(window)
+    if len(present) == 0 or max_ring == 0:
+        none = np.empty(0, np.int32)
+        return BlockRings(present, none, none, none, none, np.empty(0, np.int64), np.empty((0, 0), np.int64), 0)
+    # From here on a label is its index in ``present``, plus one: in the same order, so that ties stay what they are.
+    window = _ranked(window, present)
+    owner, square = nearest_segment(window, halo, max_ring)
+    mask = np.empty((0, 0), bool) if mask is None else mask
+    integer, mantissa, shift = float_format(values.dtype)
+    bits = values.view(integer)
+    low, high = _range_of_pieces(bits, mask, mantissa, shift)
+    nearest, furthest = _survey(window, halo, owner, square, bits, mask, len(present), mantissa)
+    rows = np.concatenate([[0], np.cumsum(np.maximum(furthest - nearest + 1, 0))])
+    sums = np.zeros((rows[-1], pieces_between(low, high, mantissa)), np.int64)
+    count = np.zeros(rows[-1], np.int64)
+    _add_up(owner, square, bits, rows, nearest, count, sums, low, mantissa, shift)
+    ring = np.arange(rows[-1]) + np.repeat(nearest - rows[:-1], np.diff(rows))
+
+    handed_on = np.diff(rows) > 0
+    decided = np.zeros(len(present), bool)
+    if only is None:
+        stop = _stopping_rings(rows, ring, count, sums, low, float(sky_level), float(sky_std), max_ring)
+        decided = handed_on & (np.minimum(stop, max_ring) <= _complete_rings(window, halo, len(present), *open_sides))
+        handed_on &= ~decided
+        stop = stop[decided]
+    else:
+        handed_on &= np.isin(present, only)
+        stop = np.empty(0, np.int64)
+    kept = np.repeat(handed_on, np.diff(rows)) & (count > 0)
+    label = np.repeat(present, np.diff(rows))
+    return BlockRings(present, present[decided], stop, label[kept], ring[kept], count[kept], sums[kept], low)
+
+
+def merge_rings(blocks: list[BlockRings], *, max_ring, sky_level, sky_std) -> tuple[Radii, np.ndarray]:
+    """
+    Radii from what all blocks know, and the labels about which they disagree.
+
+    A block decides by what it sees. It has not seen all of a label with pieces far from each other; then another
+    block has a ring of it that the decision should have known. Such labels are measured again, with ``only``.
+    """
+    decided, stop = (np.concatenate([getattr(block, name) for block in blocks]) for name in ("decided", "stop"))
+    order = np.argsort(decided, kind="stable")
+    decided, stop = decided[order], stop[order]
+    label, ring, count = (np.concatenate([getattr(b, name) for b in blocks]) for name in ("label", "ring", "count"))
+
+    elsewhere = _lookup(decided, label)
+    known = elsewhere >= 0
+    disputed = np.concatenate([
+        decided[1:][decided[1:] == decided[:-1]], label[known][ring[known] <= stop[elsewhere[known]]]
+    ])  # fmt: skip
+    disputed = np.unique(disputed)
+
+    sums, first = _aligned(blocks, ~known)
+    label, ring, count = label[~known], ring[~known], count[~known]
+    order = np.lexsort((ring, label))
+    label, ring = label[order], ring[order]
+    new = np.ones(len(label), bool)
+    new[1:] = (label[1:] != label[:-1]) | (ring[1:] != ring[:-1])
+    starts = np.flatnonzero(new)
+    if len(starts):
+        count, sums = np.add.reduceat(count[order], starts), np.add.reduceat(sums[order], starts)
+    label, ring = label[starts], ring[starts]
+    _normalise_all(sums)
+    labels, rows = np.unique(label, return_index=True)
+    rows = np.append(rows, len(label))
+    stops = _stopping_rings(rows, ring, count, sums, first, float(sky_level), float(sky_std), max_ring)
+
+    labels, rings = np.concatenate([decided, labels]), np.concatenate([stop, stops]) - 1
+    kept = (rings > 0) & ~np.isin(labels, disputed)
+    labels, rings = labels[kept], rings[kept]
+    order = np.argsort(labels)
+    return Radii(labels[order], rings[order]), disputed
+
+
+def _lookup(table: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Index of each label in a sorted table, -1 where it is not in it."""
+    if len(table) == 0:
+        return np.full(len(labels), -1)
+    at = np.minimum(np.searchsorted(table, labels), len(table) - 1)
+    return np.where(table[at] == labels, at, -1)
+
+
+def _aligned(blocks, kept) -> tuple[np.ndarray, int]:
+    """Give the ``kept`` sums of all blocks with the same pieces, and the number of the first piece."""
+    filled = [block for block in blocks if len(block.label)]
+    first = min((block.first for block in filled), default=0)
+    last = max((block.first + block.pieces.shape[1] for block in filled), default=1)
+    sums = np.zeros((np.count_nonzero(kept), last - first), np.int64)
+    row = position = 0
+    for block in filled:
+        mine = kept[position : position + len(block.label)]
+        n = np.count_nonzero(mine)
+        sums[row : row + n, block.first - first :][:, : block.pieces.shape[1]] = block.pieces[mine]
+        row, position = row + n, position + len(block.label)
+    return sums, first
+
+
+def labels_in(window: np.ndarray) -> np.ndarray:
+    """Labels of a window, sorted, without 0."""
+    # One pixel of every run of a row that does not go on from the row above: few, and sorted at once.
+    return np.unique(_heads(window))
+
+
+@njit(nogil=True, cache=True)
+def _heads(window):
+    ny, nx = window.shape
+    n = 0
+    for y in range(ny):
+        for x in range(nx):
+            here = window[y, x]
+            n += here > 0 and (x == 0 or window[y, x - 1] != here) and (y == 0 or window[y - 1, x] != here)
+    heads = np.empty(n, np.int32)
+    n = 0
+    for y in range(ny):
+        for x in range(nx):
+            here = window[y, x]
+            if here > 0 and (x == 0 or window[y, x - 1] != here) and (y == 0 or window[y - 1, x] != here):
+                heads[n] = here
+                n += 1
+    return heads
+
+
+@njit(nogil=True, cache=True)
+def _ranked(window, present):
+    """Replace labels by their index in ``present``, plus one."""
+    ranks = np.zeros(window.shape, np.int32)
+    ny, nx = window.shape
+    for y in range(ny):
+        label, rank = np.int32(0), np.int32(0)
+        for x in range(nx):
+            here = window[y, x]
+            if here > 0:
+                if here != label:
+                    label = here
+                    if y > 0 and window[y - 1, x] == here:
+                        rank = ranks[y - 1, x]
+                    else:
+                        rank = np.int32(np.searchsorted(present, here) + 1)
+                ranks[y, x] = rank
+    return ranks
+
+
+@njit(nogil=True, cache=True)
+def _range_of_pieces(bits, mask, mantissa, shift):
+    """Pieces of the lowest bits of the smallest and of the largest good pixel, other than zero."""
+    infinite = np.int64(0xFF if mantissa < 32 else 0x7FF)
+    least, most = infinite, np.int64(-1)
+    ny, nx = bits.shape
+    for y in range(ny):
+        for x in range(nx):
+            without_sign = np.int64(bits[y, x]) & ((infinite << mantissa) | ((np.int64(1) << mantissa) - 1))
+            exponent = without_sign >> mantissa
+            good = (exponent < infinite) & (without_sign > 0)
+            if mask.size > 0:
+                good &= not mask[y, x]
+            least = min(least, exponent if good else infinite)
+            most = max(most, exponent if good else np.int64(-1))
+    if most < 0:
+        return np.int64(0), np.int64(0)
+    return piece_of(least, shift), piece_of(most, shift)
+
+
+@njit(nogil=True, cache=True)
+def _survey(window, halo, owner, square, bits, mask, n_labels, mantissa):
+    """
+    Nearest and furthest ring of each label, of the good sky pixels of a block.
+
+    In place, the square becomes the ring; the owner loses one, and becomes -1 where a pixel counts for no label.
+    """
+    nearest = np.full(n_labels, 2**40, np.int64)
+    furthest = np.full(n_labels, -1, np.int64)
+    infinite = np.int64(0xFF if mantissa < 32 else 0x7FF)
+    ny, nx = owner.shape
+    for y in range(ny):
+        for x in range(nx):
+            finite = (np.int64(bits[y, x]) >> mantissa) & infinite != infinite
+            counts = finite & (square[y, x] > 0)
+            if mask.size > 0:
+                counts &= not mask[y, x]
+            owner[y, x] = owner[y, x] - 1 if counts else -1
+            # Exact: the root of a square is, and that of any other number does not reach the next.
+            square[y, x] = np.int64(np.ceil(np.sqrt(np.float64(square[y, x]))))
+        for x in range(nx):
+            label = owner[y, x]
+            if label >= 0:
+                ring = np.int64(square[y, x])
+                nearest[label] = min(nearest[label], ring)
+                furthest[label] = max(furthest[label], ring)
+    return nearest, furthest
+
+
+@njit(nogil=True, cache=True)
+def _add_up(index, ring, bits, rows, nearest, count, sums, first, mantissa, shift):
+    start = rows[:-1] - nearest
+    ny, nx = index.shape
+    for y in range(ny):
+        for x in range(nx):
+            label = index[y, x]
+            if label >= 0:
+                row = start[label] + ring[y, x]
+                count[row] += 1
+                add_pixel(sums[row], first, bits[y, x], mantissa, shift)
+    _normalise_all(sums)
+
+
+@njit(nogil=True, cache=True)
+def _normalise_all(sums):
+    for row in range(len(sums)):
+        normalise(sums[row])
+
+
+@njit(nogil=True, cache=True)
+def _stopping_rings(rows, ring, count, sums, first, sky_level, sky_std, max_ring):
+    """First ring of each label that is sky, or that has no good pixel; ``max_ring + 1`` where none is."""
+    stop = np.ones(len(rows) - 1, np.int64)
+    for label in range(len(stop)):
+        for row in range(rows[label], rows[label + 1]):
+            n = count[row]
+            if ring[row] != stop[label] or n == 0 or stop[label] > max_ring:
+                break
+            if not as_float(sums[row], first) / n - sky_level > sky_std / np.sqrt(n):
+                break
+            stop[label] += 1
+    return stop
+
+
+@njit(nogil=True, cache=True)
+def _complete_rings(ranks, halo, n_labels, top, bottom, left, right):
+    """Rings of each label that lie inside the block, negative where it reaches out of the block itself."""
+    far = np.int64(2**40)
+    ny, nx = ranks.shape[0] - 2 * halo, ranks.shape[1] - 2 * halo
+    complete = np.full(n_labels, far)
+    for y in range(ranks.shape[0]):
+        above = y - halo if top else far
+        below = ny - 1 - (y - halo) if bottom else far
+        for x in range(ranks.shape[1]):
+            rank = ranks[y, x]
+            if rank > 0:
+                before = x - halo if left else far
+                after = nx - 1 - (x - halo) if right else far
+                complete[rank - 1] = min(complete[rank - 1], above, below, before, after)
+    return complete
