@@ -16,7 +16,8 @@ from scipy.ndimage import spline_filter
 from galprep_dask.arrays import CHUNK_SIDE, ImageLike, as_image, as_mask
 from galprep_dask.blockwise import block_edges
 from galprep_dask.errors import NoGoodPixelsError, ParameterError
-from galprep_dask.sky._kernels import boxes_of_block, evaluate_spline, join_boxes, median_filter
+from galprep_dask.sky._kernels.boxes import boxes_of_block, join_boxes
+from galprep_dask.sky._kernels.spline import evaluate_spline, median_filter
 
 __all__ = ["MeshSky", "fit_mesh_sky"]
 

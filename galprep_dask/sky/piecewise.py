@@ -3,7 +3,7 @@
 The image is divided into a grid of pieces, on each of which the sky is a polynomial of degree ``order`` in row and
 in column; where pieces meet, it and its first ``order - 1`` derivatives are continuous. Such functions are sums of
 products of B-splines, whose knots are the borders of the pieces. The sums that the fit needs are those of a polynomial
-on every piece (:func:`galprep_dask.sky._kernels.sky_sums`); that the joins are smooth comes in afterwards, when
+on every piece (:func:`galprep_dask.sky._kernels.chebyshev.sky_sums`); that the joins are smooth comes in afterwards, when
 they are gathered into the normal equations of the splines.
 """
 
@@ -23,7 +23,7 @@ from galprep_dask.arrays import CHUNK_SIDE, ImageLike
 from galprep_dask.blockwise import map_blocks_at, sum_blocks
 from galprep_dask.errors import ParameterError
 from galprep_dask.image import no_good_pixels
-from galprep_dask.sky._kernels import sky_sums
+from galprep_dask.sky._kernels.chebyshev import sky_sums
 from galprep_dask.sky.least_squares import check_fit, fit_planes, normal_matrix
 
 __all__ = ["PiecewiseSky", "fit_piecewise_sky"]

@@ -17,7 +17,7 @@ from galprep_dask.arrays import CHUNK_SIDE, ImageLike
 from galprep_dask.blockwise import map_blocks_at, sum_blocks
 from galprep_dask.errors import ParameterError, TooFewPixelsError
 from galprep_dask.image import no_good_pixels
-from galprep_dask.sky._kernels import evaluate_block, sky_sums
+from galprep_dask.sky._kernels.chebyshev import evaluate_block, sky_sums
 from galprep_dask.sky.least_squares import check_fit, fit_planes, normal_matrix
 
 __all__ = ["PolynomialSky", "fit_polynomial_sky"]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numpy.polynomial.chebyshev import chebvander
 
-from galprep_dask.sky._kernels import on_domain, sky_sums
+from galprep_dask.sky._kernels.chebyshev import on_domain, sky_sums
 
 ORDER, SHAPE, ORIGIN, IMAGE_SHAPE = 3, (37, 53), (20, 40), (90, 120)
 MODEL = np.array([[5.0, 0.1, 0.0, 0.2], [0.3, 0.0, 0.1, 0.0], [0.0, 0.2, 0.0, 0.0], [0.1, 0.0, 0.0, 0.0]])

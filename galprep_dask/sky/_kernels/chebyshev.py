@@ -1,0 +1,114 @@
+"""Polynomials on one block: the sums of a fit, and values."""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+from numpy.polynomial.chebyshev import chebvander
+
+__all__ = ["ANY_ORDER", "compiled_float", "evaluate_block", "on_domain", "sky_sums"]
+
+#: Sums may be taken in any order, so that several are added up at a time; NaN and infinity stay what they are.
+ANY_ORDER = {"reassoc", "nsz", "contract"}
+
+
+def on_domain(start: int, stop: int, length: int) -> np.ndarray:
+    """Pixel coordinates ``start`` to ``stop`` of an axis of ``length`` pixels, mapped to [-1, 1]."""
+    if length == 1:
+        return np.zeros(stop - start)
+    return (2.0 * np.arange(start, stop) - (length - 1)) / (length - 1)
+
+
+def evaluate_block(shape, origin, coefficients, image_shape) -> np.ndarray:
+    """Values of the polynomial with ``coefficients[i, j]`` of T_i(y) T_j(x) on one block."""
+    degree_y, degree_x = coefficients.shape[0] - 1, coefficients.shape[1] - 1
+    y = on_domain(origin[0], origin[0] + shape[0], image_shape[0])
+    x = on_domain(origin[1], origin[1] + shape[1], image_shape[1])
+    return chebvander(y, degree_y) @ coefficients @ chebvander(x, degree_x).T
+
+
+def sky_sums(block, *planes, origin, image_shape, order, model, limit, has_mask, has_weight) -> np.ndarray:
+    """
+    All sums of one block that a fit needs, in one vector.
+
+    In this order: moments of the weights with T_i(y) T_j(x) to degree ``2 * order``, shape (2 order + 1)^2;
+    moments of weight * residual to degree ``order``, shape (order + 1)^2; the sum of weight * residual^2; the
+    number of pixels. Residuals are taken about ``model``; pixels with sqrt(weight) * |residual| above
+    ``limit`` are left out (None: none is).
+    """
+    planes = list(planes)
+    mask = planes.pop(0) if has_mask else np.empty((0, 0), np.bool_)
+    weight = compiled_float(planes.pop(0)) if has_weight else np.empty((0, 0))
+    y = on_domain(origin[0], origin[0] + block.shape[0], image_shape[0])
+    x = on_domain(origin[1], origin[1] + block.shape[1], image_shape[1])
+    by_y = chebvander(y, 2 * order)
+    by_x = np.ascontiguousarray(chebvander(x, 2 * order).T)
+    gram, rhs, square, n_pixels = _sums_of_rows(
+        compiled_float(block), mask, weight, has_mask, has_weight, by_y, by_x, by_y[:, : order + 1] @ model,
+        np.inf if limit is None else float(limit) ** 2,
+    )  # fmt: skip
+    return np.concatenate([gram.ravel(), rhs.ravel(), [square, n_pixels]])
+
+
+def compiled_float(block: np.ndarray) -> np.ndarray:
+    """Give float32 and float64 as they are, anything else as float64."""
+    return block if block.dtype in (np.float32, np.float64) else block.astype(np.float64)
+
+
+@njit(nogil=True, cache=True, fastmath=ANY_ORDER)
+def _sums_of_rows(block, mask, weight, has_mask, has_weight, by_y, by_x, model, square_limit):
+    """
+    Take the sums of :func:`sky_sums`: moments along x of one row after another, times T_i(y).
+
+    ``by_x[j, x]`` is T_j(x), ``by_y[y, i]`` is T_i(y), ``model[y, j]`` the coefficients of T_j(x) of the model in
+    row y. Two rows of float64 are all that is kept.
+    """
+    ny, nx = block.shape
+    wide, narrow = by_x.shape[0], model.shape[1]
+    gram, rhs = np.zeros((wide, wide)), np.zeros((narrow, narrow))
+    square, n_pixels = 0.0, 0
+    weights, weighted = np.empty(nx), np.empty(nx)
+    whole = np.zeros(wide)  # moments of a row of which every pixel counts, and counts the same
+    for j in range(wide):
+        for x in range(nx):
+            whole[j] += by_x[j, x]
+    for y in range(ny):
+        weighted[:] = 0.0
+        for j in range(narrow):
+            c = model[y, j]
+            for x in range(nx):
+                weighted[x] += c * by_x[j, x]
+        n_good = 0
+        for x in range(nx):
+            value = np.float64(block[y, x])
+            w = np.float64(weight[y, x]) if has_weight else 1.0
+            good = abs(value) < np.inf and w > 0.0 and w < np.inf  # all false for NaN
+            if has_mask:
+                good = good and not mask[y, x]
+            residual = value - weighted[x]
+            term = w * residual * residual
+            good = good and term <= square_limit
+            # Chosen, not multiplied by zero: what lies under the mask, NaN included, stays out of every sum.
+            weights[x] = w if good else 0.0
+            weighted[x] = w * residual if good else 0.0
+            square += term if good else 0.0
+            n_good += 1 if good else 0
+        if n_good == 0:
+            continue
+        n_pixels += n_good
+        for j in range(wide):
+            if n_good == nx and not has_weight:
+                moment = whole[j]
+            else:
+                moment = 0.0
+                for x in range(nx):
+                    moment += weights[x] * by_x[j, x]
+            for i in range(wide):
+                gram[i, j] += by_y[y, i] * moment
+        for j in range(narrow):
+            moment = 0.0
+            for x in range(nx):
+                moment += weighted[x] * by_x[j, x]
+            for i in range(narrow):
+                rhs[i, j] += by_y[y, i] * moment
+    return gram, rhs, square, n_pixels
