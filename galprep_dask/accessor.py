@@ -129,11 +129,10 @@ class GalprepAccessor:
             Of the dtype of the image. A second subtraction replaces the keywords of the first, which HISTORY keeps.
         """
         from galprep_dask.image import with_header
-        from galprep_dask.sky import record_sky
+        from galprep_dask.sky import record_sky, subtract_sky
 
         data = self._image["data"]
-        model = sky.evaluate(self.shape, data.data.chunks[-2:])
-        subtracted = (data.data - model).astype(data.dtype)
+        subtracted = subtract_sky(data.data, sky)
         return with_header(self._image.assign(data=(data.dims, subtracted)), record_sky(self.header, sky))
 
     # Sources ----------------------------------------------------------------------------------------------

@@ -20,6 +20,7 @@ from dask.layers import ArrayValuesDep
 __all__ = [
     "block_edges",
     "gather_windows",
+    "keep_mask",
     "map_blocks_at",
     "map_halo",
     "map_windows",
@@ -188,6 +189,37 @@ def whole_image(func: Callable, *arrays: da.Array, dtype, **kwargs) -> da.Array:
     whole = [array.rechunk(shape) for array in arrays]
     result = da.map_blocks(partial(func, **kwargs), *whole, dtype=dtype, meta=np.empty((0, 0), dtype))
     return result.rechunk(arrays[0].chunks)
+
+
+def keep_mask(mask: da.Array) -> da.Array:
+    """
+    Compute a mask now, once, and keep it in memory, a bit a pixel.
+
+    Parameters
+    ----------
+    mask : (ny, nx) bool dask array
+        What is needed more than once, and costs more than a look at its bits.
+
+    Returns
+    -------
+    (ny, nx) bool dask array
+        Of the same chunks. On a cluster the workers keep the bits.
+    """
+    packed = mask.map_blocks(
+        np.packbits, axis=1, dtype=np.uint8, meta=np.empty((0, 0), np.uint8),
+        chunks=(mask.chunks[0], tuple(-(-width // 8) for width in mask.chunks[1])),
+    ).persist()  # fmt: skip
+    widths = np.empty(mask.numblocks, object)
+    widths[:] = mask.chunks[1]
+    return da.blockwise(
+        _unpacked, "ij", packed, "ij", ArrayValuesDep(packed.chunks, widths), "ij",
+        dtype=bool, meta=np.empty((0, 0), bool), align_arrays=False,
+        adjust_chunks={"j": mask.chunks[1]},
+    )  # fmt: skip
+
+
+def _unpacked(bits, width):
+    return np.unpackbits(bits, axis=1, count=width).view(bool)
 
 
 # Halo exchange -------------------------------------------------------------------------------------------

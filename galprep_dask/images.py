@@ -35,7 +35,14 @@ from galprep_dask.image import bad_pixels, celestial_wcs, describe, image_header
 from galprep_dask.io import open_image, write_image
 from galprep_dask.masks import target_mask
 from galprep_dask.noise import sigma_image
-from galprep_dask.sky import fit_mean_sky, fit_median_sky, fit_polynomial_sky, fit_sky_between_sources, record_sky
+from galprep_dask.sky import (
+    fit_mean_sky,
+    fit_median_sky,
+    fit_polynomial_sky,
+    fit_sky_between_sources,
+    record_sky,
+    subtract_sky,
+)
 from galprep_dask.stats import sigma_clipped_stats
 
 __all__ = ["image"]
@@ -229,7 +236,7 @@ class image:
 
         self.sky_model, self.source_mask = model, masked
         self.sky = model.evaluate(data.shape, data.chunks)
-        self.data.data = (data - self.sky).astype(data.dtype)
+        self.data.data = subtract_sky(data, model)
         self.data.header = record_sky(self.data.header, model)
         if filepath is not None:
             how = "given mask" if sdmask is not None else (

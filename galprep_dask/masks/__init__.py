@@ -1,7 +1,7 @@
 """Masks: grown segments, ellipses, and everything that is not the target."""
 
 from galprep_dask.masks.ellipses import ellipse_mask
-from galprep_dask.masks.growth import grow_mask, grow_segmentation
+from galprep_dask.masks.growth import grow_by, grow_mask, grow_segmentation, growth_rings
 from galprep_dask.masks.target import target_mask
 
-__all__ = ["ellipse_mask", "grow_mask", "grow_segmentation", "target_mask"]
+__all__ = ["ellipse_mask", "grow_by", "grow_mask", "grow_segmentation", "growth_rings", "target_mask"]

@@ -14,9 +14,9 @@ from galprep_dask.errors import ParameterError
 from galprep_dask.masks._kernels.fill import fill_growth
 from galprep_dask.masks._kernels.rings import Radii, measure_rings, merge_rings
 from galprep_dask.segmentation import Segmentation
-from galprep_dask.segmentation.detect import labels_like
+from galprep_dask.segmentation.detect import as_segmentation, labels_like
 
-__all__ = ["grow_mask", "grow_segmentation"]
+__all__ = ["grow_by", "grow_mask", "grow_segmentation", "growth_rings"]
 
 
 def grow_mask(
@@ -216,3 +216,73 @@ def addgrow_of(labels: np.ndarray, addgrow: float | np.ndarray) -> np.ndarray:
             "and one for index 0."
         )
     return extra[labels]
+
+
+def growth_rings(
+    segmentation: Segmentation | ImageLike,
+    data: ImageLike,
+    *,
+    sky_level: float,
+    sky_std: float,
+    max_grow_size: int,
+    mask: ImageLike | None = None,
+) -> np.ndarray:
+    """
+    Rings that every segment would take in :func:`grow_mask`, without growing it.
+
+    Parameters
+    ----------
+    segmentation, data : (ny, nx) array
+        As for :func:`grow_mask`.
+    sky_level, sky_std, max_grow_size : float, float, int
+        As for :func:`grow_mask`.
+    mask : (ny, nx) bool array, optional
+        As for :func:`grow_mask`.
+
+    Returns
+    -------
+    (n_labels,) int64 array
+        In the order of ``Segmentation.labels``.
+    """
+    _check(sky_level, sky_std, max_grow_size, 0)
+    segmentation = as_segmentation(segmentation)
+    image = as_image(data)
+    labels = labels_like(segmentation, image)
+    mask = as_mask(mask, image)
+    if image.dtype not in (np.float32, np.float64):
+        image = image.astype(np.float64)
+    max_ring = min(int(max_grow_size), math.ceil(math.hypot(*image.shape)))
+    united = unite_chunks(image.chunks, _SIDE_PER_HALO * max_ring)
+    planes = [plane.rechunk(united, method="tasks") for plane in ([image] if mask is None else [image, mask])]
+    labels = labels.rechunk(united, method="tasks")
+    rings = np.zeros(segmentation.n_labels, np.int64)
+    if max_ring and len(rings):
+        stop = {"max_ring": max_ring, "sky_level": float(sky_level), "sky_std": float(sky_std)}
+        radii, _ = _measure(labels, planes, max_ring, stop)
+        rings[np.searchsorted(segmentation.labels, radii.labels)] = radii.rings
+    return rings
+
+
+def grow_by(segmentation: Segmentation | ImageLike, radius: float | np.ndarray) -> da.Array:
+    """
+    Mask the segments and all pixels within ``radius`` of them, lazily.
+
+    Parameters
+    ----------
+    segmentation : Segmentation or (ny, nx) integer array
+        Segments, 0 = sky.
+    radius : float or (n_labels,) array
+        In pixels; an array gives each segment its own, in the order of ``Segmentation.labels``, and a sky
+        pixel belongs to its nearest segment.
+
+    Returns
+    -------
+    (ny, nx) bool dask array
+    """
+    segmentation = as_segmentation(segmentation)
+    labels = segmentation.data
+    if segmentation.n_labels == 0:
+        return da.zeros(labels.shape, chunks=labels.chunks, dtype=bool)
+    by_label = np.zeros(segmentation.max_label + 1)
+    by_label[segmentation.labels] = radius
+    return _grown(segmentation, labels, 0.0, 0.0, 0, by_label, None, bool)

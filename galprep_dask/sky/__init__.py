@@ -11,6 +11,7 @@ from galprep_dask.sky.mesh import MeshSky, fit_mesh_sky
 from galprep_dask.sky.piecewise import PiecewiseSky, fit_piecewise_sky
 from galprep_dask.sky.polynomial import PolynomialSky, fit_polynomial_sky
 from galprep_dask.sky.source_mask import source_mask
+from galprep_dask.sky.subtract import subtract_sky
 
 __all__ = [
     "ConstantSky",
@@ -25,4 +26,5 @@ __all__ = [
     "fit_sky_between_sources",
     "record_sky",
     "source_mask",
+    "subtract_sky",
 ]

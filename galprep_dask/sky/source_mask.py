@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import math
+
+import dask.array as da
+import numpy as np
+
 from galprep_dask.arrays import ImageLike, as_image, as_mask, like
+from galprep_dask.blockwise import keep_mask
+from galprep_dask.errors import ParameterError
 from galprep_dask.image import bad_pixels
-from galprep_dask.masks import grow_mask
+from galprep_dask.masks import grow_by, grow_mask, growth_rings
 from galprep_dask.segmentation import smooth
 from galprep_dask.segmentation.detect import find_sources
-from galprep_dask.stats import sigma_clipped_stats
+from galprep_dask.sky.faint_light import detect_faint_light, stats_outside
 
 __all__ = ["source_mask"]
+
+#: Margins that would leave less than this share of the good pixels are halved, and then left out.
+_LEAST_SKY = 0.35
 
 
 def source_mask(
@@ -22,11 +32,15 @@ def source_mask(
     connectivity: int = 8,
     max_grow_size: int = 100,
     addgrow: float = 0,
+    faint_scales: tuple[int, ...] = (),
+    margin: float = 1.0,
+    sky_level: float | None = None,
+    known: ImageLike | None = None,
 ) -> ImageLike:
     """
     Mask sources and bad pixels, so that what is left is sky.
 
-    Sources are detected on the image smoothed by the PSF, above the clipped median by ``n_sigma`` clipped standard
+    Sources are detected on the image smoothed by the PSF, above the sky level by ``n_sigma`` clipped standard
     deviations of the image itself, and grown until they fade (:func:`galprep_dask.masks.grow_mask`).
 
     Parameters
@@ -43,6 +57,18 @@ def source_mask(
         As for :func:`galprep_dask.segmentation.detect_sources`.
     max_grow_size, addgrow : int, float
         As for :func:`galprep_dask.masks.grow_mask`, in pixels.
+    faint_scales : tuple of int
+        Scales at which faint light is looked for too, on the image averaged over squares of so many pixels and
+        smoothed by ``fwhm`` squares; the threshold is then ``n_sigma`` standard deviations of the smoothed
+        image, which are far fewer counts than those of the image. 1 is the image as it is.
+    margin : float
+        With ``faint_scales``: part of its own radius, growth included, by which the mask of every source is widened
+        at last, by ``max_grow_size`` pixels at most. The light of a galaxy goes on where no single ring tells it
+        from noise. Halved, and at last given up together with ``faint_scales``, where it would leave too little sky.
+    sky_level : float, optional
+        Level of the sky; by default the clipped median.
+    known : (ny, nx) bool array, optional
+        Sources that are known already, to be left out of the statistics. They are in the result if they are found again.
 
     Returns
     -------
@@ -56,21 +82,59 @@ def source_mask(
     ParameterError
         A parameter makes no sense.
 
+    Notes
+    -----
+    At scales above 1, what lies as far below the sky is left out as well. Otherwise noise that is high by chance
+    would be left out, noise that is low would not, and the mean of what is left would be too low.
+
     Examples
     --------
-    >>> import numpy as np
     >>> image = np.random.default_rng(0).normal(50, 1, (120, 120))
     >>> image[50:60, 50:60] += 100.0
     >>> masked = source_mask(image, fwhm=2.5, max_grow_size=10)
     >>> bool(masked[50:60, 50:60].all()), bool(masked.mean() < 0.05)
     (True, True)
     """
+    check_search(faint_scales, margin)
     image = as_image(data)
-    bad = bad_pixels(image, as_mask(mask, image))
-    _, median, std = sigma_clipped_stats(image, bad)
-    smoothed = smooth(image, fwhm, bad)
-    sources = find_sources(smoothed, median + n_sigma * std, n_pixels, connectivity, bad)
-    grown = grow_mask(
-        sources, image, sky_level=median, sky_std=std, max_grow_size=max_grow_size, addgrow=addgrow, mask=bad
-    )
-    return like(grown | bad, data)
+    masked, _ = masked_pixels(
+        image, bad_pixels(image, as_mask(mask, image)), as_mask(known, image, "known"), sky_level, fwhm=fwhm,
+        n_sigma=n_sigma, n_pixels=n_pixels, connectivity=connectivity, max_grow_size=max_grow_size, addgrow=addgrow,
+        faint_scales=faint_scales, margin=margin,
+    )  # fmt: skip
+    return like(masked, data)
+
+
+def check_search(faint_scales, margin) -> None:
+    """Raise ParameterError unless scales and margin make sense."""
+    if not (math.isfinite(margin) and margin >= 0):
+        raise ParameterError(f"margin={margin!r}; expected zero or a positive number.")
+    if not all(isinstance(scale, int | np.integer) and scale >= 1 for scale in faint_scales):
+        raise ParameterError(f"faint_scales={faint_scales!r}; expected whole numbers of pixels, 1 or more.")
+
+
+def masked_pixels(
+    image: da.Array, bad: da.Array, known: da.Array | None, sky_level: float | None, *, fwhm, n_sigma, n_pixels,
+    connectivity, max_grow_size, addgrow, faint_scales, margin,
+) -> tuple[da.Array, float]:  # fmt: skip
+    """Do the work of :func:`source_mask`, where ``bad`` has the non-finite pixels; and say which margin was taken."""
+    _, median, std = stats_outside(image, bad, known)
+    level = median if sky_level is None else sky_level
+    growth = {"sky_level": level, "sky_std": std, "max_grow_size": max_grow_size, "mask": bad}
+
+    if faint_scales:
+        faint = detect_faint_light(
+            image, bad, known, level, fwhm=fwhm, n_sigma=n_sigma, n_pixels=n_pixels, connectivity=connectivity,
+            scales=faint_scales,
+        )  # fmt: skip
+        sources = find_sources(faint.bright.astype(np.uint8), 0, 1, connectivity, bad)
+        rings = growth_rings(sources, image, **growth)
+        n_good = int((~bad).sum().compute())
+        for part in (margin, margin / 2, margin / 4, 0.0):
+            widths = rings + addgrow + np.minimum(part * (np.sqrt(sources.areas / np.pi) + rings), max_grow_size)
+            masked = keep_mask(grow_by(sources, widths) | faint.dark | bad)
+            if n_good - int((masked & ~bad).sum().compute()) >= _LEAST_SKY * n_good:
+                return masked, part
+
+    sources = find_sources(smooth(image, fwhm, bad), level + n_sigma * std, n_pixels, connectivity, bad)
+    return grow_mask(sources, image, addgrow=addgrow, **growth) | bad, 0.0

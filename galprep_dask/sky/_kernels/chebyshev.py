@@ -24,7 +24,22 @@ def evaluate_block(shape, origin, coefficients, image_shape) -> np.ndarray:
     degree_y, degree_x = coefficients.shape[0] - 1, coefficients.shape[1] - 1
     y = on_domain(origin[0], origin[0] + shape[0], image_shape[0])
     x = on_domain(origin[1], origin[1] + shape[1], image_shape[1])
-    return chebvander(y, degree_y) @ coefficients @ chebvander(x, degree_x).T
+    by_x = np.ascontiguousarray(chebvander(x, degree_x).T)
+    return _values_of_rows(chebvander(y, degree_y) @ coefficients, by_x)
+
+
+@njit(nogil=True, cache=True)
+def _values_of_rows(by_row, by_x):
+    """Sum ``by_row[y, j] * by_x[j, x]`` over j, always in the same order: the bits of a pixel are its own."""
+    ny, nx = len(by_row), by_x.shape[1]
+    values = np.zeros((ny, nx))
+    for y in range(ny):
+        row = values[y]
+        for j in range(by_x.shape[0]):
+            c, along = by_row[y, j], by_x[j]
+            for x in range(nx):
+                row[x] += c * along[x]
+    return values
 
 
 def sky_sums(block, *planes, origin, image_shape, order, model, limit, has_mask, has_weight) -> np.ndarray:

@@ -1,0 +1,50 @@
+"""The image minus its sky."""
+
+from __future__ import annotations
+
+import dask.array as da
+import numpy as np
+
+from galprep_dask.arrays import ImageLike, as_image, like
+from galprep_dask.image import float_dtype
+
+__all__ = ["subtract_sky"]
+
+
+def subtract_sky(data: ImageLike, sky) -> ImageLike:
+    """
+    Subtract a sky model, lazily.
+
+    Parameters
+    ----------
+    data : (ny, nx) array, NumPy, dask or xarray
+        Image in the unit of the model. Not modified.
+    sky : sky model
+        Any model of this room, or what has ``evaluate(shape, chunks)``.
+
+    Returns
+    -------
+    (ny, nx) array, of the kind given
+        float32 for float32 images, and float64 for images of float64 and of wide integers. The difference is taken
+        in float64, and rounded once.
+
+    Examples
+    --------
+    >>> from galprep_dask.sky import fit_median_sky
+    >>> image = np.full((20, 30), 7.0, np.float32)
+    >>> subtracted = subtract_sky(image, fit_median_sky(image))
+    >>> subtracted.dtype, float(abs(subtracted).max())
+    (dtype('float32'), 0.0)
+    """
+    image = as_image(data)
+    dtype = float_dtype(image.dtype)
+    difference = da.map_blocks(
+        _difference, image, sky.evaluate(image.shape, image.chunks), dtype=dtype, meta=np.empty((0, 0), dtype)
+    )
+    return like(difference, data)
+
+
+def _difference(block, sky):
+    # Cast on the way out, without an image of float64 in between.
+    result = np.empty(block.shape, float_dtype(block.dtype))
+    return np.subtract(block, sky, out=result, dtype=np.float64, casting="same_kind")
