@@ -94,9 +94,8 @@ def run_demo(
     progress("masking sources and fitting the sky")
     image = open_image(files[0])
     sky, masked = fit_sky_between_sources(
-        image["data"], fit=lambda data, mask: fit_polynomial_sky(data, mask, order=3), fwhm=truth.fwhm,
-        n_sigma=2.0, max_grow_size=60, addgrow=4,
-    )  # fmt: skip
+        image["data"], fit=lambda data, mask: fit_polynomial_sky(data, mask, order=3), fwhm=truth.fwhm
+    )
     subtracted = image.galprep.subtract_sky(sky)
 
     progress("making the sigma image")

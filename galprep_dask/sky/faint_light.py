@@ -6,18 +6,20 @@ import math
 from functools import partial
 from typing import NamedTuple
 
-import dask
 import dask.array as da
 import numpy as np
 
 from galprep_dask.blockwise import block_edges, keep_mask
 from galprep_dask.errors import NoGoodPixelsError
+from galprep_dask.masks import grow_mask
 from galprep_dask.segmentation import smooth
 from galprep_dask.segmentation.detect import find_sources
 from galprep_dask.sky._kernels.bins import bin_means, unite_scales
 from galprep_dask.stats import sigma_clipped_stats
 
 __all__ = ["FaintLight", "detect_faint_light", "stats_outside"]
+
+_LEAST_SIGMA = 3.0
 
 
 class FaintLight(NamedTuple):
@@ -38,37 +40,47 @@ def stats_outside(data: da.Array, bad: da.Array | None, known: da.Array | None) 
 
 
 def detect_faint_light(
-    image: da.Array, bad: da.Array, known: da.Array | None, level: float, *, scales, fwhm, n_sigma, **detection
-) -> FaintLight:
+    image: da.Array, bad: da.Array, known: da.Array | None, *, sky_level, sky_std, max_grow_size, scales, fwhm, n_sigma,
+    **detection,
+) -> FaintLight:  # fmt: skip
     """
     Mark what stands out of the sky by ``n_sigma`` standard deviations of the smoothed image, at any of ``scales``.
+
+    By fewer than three nothing is taken for faint light: too much of it would be noise, and the sky come out low.
+    What was found at one scale, and its growth, is left out at the wider ones, where it would drown its surroundings.
 
     Means over squares of pixels are taken on a grid that begins at the first pixel of the image, so that chunks do
     not matter. They are kept in memory while they are looked at: a sixteenth of the image for a scale of 4.
     """
-    wide = sorted({int(scale) for scale in scales} - {1})
-    chunks = image.chunks
+    n_sigma = max(n_sigma, _LEAST_SIGMA)
+    chunks, wide = image.chunks, sorted({int(scale) for scale in scales} - {1})
     on_grid = tuple(_on_grid(axis, math.lcm(*wide)) for axis in chunks)
-    bright, dark = [], []
+    bright = da.zeros(image.shape, chunks=chunks, dtype=bool)
+    left_out = bad
     if 1 in scales:
-        above = _standing_out(smooth(image, fwhm, bad), level, known, n_sigma, **detection)
-    else:
-        above = da.zeros(image.shape, chunks=image.chunks, dtype=bool)
-    above, *planes = (None if plane is None else plane.rechunk(on_grid) for plane in (above, image, bad, known))
-    image, bad, known = planes
-    means_of = dask.persist(*(_over_squares(scale, image, bad) for scale in wide))  # one pass over the image
-    for scale, means in zip(wide, means_of, strict=True):
+        smoothed = smooth(image, fwhm, bad)
+        _, _, std = stats_outside(smoothed, None, known)
+        found = find_sources(smoothed, sky_level + n_sigma * std, mask=None, **detection)
+        bright = keep_mask(found.data > 0)
+        left_out = keep_mask(bad | grow_mask(
+            found, image, sky_level=sky_level, sky_std=sky_std, max_grow_size=max_grow_size, mask=bad
+        ))  # fmt: skip
+    squares_bright, squares_dark = [], []
+    image, left_out, known = (plane if plane is None else plane.rechunk(on_grid) for plane in (image, left_out, known))
+    for scale in wide:
+        means = _over_squares(scale, image, left_out).persist()
         outside = None if known is None else _over_squares(scale, known.astype(np.float32)) > 0.5
         smoothed = smooth(means, fwhm)
-        bright.append(_standing_out(smoothed, level, outside, n_sigma, **detection))
-        dark.append(_standing_out(-smoothed, -level, outside, n_sigma, **detection))
-    below = da.zeros(image.shape, chunks=on_grid, dtype=bool)
-    return FaintLight(_kept(above, bright, wide, chunks), _kept(below, dark, wide, chunks))
-
-
-def _standing_out(smoothed, level, known, n_sigma, *, n_pixels, connectivity) -> da.Array:
-    _, _, std = stats_outside(smoothed, None, known)
-    return find_sources(smoothed, level + n_sigma * std, n_pixels, connectivity, None).data > 0
+        _, _, std = stats_outside(smoothed, None, outside)
+        for sign, squares in ((1, squares_bright), (-1, squares_dark)):
+            found = find_sources(sign * smoothed, sign * sky_level + n_sigma * std, mask=None, **detection)
+            squares.append(found.data > 0)
+        left_out = left_out | _in_pixels(squares_bright[-1:], [scale], left_out)
+    nothing = da.zeros(image.shape, chunks=on_grid, dtype=bool)
+    return FaintLight(
+        keep_mask(bright | _in_pixels(squares_bright, wide, nothing).rechunk(chunks)),
+        keep_mask(_in_pixels(squares_dark, wide, nothing).rechunk(chunks)),
+    )
 
 
 def _on_grid(sizes: tuple[int, ...], step: int) -> tuple[int, ...]:
@@ -93,10 +105,10 @@ def _bin_block(block, bad=None, *, factor):
     return bin_means(block, bad, factor)
 
 
-def _kept(pixels: da.Array, squares: list[da.Array], factors, chunks) -> da.Array:
+def _in_pixels(squares: list[da.Array], factors, pixels: da.Array) -> da.Array:
+    """Mark the pixels that are set in ``pixels`` or lie in a marked square."""
     arguments = [part for array in (pixels, *squares) for part in (array, "ij")]
-    united = da.blockwise(
+    return da.blockwise(
         partial(unite_scales, factors=tuple(factors)), "ij", *arguments, dtype=bool, meta=np.empty((0, 0), bool),
         align_arrays=False,
     )  # fmt: skip
-    return keep_mask(united.rechunk(chunks))

@@ -33,7 +33,7 @@ def source_mask(
     max_grow_size: int = 100,
     addgrow: float = 0,
     faint_scales: tuple[int, ...] = (),
-    margin: float = 1.0,
+    margin: float = 2.0,
     sky_level: float | None = None,
     known: ImageLike | None = None,
 ) -> ImageLike:
@@ -59,8 +59,8 @@ def source_mask(
         As for :func:`galprep_dask.masks.grow_mask`, in pixels.
     faint_scales : tuple of int
         Scales at which faint light is looked for too, on the image averaged over squares of so many pixels and
-        smoothed by ``fwhm`` squares; the threshold is then ``n_sigma`` standard deviations of the smoothed
-        image, which are far fewer counts than those of the image. 1 is the image as it is.
+        smoothed by ``fwhm`` squares; the threshold is then ``n_sigma`` standard deviations, but three at least, of
+        the smoothed image, which are far fewer counts than those of the image. 1 is the image as it is.
     margin : float
         With ``faint_scales``: part of its own radius, growth included, by which the mask of every source is widened
         at last, by ``max_grow_size`` pixels at most. The light of a galaxy goes on where no single ring tells it
@@ -124,8 +124,8 @@ def masked_pixels(
 
     if faint_scales:
         faint = detect_faint_light(
-            image, bad, known, level, fwhm=fwhm, n_sigma=n_sigma, n_pixels=n_pixels, connectivity=connectivity,
-            scales=faint_scales,
+            image, bad, known, sky_level=level, sky_std=std, max_grow_size=max_grow_size, scales=faint_scales, fwhm=fwhm,
+            n_sigma=n_sigma, n_pixels=n_pixels, connectivity=connectivity,
         )  # fmt: skip
         sources = find_sources(faint.bright.astype(np.uint8), 0, 1, connectivity, bad)
         rings = growth_rings(sources, image, **growth)
