@@ -122,7 +122,7 @@ def _search(window, reach, below, owner, square):
                 twice = 2 * (x - apex[n - 1])
                 rise = along - base[n - 1] + (x - apex[n - 1]) * (x + apex[n - 1]) + (mine > label[n - 1])
                 if rise > twice * start[n - 1]:
-                    first = (rise + 1) >> 1 if twice == 2 else (rise + twice - 1) // twice
+                    first = (rise + twice - 1) // twice
                     break
                 n -= 1
             if first < width:
