@@ -372,9 +372,9 @@ def map_neighbours(
     Parameters
     ----------
     func : callable
-        ``func(near, shape=(ny, nx), **kwargs)`` gives an array of the shape of the block. ``near`` lists the object of
-        the block and of all within ``depth`` pixels of it, each with the place (y, x) of its block's first pixel,
-        as seen from the block's own.
+        ``func(near, shape=(ny, nx), depth=depth, **kwargs)`` gives an array of the shape of the block. ``near`` lists
+        the object of the block and of all within ``depth`` pixels of it, each with the place (y, x) of its block's
+        first pixel, as seen from the block's own.
     objects : (rows, columns) dask array of objects
         From :func:`objects_of_blocks`.
     chunks : tuple of tuples
@@ -443,7 +443,7 @@ def _neighbour_graph(func, objects, chunks, depth, own, kwargs) -> tuple[str, Hi
         blocks = list(product(near[0][i], near[1][j]))
         places = [(y, x) for (_, y), (_, x) in blocks]
         keywords = kwargs if own is None else kwargs | {"own": own[i, j]}
-        apply = partial(_call_near, func, places, shape=(chunks[0][i], chunks[1][j]), **keywords)
+        apply = partial(_call_near, func, places, shape=(chunks[0][i], chunks[1][j]), depth=depth, **keywords)
         graph[name, i, j] = (apply, [(objects.name, ii, jj) for (ii, _), (jj, _) in blocks])
     return name, HighLevelGraph.from_collections(name, graph, dependencies=[objects])
 

@@ -150,7 +150,7 @@ def _grown(segmentation, data, sky_level, sky_std, max_grow_size, addgrow, mask,
     furthest = max([default] + [int(table[1].max(initial=0)) for table in tables.flat if table])
     halo = math.isqrt(furthest - 1) + 1 if furthest else 0
     grown = map_neighbours(
-        _fill_block, runs, united, halo, dtype=dtype, own=tables, halo=halo, default=default, kind=np.dtype(dtype).name
+        _fill_block, runs, united, halo, dtype=dtype, own=tables, default=default, kind=np.dtype(dtype).name
     )
     return grown.rechunk(chunks, method="tasks")
 
@@ -158,7 +158,7 @@ def _grown(segmentation, data, sky_level, sky_std, max_grow_size, addgrow, mask,
 def _measure(runs, planes, halo, stop) -> tuple[Radii, np.ndarray]:
     """Read the image once: the rings that each label takes, and the labels in sight of each block."""
     # Two steps, so that the pixels of a block can be read in the task that measures them.
-    in_sight = gather_neighbours(runs_in_sight, runs, planes[0].chunks, halo, halo=halo)
+    in_sight = gather_neighbours(runs_in_sight, runs, planes[0].chunks, halo)
 
     def measured(only=None):
         return objects_of_blocks(
@@ -189,9 +189,9 @@ def _measure_block(*planes_and_runs, origin, image_shape, **kwargs):
     return measure_rings(runs[0, 0], *planes, open_sides=open_sides, **kwargs)
 
 
-def _fill_block(near, *, shape, own, halo, kind, default):
+def _fill_block(near, *, shape, depth, own, default, kind):
     labels, limits = own or (np.empty(0, np.int32), np.empty(0, np.int64))
-    return fill_growth(runs_in_sight(near, shape, halo), shape, halo, labels, limits, default, np.dtype(kind))
+    return fill_growth(runs_in_sight(near, shape, depth), shape, depth, labels, limits, default, np.dtype(kind))
 
 
 def _limits(radii: Radii, present: np.ndarray, addgrow, reach: int) -> tuple[np.ndarray, np.ndarray]:

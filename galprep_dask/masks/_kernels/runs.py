@@ -47,9 +47,9 @@ def runs_of(labels):
     return runs
 
 
-def runs_in_sight(near, shape: tuple[int, int], halo: int) -> np.ndarray:
+def runs_in_sight(near, shape: tuple[int, int], depth: int) -> np.ndarray:
     """
-    Collect the runs within ``halo`` pixels of a block, cut to that.
+    Collect the runs within ``depth`` pixels of a block, cut to that.
 
     Parameters
     ----------
@@ -57,7 +57,7 @@ def runs_in_sight(near, shape: tuple[int, int], halo: int) -> np.ndarray:
         Runs of the block and its neighbours, each with the place of its first pixel as seen from the block's own.
     shape : (ny, nx)
         Of the block.
-    halo : int
+    depth : int
         How far it looks.
 
     Returns
@@ -70,9 +70,9 @@ def runs_in_sight(near, shape: tuple[int, int], halo: int) -> np.ndarray:
     for (y, x), runs in near:
         if len(runs):
             moved = runs + np.array([y, x, x, 0], np.int32)
-            inside = (moved[:, 0] >= -halo) & (moved[:, 0] < ny + halo)
-            moved = moved[inside & (moved[:, 2] > -halo) & (moved[:, 1] < nx + halo)]
-            moved[:, 1:3] = np.clip(moved[:, 1:3], -halo, nx + halo)
+            inside = (moved[:, 0] >= -depth) & (moved[:, 0] < ny + depth)
+            moved = moved[inside & (moved[:, 2] > -depth) & (moved[:, 1] < nx + depth)]
+            moved[:, 1:3] = np.clip(moved[:, 1:3], -depth, nx + depth)
             seen.append(moved)
     return np.concatenate(seen) if seen else np.empty((0, 4), np.int32)
 
