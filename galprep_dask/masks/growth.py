@@ -135,6 +135,9 @@ def _grown(segmentation, data, sky_level, sky_std, max_grow_size, addgrow, mask,
     max_ring = min(int(max_grow_size), across)
     reach = max_ring + min(math.ceil(addgrow.max(initial=0)), across)
 
+    if reach >= 2**15:
+        raise ParameterError(f"max_grow_size and addgrow reach {reach} px; expected less than 32768 together.")
+
     chunks, planes = image.chunks, [image] if mask is None else [image, mask]
     united = unite_chunks(chunks, _SIDE_PER_HALO * reach)
     labels, *planes = (plane.rechunk(united, method="tasks") for plane in (labels, *planes))
