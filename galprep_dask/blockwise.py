@@ -416,10 +416,10 @@ def unite_chunks(chunks: tuple[tuple[int, ...], ...], least: int) -> tuple[tuple
 
     Examples
     --------
-    >>> unite_chunks(((3, 3, 3, 1), (9, 2)), 5)
-    ((6, 4), (11,))
-    >>> unite_chunks(((3, 3, 3, 1), (9, 2)), 0)
-    ((3, 3, 3, 1), (9, 2))
+    >>> unite_chunks(((3, 3, 3, 3, 1), (9, 2)), 5)
+    ((6, 7), (11,))
+    >>> unite_chunks(((3, 3, 3, 3, 1), (9, 2)), 0)
+    ((3, 3, 3, 3, 1), (9, 2))
     """
     united = []
     for sizes in chunks:

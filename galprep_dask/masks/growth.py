@@ -11,7 +11,7 @@ from galprep_dask.arrays import ImageLike, as_image, as_mask, like
 from galprep_dask.blockwise import gather_neighbours, map_neighbours, objects_of_blocks, unite_chunks
 from galprep_dask.errors import ParameterError
 from galprep_dask.masks._kernels.fill import fill_growth
-from galprep_dask.masks._kernels.rings import Radii, measure_rings, merge_rings
+from galprep_dask.masks._kernels.rings import Radii, measure_rings, merge_rings, rings_of
 from galprep_dask.masks._kernels.runs import runs_in_sight, runs_of
 from galprep_dask.segmentation import Segmentation
 from galprep_dask.segmentation.detect import labels_like
@@ -134,7 +134,6 @@ def _grown(segmentation, data, sky_level, sky_std, max_grow_size, addgrow, mask,
     across = math.ceil(math.hypot(*image.shape))  # nothing is further off
     max_ring = min(int(max_grow_size), across)
     reach = max_ring + min(math.ceil(addgrow.max(initial=0)), across)
-
     if reach >= 2**15:
         raise ParameterError(f"max_grow_size and addgrow reach {reach} px; expected less than 32768 together.")
 
@@ -149,7 +148,7 @@ def _grown(segmentation, data, sky_level, sky_std, max_grow_size, addgrow, mask,
         stop = {"max_ring": max_ring, "sky_level": float(sky_level), "sky_std": float(sky_std)}
         radii, in_sight = _measure(runs, planes, reach, stop)
         for at, present in np.ndenumerate(in_sight):
-            tables[at] = _limits(radii, present, addgrow, reach)
+            tables[at] = _limits(radii, present, addgrow, reach, default)
     furthest = max([default] + [int(table[1].max(initial=0)) for table in tables.flat if table])
     halo = math.isqrt(furthest - 1) + 1 if furthest else 0
     grown = map_neighbours(
@@ -197,17 +196,10 @@ def _fill_block(near, *, shape, depth, own, default, kind):
     return fill_growth(runs_in_sight(near, shape, depth), shape, depth, labels, limits, default, np.dtype(kind))
 
 
-def _limits(radii: Radii, present: np.ndarray, addgrow, reach: int) -> tuple[np.ndarray, np.ndarray]:
-    """Labels in sight of a block that grow by other than the default, and the largest square that each takes."""
-    if addgrow.ndim:
-        extra = addgrow_of(present, addgrow)
-        rings = np.zeros(len(present))
-        _, at, mine = np.intersect1d(present, radii.labels, assume_unique=True, return_indices=True)
-        rings[at] = radii.rings[mine]
-        limits = _largest_square(rings + extra, reach)
-        return present[limits > 0], limits[limits > 0]
-    mine = np.searchsorted(radii.labels, np.intersect1d(present, radii.labels, assume_unique=True))
-    return radii.labels[mine], _largest_square(radii.rings[mine] + float(addgrow), reach)
+def _limits(radii: Radii, present: np.ndarray, addgrow, reach: int, default: int) -> tuple[np.ndarray, np.ndarray]:
+    """Labels in sight of a block for which the largest square is not the default, and what it is."""
+    limits = _largest_square(rings_of(radii, present) + addgrow_of(present, addgrow), reach)
+    return present[limits != default], limits[limits != default]
 
 
 def _largest_square(radius, reach: int):

@@ -23,7 +23,7 @@ from galprep_dask.masks._kernels.sums import (
     pieces_between,
 )
 
-__all__ = ["BlockRings", "Radii", "measure_rings", "merge_rings"]
+__all__ = ["BlockRings", "Radii", "measure_rings", "merge_rings", "rings_of"]
 
 
 class BlockRings(NamedTuple):
@@ -150,6 +150,12 @@ def merge_rings(blocks: list[BlockRings], *, max_ring, sky_level, sky_std) -> tu
     labels, rings = labels[kept], rings[kept]
     order = np.argsort(labels)
     return Radii(labels[order], rings[order]), disputed
+
+
+def rings_of(radii: Radii, labels: np.ndarray) -> np.ndarray:
+    """Rings that each of ``labels`` takes."""
+    at = _lookup(radii.labels, labels)
+    return np.where(at >= 0, radii.rings[at] if len(radii.rings) else 0, 0)
 
 
 def _lookup(table: np.ndarray, labels: np.ndarray) -> np.ndarray:
