@@ -19,12 +19,14 @@ from dask.layers import ArrayValuesDep
 
 __all__ = [
     "block_edges",
-    "gather_windows",
+    "gather_neighbours",
     "keep_mask",
     "map_blocks_at",
+    "map_blocks_each",
     "map_halo",
-    "map_windows",
+    "map_neighbours",
     "merge_blocks",
+    "objects_of_blocks",
     "sum_blocks",
     "unite_chunks",
     "whole_image",
@@ -67,6 +69,38 @@ def map_blocks_at(func: Callable, *arrays: da.Array, dtype, **kwargs) -> da.Arra
         partial(_call_at, func, len(arrays), **kwargs), "ij", *arguments, _origins(arrays[0].chunks), "ij",
         dtype=dtype, meta=np.empty((0, 0), dtype), align_arrays=False,
     )  # fmt: skip
+
+
+def map_blocks_each(func: Callable, own: np.ndarray, *arrays: da.Array, dtype) -> da.Array:
+    """
+    Apply ``func(*blocks, own=own[i, j], origin=(y0, x0))`` to every block.
+
+    Parameters
+    ----------
+    func : callable
+        Gives an array of the shape of its blocks.
+    own : (rows, columns) object array
+        What belongs to each block; it travels with the task of that block alone.
+    *arrays : (ny, nx) dask arrays
+        Images of the same chunks.
+    dtype : dtype
+        Of what ``func`` gives.
+
+    Returns
+    -------
+    (ny, nx) dask array
+    """
+    arguments = [part for array in arrays for part in (array, "ij")]
+    return da.blockwise(
+        partial(_call_each, func, len(arrays)), "ij", *arguments, ArrayValuesDep(arrays[0].chunks, own), "ij",
+        _origins(arrays[0].chunks), "ij", dtype=dtype, meta=np.empty((0, 0), dtype), align_arrays=False,
+        token=tokenize(func, own, [array.name for array in arrays]),
+    )  # fmt: skip
+
+
+def _call_each(func, n_arrays, *blocks_and_more):
+    own, origin = blocks_and_more[n_arrays:]
+    return func(*blocks_and_more[:n_arrays], own=own, origin=origin)
 
 
 def sum_blocks(func: Callable, *arrays: da.Array, shape: tuple[int, ...], **kwargs) -> da.Array:
@@ -128,6 +162,32 @@ def merge_blocks(func: Callable, merge: Callable, *arrays: da.Array, **kwargs) -
     return da.reduction(
         per_block, _same, partial(_merge_objects, merge), axis=(0, 1), keepdims=True, concatenate=False,
         split_every=4**2, dtype=object, meta=np.empty((0, 0), object),
+    )  # fmt: skip
+
+
+def objects_of_blocks(func: Callable, *arrays: da.Array, **kwargs) -> da.Array:
+    """
+    Apply ``func(*blocks, origin=(y0, x0), **kwargs)`` to every block and keep the objects that it gives.
+
+    Parameters
+    ----------
+    func : callable
+        Gives any object for one block.
+    *arrays : (ny, nx) dask arrays
+        Images of the same chunks.
+    **kwargs
+        Handed to ``func``.
+
+    Returns
+    -------
+    (rows, columns) dask array of objects
+        One for every block, as the blocks lie in the image.
+    """
+    arguments = [part for array in arrays for part in (array, "ij")]
+    return da.blockwise(
+        partial(_as_object, partial(_call_at, func, len(arrays)), **kwargs), "ij",
+        *arguments, _origins(arrays[0].chunks), "ij",
+        adjust_chunks={"i": 1, "j": 1}, dtype=object, meta=np.empty((0, 0), object), align_arrays=False,
     )  # fmt: skip
 
 
@@ -266,104 +326,24 @@ def map_halo(func: Callable, array: da.Array, depth: int, *, dtype, fill=0, **kw
         Same chunks as ``array``. Where ``func`` looks no further than ``depth`` pixels, the result is that
         of ``func`` on the whole padded image.
     """
+    meta = np.empty((0, 0), dtype)
     if depth == 0:
-        return array.map_blocks(func, dtype=dtype, meta=np.empty((0, 0), dtype), **kwargs)
-    return map_windows(partial(_trimmed, func, depth), array, depth, dtype=dtype, fill=fill, **kwargs)
-
-
-def map_windows(
-    func: Callable, array: da.Array, depth: int, *others: da.Array, dtype, fill=0, per_block=None, **kwargs
-) -> da.Array:
-    """
-    Apply ``func`` to every block widened by its surroundings, with the same blocks of other images as they are.
-
-    Parameters
-    ----------
-    func : callable
-        ``func(window, *blocks, **kwargs)`` takes the widened block and the blocks of ``others``, and gives an array
-        of the shape of a block.
-    array : (ny, nx) dask array
-        The image whose blocks are widened, as by :func:`map_halo`.
-    depth : int
-        Halo in pixels.
-    *others : (ny, nx) dask arrays
-        Images of the same chunks.
-    dtype : dtype
-        Of what ``func`` gives.
-    fill : scalar
-        Value outside the image.
-    per_block : array of dicts, optional
-        For every block further keywords of ``func``; small, they are part of the graph.
-    **kwargs
-        Handed to ``func`` in every block.
-
-    Returns
-    -------
-    (ny, nx) dask array
-    """
-    name, graph = _window_graph(func, array, depth, others, fill, per_block, kwargs)
-    return da.Array(graph, name, array.chunks, meta=np.empty((0, 0), dtype))
-
-
-def gather_windows(
-    func: Callable, array: da.Array, depth: int, *others: da.Array, fill=0, per_block=None, **kwargs
-) -> da.Array:
-    """
-    Apply ``func`` as :func:`map_windows` does, where it gives an object of any kind.
-
-    Returns
-    -------
-    dask array of objects
-        One for each block, in the order of the blocks.
-    """
-    func = partial(_as_object, func)
-    name, graph = _window_graph(func, array, depth, others, fill, per_block, kwargs)
-    return da.Array(graph, name, tuple((1,) * n for n in array.numblocks), meta=np.empty((0, 0), object))
-
-
-def unite_chunks(chunks: tuple[tuple[int, ...], ...], least: int) -> tuple[tuple[int, ...], ...]:
-    """
-    Unite neighbouring chunks until none is thinner than ``least`` pixels, if the image is not.
-
-    Examples
-    --------
-    >>> unite_chunks(((3, 3, 3, 1), (9, 2)), 5)
-    ((6, 4), (11,))
-    >>> unite_chunks(((3, 3, 3, 1), (9, 2)), 0)
-    ((3, 3, 3, 1), (9, 2))
-    """
-    united = []
-    for sizes in chunks:
-        axis = []
-        for size in sizes:
-            if axis and axis[-1] < least:
-                axis[-1] += size
-            else:
-                axis.append(size)
-        if len(axis) > 1 and axis[-1] < least:
-            axis[-2:] = [axis[-2] + axis[-1]]
-        united.append(tuple(axis))
-    return tuple(united)
-
-
-def _window_graph(func, array, depth, others, fill, per_block, kwargs) -> tuple[str, HighLevelGraph]:
-    given = None if per_block is None else per_block.tolist()
-    token = tokenize(func, array.name, depth, [other.name for other in others], fill, given, kwargs)
+        return array.map_blocks(func, dtype=dtype, meta=meta, **kwargs)
+    token = tokenize(func, array.name, depth, fill, kwargs)
     rims, joined = f"rims-{token}", f"halo-{token}"
     plans = [_axis_plan(axis, depth) for axis in array.chunks]
     graph = {}
     for i, j in np.ndindex(*array.numblocks):
-        if depth:
-            graph[rims, i, j] = (partial(_copy_rims, depth=depth), (array.name, i, j))
+        graph[rims, i, j] = (partial(_copy_rims, depth=depth), (array.name, i, j))
         sources, pieces = [], []
         for (ii, side_y, take_y, into_y), (jj, side_x, take_x, into_x) in product(plans[0][i], plans[1][j]):
             if (side_y, side_x) != (0, 0):
                 sources.append((rims, ii, jj))
                 pieces.append(_Piece((side_y, side_x), (take_y, take_x), (into_y, into_x)))
-        keywords = kwargs if per_block is None else kwargs | per_block[i, j]
-        apply = partial(_join_and_apply, func, pieces, depth, fill, keywords)
-        graph[joined, i, j] = (apply, (array.name, i, j), sources, *((other.name, i, j) for other in others))
-    return joined, HighLevelGraph.from_collections(joined, graph, dependencies=[array, *others])
+        apply = partial(_join_and_apply, func, pieces, depth, fill, kwargs)
+        graph[joined, i, j] = (apply, (array.name, i, j), sources)
+    graph = HighLevelGraph.from_collections(joined, graph, dependencies=[array])
+    return da.Array(graph, joined, array.chunks, meta=meta)
 
 
 def _axis_plan(sizes: tuple[int, ...], depth: int) -> list[list[tuple[int, int, slice, slice]]]:
@@ -399,18 +379,114 @@ def _copy_rims(block: np.ndarray, depth: int) -> dict[tuple[int, int], np.ndarra
     return {(sy, sx): block[cut_y[sy], cut_x[sx]].copy() for sy, sx in _SIDES}
 
 
-def _join_and_apply(func, pieces, depth, fill, kwargs, block, rims, *others):
-    window = block
-    if depth:
-        ny, nx = block.shape
-        window = np.full((ny + 2 * depth, nx + 2 * depth), fill, dtype=block.dtype)
-        window[depth : depth + ny, depth : depth + nx] = block
-        for piece, source in zip(pieces, rims, strict=True):
-            window[piece.into] = source[piece.rim][piece.take]
-    return func(window, *others, **kwargs)
-
-
-def _trimmed(func, depth, window, **kwargs):
-    ny, nx = (length - 2 * depth for length in window.shape)
+def _join_and_apply(func, pieces, depth, fill, kwargs, block, rims):
+    ny, nx = block.shape
+    window = np.full((ny + 2 * depth, nx + 2 * depth), fill, dtype=block.dtype)
+    window[depth : depth + ny, depth : depth + nx] = block
+    for piece, source in zip(pieces, rims, strict=True):
+        window[piece.into] = source[piece.rim][piece.take]
     # A copy: a view would keep the whole window in memory for as long as the block is wanted.
     return func(window, **kwargs)[depth : depth + ny, depth : depth + nx].copy()
+
+
+# What lies around a block, in fewer bytes than pixels ----------------------------------------------------
+
+
+def map_neighbours(
+    func: Callable, objects: da.Array, chunks: tuple, depth: int, *, dtype, own: np.ndarray | None = None, **kwargs
+) -> da.Array:
+    """
+    Apply ``func`` to what every block and its neighbours have been reduced to.
+
+    For images that need few bytes where pixels need many, such as labels. Blocks are given up as soon as they are
+    reduced: none waits in memory for its neighbours, and one task a chunk is enough.
+
+    Parameters
+    ----------
+    func : callable
+        ``func(near, shape=(ny, nx), depth=depth, **kwargs)`` gives an array of the shape of the block. ``near`` lists
+        the object of the block and of all within ``depth`` pixels of it, each with the place (y, x) of its block's
+        first pixel, as seen from the block's own.
+    objects : (rows, columns) dask array of objects
+        From :func:`objects_of_blocks`.
+    chunks : tuple of tuples
+        Of the image that they were made of.
+    depth : int
+        How far a block looks around, in pixels, over as many blocks as it takes.
+    dtype : dtype
+        Of what ``func`` gives.
+    own : (rows, columns) object array, optional
+        What belongs to each block, handed to ``func`` as ``own=own[i, j]``; it travels with the task of that block
+        alone.
+    **kwargs
+        Handed to ``func``.
+
+    Returns
+    -------
+    (ny, nx) dask array
+    """
+    name, graph = _neighbour_graph(func, objects, chunks, depth, own, kwargs)
+    return da.Array(graph, name, chunks, meta=np.empty((0, 0), dtype))
+
+
+def gather_neighbours(func: Callable, objects: da.Array, chunks: tuple, depth: int, **kwargs) -> da.Array:
+    """
+    Apply ``func`` as :func:`map_neighbours` does, where it gives any object.
+
+    Returns
+    -------
+    (rows, columns) dask array of objects
+        One for every block.
+    """
+    name, graph = _neighbour_graph(partial(_as_object, func), objects, chunks, depth, None, kwargs)
+    return da.Array(graph, name, objects.chunks, meta=np.empty((0, 0), object))
+
+
+def unite_chunks(chunks: tuple[tuple[int, ...], ...], least: int) -> tuple[tuple[int, ...], ...]:
+    """
+    Unite neighbouring chunks until none is thinner than ``least`` pixels, if the image is not.
+
+    Examples
+    --------
+    >>> unite_chunks(((3, 3, 3, 3, 1), (9, 2)), 5)
+    ((6, 7), (11,))
+    >>> unite_chunks(((3, 3, 3, 3, 1), (9, 2)), 0)
+    ((3, 3, 3, 3, 1), (9, 2))
+    """
+    united = []
+    for sizes in chunks:
+        axis = [sizes[0]]
+        for size in sizes[1:]:
+            if axis[-1] < least:
+                axis[-1] += size
+            else:
+                axis.append(size)
+        if len(axis) > 1 and axis[-1] < least:
+            axis[-2:] = [axis[-2] + axis[-1]]
+        united.append(tuple(axis))
+    return tuple(united)
+
+
+def _neighbour_graph(func, objects, chunks, depth, own, kwargs) -> tuple[str, HighLevelGraph]:
+    name = f"neighbours-{tokenize(func, objects.name, chunks, depth, None if own is None else own.tolist(), kwargs)}"
+    near = [_near_blocks(axis, depth) for axis in chunks]
+    graph = {}
+    for i, j in np.ndindex(*objects.numblocks):
+        blocks = list(product(near[0][i], near[1][j]))
+        places = [(y, x) for (_, y), (_, x) in blocks]
+        keywords = kwargs if own is None else kwargs | {"own": own[i, j]}
+        apply = partial(_call_near, func, places, shape=(chunks[0][i], chunks[1][j]), depth=depth, **keywords)
+        graph[name, i, j] = (apply, [(objects.name, ii, jj) for (ii, _), (jj, _) in blocks])
+    return name, HighLevelGraph.from_collections(name, graph, dependencies=[objects])
+
+
+def _near_blocks(sizes: tuple[int, ...], depth: int) -> list[list[tuple[int, int]]]:
+    """List for every block of one axis those within ``depth`` pixels, itself among them, and how far off they start."""
+    edges = block_edges(sizes)
+    first = np.searchsorted(edges[1:], edges[:-1] - depth, side="right")
+    last = np.searchsorted(edges[:-1], edges[1:] + depth, side="left")
+    return [[(n, int(edges[n] - edges[i])) for n in range(first[i], last[i])] for i in range(len(sizes))]
+
+
+def _call_near(func, places, objects, **kwargs):
+    return func([(place, boxed[0, 0]) for place, boxed in zip(places, objects, strict=True)], **kwargs)

@@ -7,7 +7,18 @@ from hypothesis import strategies as st
 from scipy import ndimage
 from strategies import chunked
 
-from galprep_dask.blockwise import block_edges, map_blocks_at, map_halo, sum_blocks, whole_image
+from galprep_dask.blockwise import (
+    block_edges,
+    gather_neighbours,
+    map_blocks_at,
+    map_blocks_each,
+    map_halo,
+    map_neighbours,
+    objects_of_blocks,
+    sum_blocks,
+    unite_chunks,
+    whole_image,
+)
 
 
 def box_sum(window, depth):
@@ -141,3 +152,87 @@ def test_origins_and_sums_cost_two_tasks_a_chunk_with_the_source():
 
 def test_block_edges_do_not_overflow():
     assert block_edges((2**31, 2**31)).tolist() == [0, 2**31, 2**32]
+
+
+def bright_pixels(block, origin):
+    return np.argwhere(block > 0)
+
+
+def around_of(near, shape, depth, own=0):
+    """The window that these pixels fill, and how many blocks it took."""
+    window = np.zeros(np.add(shape, 2 * depth), int)
+    for place, at in near:
+        y, x = (at + place + depth).T
+        inside = (y >= 0) & (x >= 0) & (y < window.shape[0]) & (x < window.shape[1])
+        window[y[inside], x[inside]] += 1
+    return window + own
+
+
+def sum_around(near, shape, depth, own=0):
+    window = around_of(near, shape, depth)
+    return box_sum(window, depth)[depth : depth + shape[0], depth : depth + shape[1]] + own
+
+
+@given(chunked("i4"), st.integers(0, 30))
+def test_map_neighbours_sees_all_within_depth_and_each_block_once(images, depth):
+    whole, lazy = images
+    objects = objects_of_blocks(bright_pixels, lazy)
+    own = np.arange(lazy.npartitions).reshape(lazy.numblocks).astype(object)
+    found = map_neighbours(sum_around, objects, lazy.chunks, depth, dtype=int, own=own)
+    expected = box_sum(np.pad(whole > 0, depth).astype(int), depth)
+    expected = expected[depth : depth + whole.shape[0], depth : depth + whole.shape[1]]
+    number = np.repeat(np.repeat(own.astype(int), lazy.chunks[0], axis=0), lazy.chunks[1], axis=1)
+    assert found.chunks == lazy.chunks
+    np.testing.assert_array_equal(found.compute(scheduler="sync"), expected + number)
+
+
+@given(chunked("i4"), st.integers(0, 30))
+def test_gather_neighbours_gives_an_object_for_every_block(images, depth):
+    whole, lazy = images
+    found = gather_neighbours(around_of, objects_of_blocks(bright_pixels, lazy), lazy.chunks, depth)
+    windows = found.compute(scheduler="sync")
+    assert windows.shape == lazy.numblocks
+    padded = np.pad(whole > 0, depth).astype(int)
+    y, x = (block_edges(axis) for axis in lazy.chunks)
+    for i, j in np.ndindex(*lazy.numblocks):
+        expected = padded[y[i] : y[i + 1] + 2 * depth, x[j] : x[j + 1] + 2 * depth]
+        np.testing.assert_array_equal(windows[i, j], expected)
+
+
+def counted_tasks(array):
+    (optimised,) = dask.optimize(array)
+    return len(dict(optimised.__dask_graph__()))
+
+
+@pytest.mark.parametrize("blocks", [8, 32])
+def test_neighbours_cost_two_tasks_a_chunk_with_the_source_at_64_and_1024_chunks(blocks, no_compute):
+    with no_compute():
+        source = da.zeros((blocks * 4, blocks * 4), "f4", chunks=4) + 1
+        objects = objects_of_blocks(bright_pixels, source)
+        found = map_neighbours(sum_around, objects, source.chunks, 2, dtype=int)
+        assert counted_tasks(found) == 2 * blocks**2
+
+
+def numbered(block, own, origin):
+    return np.full(block.shape, own + 1000 * origin[0] + origin[1])
+
+
+@given(chunked("i4"))
+def test_map_blocks_each_gives_each_block_its_own(images):
+    _, lazy = images
+    own = np.arange(lazy.npartitions).reshape(lazy.numblocks).astype(object) * 10**6
+    found = map_blocks_each(numbered, own, lazy, dtype=int).compute(scheduler="sync")
+    y, x = (block_edges(axis) for axis in lazy.chunks)
+    for i, j in np.ndindex(*lazy.numblocks):
+        assert (found[y[i] : y[i + 1], x[j] : x[j + 1]] == own[i, j] + 1000 * y[i] + x[j]).all()
+
+
+@given(chunked("i4"), st.integers(0, 30))
+def test_unite_chunks_gives_no_thinner_ones_and_cuts_nowhere_else(images, least):
+    _, lazy = images
+    for before, after in zip(lazy.chunks, unite_chunks(lazy.chunks, least), strict=True):
+        assert sum(after) == sum(before)
+        assert set(block_edges(after)) <= set(block_edges(before))
+        assert min(after) >= least or len(after) == 1
+        if least <= min(before):
+            assert after == before

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import math
+from functools import partial
+from itertools import pairwise
+from typing import NamedTuple
 
+import dask.array as da
 import numpy as np
 
 from galprep_dask.arrays import ImageLike, as_image, as_mask, like
-from galprep_dask.blockwise import whole_image
+from galprep_dask.blockwise import block_edges, map_blocks_each
 from galprep_dask.errors import ParameterError
 from galprep_dask.image import bad_pixels
+from galprep_dask.masks._kernels.ellipses import paint_ellipses
 from galprep_dask.masks.growth import addgrow_of, check_addgrow
 from galprep_dask.segmentation import Segmentation
 from galprep_dask.segmentation.detect import labels_like, ranked
 
-__all__ = ["ellipse_labels", "ellipse_mask"]
+__all__ = ["Ellipses", "draw_ellipses", "ellipse_labels", "ellipse_mask", "ellipses_from", "scaled"]
 
 
 def ellipse_mask(
@@ -44,6 +49,8 @@ def ellipse_mask(
     Returns
     -------
     (ny, nx) bool array, of the kind of ``data``
+        The moments are measured at the call, with the image held whole; of a dask or xarray image the mask itself is
+        drawn lazily, block by block.
 
     Raises
     ------
@@ -64,10 +71,77 @@ def ellipse_mask(
     image = as_image(data)
     labels = labels_like(segmentation, image)
     bad = bad_pixels(image, as_mask(mask, image))
-    drawn = whole_image(
-        ellipse_labels, labels, image, bad, dtype=np.int32, magnification=magnification, addgrow=addgrow
+    ellipses = scaled(ellipses_of(*da.compute(labels, image, bad)), magnification, addgrow)
+    return like(draw_ellipses(ellipses, labels, dtype=bool), data)
+
+
+class Ellipses(NamedTuple):
+    """Ellipses of sources, an element each, in the order of the labels; NaN where a source has no moments."""
+
+    label: np.ndarray
+    x: np.ndarray
+    y: np.ndarray
+    major: np.ndarray
+    """Semi-axes in pixels."""
+    minor: np.ndarray
+    angle: np.ndarray
+    """From x towards y, in radians."""
+
+
+def ellipses_of(labels: np.ndarray, image: np.ndarray, bad: np.ndarray) -> Ellipses:
+    """Give the 1-sigma ellipses of all sources of an image that is in memory."""
+    from photutils.segmentation import SegmentationImage, SourceCatalog
+
+    ranks, originals = ranked(labels)
+    if len(originals) == 1:
+        return Ellipses(np.empty(0, np.int32), *np.empty((5, 0)))
+    catalog = SourceCatalog(np.where(bad, 0.0, image), SegmentationImage(ranks), mask=bad)
+    return ellipses_from(
+        originals[1:], catalog.x_centroid, catalog.y_centroid, catalog.semimajor_axis.value,
+        catalog.semiminor_axis.value, catalog.orientation.to_value("rad"),
+    )  # fmt: skip
+
+
+def ellipses_from(label, x_centroid, y_centroid, semimajor_axis, semiminor_axis, orientation) -> Ellipses:
+    """Make ellipses of the columns of a catalogue, axes in pixels and orientation in radians."""
+    shape = (x_centroid, y_centroid, semimajor_axis, semiminor_axis, orientation)
+    return Ellipses(np.asarray(label, np.int32), *(np.asarray(column, np.float64) for column in shape))
+
+
+def scaled(ellipses: Ellipses, magnification: float, addgrow=0) -> Ellipses:
+    """Magnify the axes, and lengthen them by ``addgrow`` pixels."""
+    extra = addgrow_of(ellipses.label, addgrow)
+    return ellipses._replace(
+        major=magnification * ellipses.major + extra, minor=magnification * ellipses.minor + extra
     )
-    return like(drawn > 0, data)
+
+
+def draw_ellipses(ellipses: Ellipses, labels: da.Array, dtype=np.int32) -> da.Array:
+    """
+    Draw ellipses into a label image or a mask, lazily; where they overlap, the lower label has the pixel.
+
+    Parameters
+    ----------
+    ellipses : Ellipses
+        As they are to be drawn. Without moments a source keeps its segment, which is all that is known of it.
+    labels : (ny, nx) int32 dask array
+        The segments.
+    dtype : dtype
+        int32 or bool.
+    """
+    own = np.empty(labels.numblocks, object)
+    boxes = _boxes(ellipses)
+    y_edges, x_edges = (block_edges(axis) for axis in labels.chunks)
+    for i, row in enumerate(_reaching(boxes[0], y_edges)):
+        for j, at in enumerate(_reaching(boxes[1], x_edges, row)):
+            own[i, j] = Ellipses(*(column[at] for column in ellipses))
+    return map_blocks_each(partial(_draw_block, kind=np.dtype(dtype).name), own, labels, dtype=dtype)
+
+
+def ellipse_labels(labels, image, bad, magnification, addgrow=0) -> np.ndarray:
+    """Draw the ellipses of all sources into a label image, of arrays in memory."""
+    ellipses = scaled(ellipses_of(labels, image, bad), magnification, addgrow)
+    return _draw_block(labels, own=ellipses, origin=(0, 0), kind="int32")
 
 
 def check_ellipses(magnification, addgrow) -> None:
@@ -77,37 +151,34 @@ def check_ellipses(magnification, addgrow) -> None:
     check_addgrow(addgrow)
 
 
-def ellipse_labels(labels, image, bad, magnification, addgrow=0) -> np.ndarray:
-    """Draw the ellipses of all sources into a label image; where they overlap, the lower label wins."""
-    from photutils.segmentation import SegmentationImage, SourceCatalog
-
-    drawn = np.zeros(labels.shape, dtype=np.int32)
-    ranks, originals = ranked(labels)
-    if len(originals) == 1:
-        return drawn
-    catalog = SourceCatalog(np.where(bad, 0.0, image), SegmentationImage(ranks), mask=bad)
-    extra = addgrow_of(originals, addgrow)
-    shapes = zip(
-        catalog.label, catalog.x_centroid, catalog.y_centroid, catalog.semimajor_axis.value,
-        catalog.semiminor_axis.value, catalog.orientation.to_value("rad"), strict=True,
-    )  # fmt: skip
-    for rank, x, y, major, minor, angle in reversed(list(shapes)):
-        more = float(extra[rank])
-        if np.isfinite([x, y, major, minor, angle]).all():
-            _draw(drawn, rank, x, y, magnification * major + more, magnification * minor + more, angle)
-        else:
-            # Without a positive pixel a source has no moments; its segment is all that is known of it.
-            drawn[ranks == rank] = rank
-    return originals[drawn]
+def _boxes(ellipses: Ellipses) -> list[tuple[np.ndarray, np.ndarray]]:
+    """First and last row, and first and last column, that each ellipse may reach; all where it has no moments."""
+    known = _have_moments(ellipses)
+    reach = np.maximum(ellipses.major, 0.5)
+    return [
+        (np.where(known, np.floor(centre - reach), -np.inf), np.where(known, np.ceil(centre + reach), np.inf))
+        for centre in (ellipses.y, ellipses.x)
+    ]
 
 
-def _draw(drawn, value, x, y, major, minor, angle) -> None:
-    ny, nx = drawn.shape
-    rows = slice(max(math.floor(y - major), 0), min(math.ceil(y + major) + 1, ny))
-    columns = slice(max(math.floor(x - major), 0), min(math.ceil(x + major) + 1, nx))
-    dy, dx = np.mgrid[rows, columns].astype(np.float64)
-    dy, dx = dy - y, dx - x
-    along = dx * math.cos(angle) + dy * math.sin(angle)
-    across = dy * math.cos(angle) - dx * math.sin(angle)
-    inside = (along / max(major, 0.5)) ** 2 + (across / max(minor, 0.5)) ** 2 <= 1
-    drawn[rows, columns][inside] = value
+def _reaching(box, edges, among=None):
+    """For each block of an axis the indices of what reaches it, of those in ``among``."""
+    first, last = box if among is None else (box[0][among], box[1][among])
+    for low, high in pairwise(edges):
+        inside = np.flatnonzero((last >= low) & (first < high))
+        yield inside if among is None else among[inside]
+
+
+def _have_moments(ellipses: Ellipses) -> np.ndarray:
+    return np.isfinite(ellipses[1:]).all(axis=0)
+
+
+def _draw_block(labels, *, own, origin, kind) -> np.ndarray:
+    drawn = np.zeros(labels.shape, np.int32)
+    known = _have_moments(own)
+    paint_ellipses(drawn, *origin, *(column[known] for column in own))
+    bare = own.label[~known]
+    if len(bare):
+        segment = np.where(np.isin(labels, bare), labels, 0)
+        drawn = np.where((segment > 0) & ((drawn == 0) | (segment < drawn)), segment, drawn)
+    return drawn.astype(kind, copy=False)

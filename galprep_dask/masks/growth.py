@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import math
-from functools import partial
 
 import dask.array as da
 import numpy as np
 
 from galprep_dask.arrays import ImageLike, as_image, as_mask, like
-from galprep_dask.blockwise import gather_windows, map_windows, unite_chunks
+from galprep_dask.blockwise import gather_neighbours, map_neighbours, objects_of_blocks, unite_chunks
 from galprep_dask.errors import ParameterError
 from galprep_dask.masks._kernels.fill import fill_growth
-from galprep_dask.masks._kernels.rings import Radii, measure_rings, merge_rings
+from galprep_dask.masks._kernels.rings import Radii, measure_rings, merge_rings, rings_of
+from galprep_dask.masks._kernels.runs import runs_in_sight, runs_of
 from galprep_dask.segmentation import Segmentation
 from galprep_dask.segmentation.detect import as_segmentation, labels_like
 
@@ -55,7 +55,8 @@ def grow_mask(
     Returns
     -------
     (ny, nx) bool array, of the kind of ``data``
-        Same for every chunking.
+        Same for every chunking. The image is read once at the call, to find how far each segment grows; of a dask
+        or xarray image the mask itself is made lazily, from the labels alone.
 
     Raises
     ------
@@ -63,6 +64,12 @@ def grow_mask(
         A parameter is negative or not finite.
     ImageShapeError
         Shapes differ.
+
+    Notes
+    -----
+    Distances are compared as squares, in integers. The sum of a ring's pixels is exact and is rounded once, to the
+    nearest float64; the mean and the comparison follow in float64. So nothing depends on the order of the pixels, and
+    blocks can share a ring. Only the labels that a block has in sight and how far they grow are kept with it.
 
     Examples
     --------
@@ -105,82 +112,100 @@ def grow_segmentation(
     Returns
     -------
     (ny, nx) int32 array, of the kind of ``data``
-        Labels of the segments and their growth, 0 = sky.
+        Labels of the segments and their growth, 0 = sky; lazy where ``data`` is, as of :func:`grow_mask`.
     """
     grown = _grown(segmentation, data, sky_level, sky_std, max_grow_size, addgrow, mask, np.int32)
     return like(grown, data)
 
 
-#: Side of the blocks that are grown, in units of how far they must look around, at least.
+#: Blocks are grown that are this many times as wide as they look around, or else the looking would cost too much:
+#: thinner chunks are united for the purpose.
 _SIDE_PER_HALO = 4
-
-_NOTHING = (np.empty(0, np.int32), np.empty(0, np.int64))
 
 
 def _grown(segmentation, data, sky_level, sky_std, max_grow_size, addgrow, mask, dtype) -> da.Array:
     _check(sky_level, sky_std, max_grow_size, addgrow)
+    addgrow = np.asarray(addgrow, np.float64)
     image = as_image(data)
-    labels = labels_like(segmentation, image)
-    mask = as_mask(mask, image)
+    across = math.ceil(math.hypot(*image.shape))  # nothing is further off
+    max_ring = min(int(max_grow_size), across)
+    reach = max_ring + min(math.ceil(addgrow.max(initial=0)), across)
+    runs, planes = _runs_and_planes(segmentation, image, mask, reach)
+
+    default = 0 if addgrow.ndim else int(_largest_square(float(addgrow), reach))
+    tables = np.full(runs.shape, None)
+    if max_ring or addgrow.ndim:
+        radii, in_sight = _measure(runs, planes, reach, _stop(max_ring, sky_level, sky_std))
+        for at, present in np.ndenumerate(in_sight):
+            tables[at] = _limits(radii, present, addgrow, reach, default)
+    furthest = max([default] + [int(table[1].max(initial=0)) for table in tables.flat if table])
+    halo = math.isqrt(furthest - 1) + 1 if furthest else 0
+    grown = map_neighbours(
+        _fill_block, runs, planes[0].chunks, halo, dtype=dtype, own=tables, default=default, kind=np.dtype(dtype).name
+    )
+    return grown.rechunk(image.chunks, method="tasks")
+
+
+def _runs_and_planes(segmentation, image: da.Array, mask, reach: int) -> tuple[da.Array, list[da.Array]]:
+    """Give the runs of labels, image and, if there is one, mask, in blocks much wider than ``reach``."""
+    if reach >= 2**15:
+        raise ParameterError(f"max_grow_size and addgrow reach {reach} px; expected less than 32768 together.")
+    labels, mask = labels_like(segmentation, image), as_mask(mask, image)
     if image.dtype not in (np.float32, np.float64):
         image = image.astype(np.float64)  # or every integer type would be compiled for
-    max_ring = min(int(max_grow_size), math.ceil(math.hypot(*image.shape)))
-    reach = max_ring + min(math.ceil(np.max(addgrow, initial=0)), math.ceil(math.hypot(*image.shape)))
-
-    chunks, planes = image.chunks, [image] if mask is None else [image, mask]
-    united = unite_chunks(chunks, _SIDE_PER_HALO * reach)
-    labels, *planes = (plane.rechunk(united, method="tasks") for plane in (labels, *planes))
-    stop = {"max_ring": max_ring, "sky_level": float(sky_level), "sky_std": float(sky_std)}
-    per_block = np.empty(labels.numblocks, object)
-    default = 0 if np.ndim(addgrow) else _largest_square(float(addgrow), reach)
-    if max_ring or np.ndim(addgrow):
-        radii, present = _measure(labels, planes, reach, stop)
-        tables = [_limits(radii, in_sight, addgrow, reach) for in_sight in present]
-    else:
-        tables = [_NOTHING] * per_block.size
-    per_block.flat = [{"table": table} for table in tables]
-    furthest = max(default, *(int(limits.max(initial=0)) for _, limits in tables))
-    halo = math.isqrt(furthest - 1) + 1 if furthest else 0
-    grown = map_windows(
-        partial(fill_growth, halo=halo, default=default, dtype=np.dtype(dtype)), labels, halo, dtype=dtype,
-        per_block=per_block,
-    )  # fmt: skip
-    return grown.rechunk(chunks, method="tasks")
+    united = unite_chunks(image.chunks, _SIDE_PER_HALO * reach)
+    planes = [labels, image] if mask is None else [labels, image, mask]
+    labels, *planes = (plane.rechunk(united, method="tasks") for plane in planes)
+    return objects_of_blocks(_runs_of_block, labels), planes
 
 
-def _measure(labels, planes, halo, stop) -> tuple[Radii, list[np.ndarray]]:
+def _stop(max_ring, sky_level, sky_std) -> dict:
+    return {"max_ring": max_ring, "sky_level": float(sky_level), "sky_std": float(sky_std)}
+
+
+def _measure(runs, planes, halo, stop) -> tuple[Radii, np.ndarray]:
     """Read the image once: the rings that each label takes, and the labels in sight of each block."""
-    n_rows, n_columns = labels.numblocks
-    per_block = np.empty(labels.numblocks, object)
-    for i, j in np.ndindex(*labels.numblocks):
-        per_block[i, j] = {"open_sides": (i > 0, i < n_rows - 1, j > 0, j < n_columns - 1)}
+    # Two steps, so that the pixels of a block can be read in the task that measures them.
+    in_sight = gather_neighbours(runs_in_sight, runs, planes[0].chunks, halo)
 
     def measured(only=None):
-        blocks = gather_windows(
-            measure_rings, labels, halo, *planes, per_block=per_block, halo=halo, only=only, **stop
-        )
-        return blocks.compute().ravel().tolist()
+        return objects_of_blocks(
+            _measure_block, *planes, in_sight, image_shape=planes[0].shape, halo=halo, only=only, **stop
+        ).compute()
 
     blocks = measured()
-    radii, disputed = merge_rings(blocks, **stop)
+    radii, disputed = merge_rings(list(blocks.flat), **stop)
     if len(disputed):
-        again, _ = merge_rings(measured(disputed), **stop)
+        again, _ = merge_rings(list(measured(disputed).flat), **stop)
         radii = Radii(np.append(radii.labels, again.labels), np.append(radii.rings, again.rings))
-    order = np.argsort(radii.labels)
-    return Radii(radii.labels[order], radii.rings[order]), [block.present for block in blocks]
+        order = np.argsort(radii.labels)
+        radii = Radii(radii.labels[order], radii.rings[order])
+    present = np.empty(blocks.shape, object)
+    for at, block in np.ndenumerate(blocks):
+        present[at] = block.present
+    return radii, present
 
 
-def _limits(radii: Radii, present: np.ndarray, addgrow, reach: int) -> tuple[np.ndarray, np.ndarray]:
-    """Labels in sight of a block that grow by other than the default, and the largest square that each takes."""
-    if np.ndim(addgrow):
-        extra = addgrow_of(present, addgrow)
-        rings = np.zeros(len(present))
-        _, at, mine = np.intersect1d(present, radii.labels, assume_unique=True, return_indices=True)
-        rings[at] = radii.rings[mine]
-        limits = _largest_square(rings + extra, reach)
-        return present[limits > 0], limits[limits > 0]
-    mine = np.searchsorted(radii.labels, np.intersect1d(present, radii.labels, assume_unique=True))
-    return radii.labels[mine], _largest_square(radii.rings[mine] + float(addgrow), reach)
+def _runs_of_block(labels, origin):
+    return runs_of(labels)
+
+
+def _measure_block(*planes_and_runs, origin, image_shape, **kwargs):
+    *planes, runs = planes_and_runs
+    ends = np.add(origin, planes[0].shape)
+    open_sides = (origin[0] > 0, ends[0] < image_shape[0], origin[1] > 0, ends[1] < image_shape[1])
+    return measure_rings(runs[0, 0], *planes, open_sides=open_sides, **kwargs)
+
+
+def _fill_block(near, *, shape, depth, own, default, kind):
+    labels, limits = own or (np.empty(0, np.int32), np.empty(0, np.int64))
+    return fill_growth(runs_in_sight(near, shape, depth), shape, depth, labels, limits, default, np.dtype(kind))
+
+
+def _limits(radii: Radii, present: np.ndarray, addgrow, reach: int, default: int) -> tuple[np.ndarray, np.ndarray]:
+    """Labels in sight of a block for which the largest square is not the default, and what it is."""
+    limits = _largest_square(rings_of(radii, present) + addgrow_of(present, addgrow), reach)
+    return present[limits != default], limits[limits != default]
 
 
 def _largest_square(radius, reach: int):
@@ -201,7 +226,7 @@ def _check(sky_level, sky_std, max_grow_size, addgrow) -> None:
 
 def check_addgrow(addgrow) -> None:
     """Raise ParameterError unless every ``addgrow`` is a number of pixels."""
-    if not (np.all(np.isfinite(addgrow)) and np.all(np.asarray(addgrow) >= 0)):
+    if np.ndim(addgrow) > 1 or not (np.all(np.isfinite(addgrow)) and np.all(np.asarray(addgrow) >= 0)):
         raise ParameterError(f"addgrow={addgrow!r}; expected a number of pixels, 0 or more.")
 
 
@@ -247,20 +272,12 @@ def growth_rings(
     _check(sky_level, sky_std, max_grow_size, 0)
     segmentation = as_segmentation(segmentation)
     image = as_image(data)
-    labels = labels_like(segmentation, image)
-    mask = as_mask(mask, image)
-    if image.dtype not in (np.float32, np.float64):
-        image = image.astype(np.float64)
     max_ring = min(int(max_grow_size), math.ceil(math.hypot(*image.shape)))
-    united = unite_chunks(image.chunks, _SIDE_PER_HALO * max_ring)
-    planes = [plane.rechunk(united, method="tasks") for plane in ([image] if mask is None else [image, mask])]
-    labels = labels.rechunk(united, method="tasks")
-    rings = np.zeros(segmentation.n_labels, np.int64)
-    if max_ring and len(rings):
-        stop = {"max_ring": max_ring, "sky_level": float(sky_level), "sky_std": float(sky_std)}
-        radii, _ = _measure(labels, planes, max_ring, stop)
-        rings[np.searchsorted(segmentation.labels, radii.labels)] = radii.rings
-    return rings
+    if max_ring == 0 or segmentation.n_labels == 0:
+        return np.zeros(segmentation.n_labels, np.int64)
+    runs, planes = _runs_and_planes(segmentation, image, mask, max_ring)
+    radii, _ = _measure(runs, planes, max_ring, _stop(max_ring, sky_level, sky_std))
+    return rings_of(radii, segmentation.labels)
 
 
 def grow_by(segmentation: Segmentation | ImageLike, radius: float | np.ndarray) -> da.Array:

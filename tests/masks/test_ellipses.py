@@ -1,3 +1,5 @@
+import pickle
+
 import dask.array as da
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ from strategies import chunks_for
 
 from galprep_dask.errors import ImageShapeError, ParameterError
 from galprep_dask.masks import ellipse_mask
+from galprep_dask.masks.ellipses import draw_ellipses, ellipses_from
 
 SHAPE = (121, 141)
 
@@ -94,16 +97,58 @@ def test_a_source_without_moments_keeps_its_segment(value):
     np.testing.assert_array_equal(found, segment > 0)
 
 
-@settings(max_examples=10)
+@settings(max_examples=20)
 @given(chunks_for(SHAPE))
 def test_same_for_every_chunking(chunks):
     light, _ = gaussian(60, 70, 9, 4, 0.5)
-    segment = (light > 1e-3).astype(">i8")
+    light += gaussian(20, 30, 5, 3, 1.5)[0] + gaussian(100, 20, 7, 2, -0.7)[0]
+    segment = np.where(light > 1e-3, 1 + (np.indices(SHAPE)[1] > 50) + (np.indices(SHAPE)[0] > 60), 0).astype(">i8")
+    light[100:110, 120:130] = 0.0
+    segment[100:110, 120:130] = 90  # without a positive pixel
     lazy = da.from_array(light, chunks=chunks, name=False)
-    np.testing.assert_array_equal(ellipse_mask(segment, lazy), ellipse_mask(segment, light))
+    found = ellipse_mask(segment, lazy)
+    assert found.chunks == chunks
+    np.testing.assert_array_equal(found, ellipse_mask(segment, light))
 
 
-def test_kinds_dtypes_and_an_empty_segmentation(no_compute):
+def test_of_overlapping_ellipses_the_lower_label_has_the_pixel_in_every_block():
+    rng = np.random.default_rng(0)
+    n = 300
+    major = rng.uniform(0, 9, n)
+    ellipses = ellipses_from(
+        rng.permutation(n) + 1, rng.uniform(-5, 146, n), rng.uniform(-5, 126, n), major,
+        major * rng.uniform(0, 1, n), rng.uniform(-2, 2, n),
+    )  # fmt: skip
+    expected = np.zeros(SHAPE, np.int32)
+    y, x = np.indices(SHAPE)
+    for label, x0, y0, major, minor, angle in sorted(zip(*ellipses, strict=True), reverse=True):
+        along = (x - x0) * np.cos(angle) + (y - y0) * np.sin(angle)
+        across = (y - y0) * np.cos(angle) - (x - x0) * np.sin(angle)
+        expected[(along / max(major, 0.5)) ** 2 + (across / max(minor, 0.5)) ** 2 <= 1] = label
+    labels = da.zeros(SHAPE, chunks=((50, 1, 70), (20, 60, 61)), dtype="i4")
+    with_order = sorted_by_label(ellipses)
+    np.testing.assert_array_equal(draw_ellipses(with_order, labels), expected)
+    np.testing.assert_array_equal(draw_ellipses(with_order, labels, dtype=bool), expected > 0)
+
+
+def sorted_by_label(ellipses):
+    order = np.argsort(ellipses.label)
+    return type(ellipses)(*(column[order] for column in ellipses))
+
+
+def test_a_task_is_given_the_ellipses_that_reach_its_block_and_no_others(no_compute):
+    places = np.arange(32.0)
+    y, x = (centre.ravel() * 50 + 25 for centre in np.meshgrid(places, places, indexing="ij"))
+    few = np.full(len(x), 3.0)
+    with no_compute():
+        labels = da.zeros((1600, 1600), chunks=50, dtype="i4")
+        drawn = draw_ellipses(ellipses_from(np.arange(len(x)) + 1, x, y, few, few, few), labels)
+    assert len(pickle.dumps(drawn)) < 1500 * drawn.npartitions
+    assert len(dict(drawn.__dask_graph__())) <= 3 * drawn.npartitions
+    assert drawn.max().compute() == 1024
+
+
+def test_kinds_dtypes_and_an_empty_segmentation():
     light, _ = gaussian(60, 70, 9, 4, 0.5)
     light = np.round(100 * light)
     segment = (light > 1).astype(int)
@@ -113,8 +158,7 @@ def test_kinds_dtypes_and_an_empty_segmentation(no_compute):
         pixels.flags.writeable = False
         np.testing.assert_array_equal(ellipse_mask(segment, pixels), expected)
     named = xr.DataArray(da.from_array(light, chunks=50), dims=("y", "x"))
-    with no_compute():
-        found = ellipse_mask(segment, named)
+    found = ellipse_mask(segment, named)
     assert isinstance(found.data, da.Array)
     np.testing.assert_array_equal(found, expected)
     assert not ellipse_mask(segment * 0, light).any()

@@ -133,6 +133,25 @@ def test_many_segments_over_many_blocks(seed, chunks, kind):
         np.testing.assert_array_equal(grow_segmentation(labels, lazy, mask=mask, **keywords), expected)
 
 
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+def test_adversarial_pixels_give_the_same_labels_in_every_chunking(dtype):
+    rng = np.random.default_rng(1)
+    shape = (500, 700)
+    labels = np.zeros(shape, np.int32)
+    for label, (y, x) in enumerate(rng.integers(0, shape, (400, 2))):
+        labels[y : y + rng.integers(1, 30), x : x + rng.integers(1, 9)] = label + 1
+    data = random_pixels(rng, shape, "adversarial")
+    data = np.where(rng.uniform(size=shape) < 0.8, np.abs(data), data).astype(dtype)  # or nothing would grow far
+    data[rng.uniform(size=shape) < 0.01] = np.nan
+    keywords = {"sky_level": 0.0, "sky_std": 0.5, "max_grow_size": 40, "addgrow": 1.0}
+    expected = grow_segmentation(labels, data, **keywords)
+    assert 0.3 < (expected > 0).mean() < 0.95
+    for chunks in (700, (500, 13), (64, 64), (31, 700), ((1, 499), (350, 1, 349))):
+        lazy = da.from_array(data, chunks=chunks, name=False)
+        with blocks_as_they_are():
+            np.testing.assert_array_equal(grow_segmentation(labels, lazy, **keywords), expected)
+
+
 def test_a_label_in_pieces_far_from_each_other_is_one_segment():
     # Each piece alone would be decided by its block: the one grows, the other does not.
     labels = np.zeros((40, 200), np.int32)
@@ -375,6 +394,14 @@ def test_errors():
     ):
         with pytest.raises(ParameterError, match=next(iter(wrong))):
             grow_segmentation(labels, light, **{**base, **wrong})
+    wide = da.zeros((1, 50_000), chunks=50_000)
+    for far in ({"max_grow_size": 40_000}, {"addgrow": 33_000.0}):
+        with pytest.raises(ParameterError, match="less than 32768"):
+            grow_mask(wide.astype(int), wide, **{**base, **far})
+    with pytest.raises(ParameterError, match="labels from -1"):
+        grow_mask(labels - 1, light, **base)
+    with pytest.raises(ParameterError, match="dtype float64; expected integer labels"):
+        grow_mask(light, light, **base)
     with pytest.raises(ImageShapeError, match="segmentation has shape"):
         grow_mask(labels[1:], light, **base)
     with pytest.raises(ImageShapeError, match="mask has shape"):

@@ -6,24 +6,27 @@ import numpy as np
 from numba import njit
 
 from galprep_dask.masks._kernels.nearest import nearest_segment
+from galprep_dask.masks._kernels.runs import paint_ranks
 
 __all__ = ["fill_growth"]
 
 
-def fill_growth(window, table, *, halo, default, dtype) -> np.ndarray:
+def fill_growth(runs, shape, halo, labels, limits, default, dtype) -> np.ndarray:
     """
     Grow the segments of a block.
 
     Parameters
     ----------
-    window : (ny + 2 halo, nx + 2 halo) int32 array
-        Labels of the block and its surroundings.
-    table : tuple of two arrays
-        Sorted labels, and the largest square of a distance at which each has a pixel.
+    runs : (n, 4) int32 array
+        Segments within ``halo`` pixels of the block (:func:`runs_in_sight`).
+    shape : (ny, nx)
+        Of the block.
     halo : int
-        Width of the surroundings, as far as any label grows.
+        As far as any label grows.
+    labels, limits : (n,) int32 and int64 arrays
+        Sorted labels, and the largest square of a distance at which each has a pixel.
     default : int
-        The largest square of the labels that are not in ``table``.
+        The largest square of labels that are not among them.
     dtype : dtype
         int32 for labels, bool for a mask.
 
@@ -31,30 +34,23 @@ def fill_growth(window, table, *, halo, default, dtype) -> np.ndarray:
     -------
     (ny, nx) array
     """
-    labels, limits = table
-    ny, nx = window.shape[0] - 2 * halo, window.shape[1] - 2 * halo
-    grown = window[halo : halo + ny, halo : halo + nx].astype(dtype)
-    if len(labels) or default:
-        owner, square = nearest_segment(window, halo, halo)
-        _fill(window, halo, owner, square, labels, limits, default, grown)
+    grown = np.zeros(shape, dtype)
+    if len(runs):
+        present = np.unique(runs[:, 3])
+        limit = np.full(len(present) + 1, default, np.int64)
+        at = np.minimum(np.searchsorted(labels, present), max(len(labels) - 1, 0))
+        listed = labels[at] == present if len(labels) else np.zeros(len(present), bool)
+        limit[1:][listed] = limits[at[listed]]
+        owner, square = nearest_segment(paint_ranks(runs, present, shape, halo), halo, halo)
+        _fill(owner, square, np.concatenate([[0], present]), limit, grown)
     return grown
 
 
 @njit(nogil=True, cache=True)
-def _fill(window, halo, owner, square, labels, limits, default, grown):
+def _fill(owner, square, label, limit, grown):
     ny, nx = owner.shape
-    known, known_limit = np.zeros(nx, np.int32), np.zeros(nx, np.int64)  # of the row above
     for y in range(ny):
-        last, limit = np.int32(0), np.int64(0)
         for x in range(nx):
-            label = owner[y, x]
-            if label != last and label > 0:
-                if known[x] == label:
-                    limit = known_limit[x]
-                else:
-                    at = np.searchsorted(labels, label)
-                    limit = limits[at] if at < len(labels) and labels[at] == label else default
-                last = label
-            known[x], known_limit[x] = last, limit
-            if square[y, x] > 0 and square[y, x] <= limit:
-                grown[y, x] = label
+            # A segment's own pixels have square 0, and so has what nobody owns, whose label is 0.
+            if square[y, x] <= limit[owner[y, x]]:
+                grown[y, x] = label[owner[y, x]]

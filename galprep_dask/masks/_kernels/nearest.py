@@ -36,21 +36,21 @@ def nearest_segment(window: np.ndarray, halo: int, reach: int) -> tuple[np.ndarr
     halo : int
         Width of the surroundings, ``reach`` or more.
     reach : int
-        Distance in pixels at which the search ends.
+        Distance in pixels at which the search ends, less than 2**15.
 
     Returns
     -------
     owner : (ny, nx) int32 array
         The nearest label within ``reach``, else 0. A segment's own pixels are its own.
-    square : (ny, nx) int32 or int64 array
+    square : (ny, nx) int32 array
         Square of the distance in pixels; 0 where there is no owner.
     """
     if halo > reach:
         window = window[halo - reach : reach - halo, halo - reach : reach - halo]
     ny, nx = window.shape[0] - 2 * reach, window.shape[1] - 2 * reach
     owner = np.empty((ny, nx), np.int32)
-    square = np.empty((ny, nx), np.int32 if reach < 2**15 else np.int64)
-    below = np.empty((ny, window.shape[1]), np.uint16 if reach < 2**16 - 2 else np.int32)
+    square = np.empty((ny, nx), np.int32)
+    below = np.empty((ny, window.shape[1]), np.uint16)
     _distance_below(window, reach, below)
     _search(window, reach, below, owner, square)
     return owner, square
@@ -77,7 +77,7 @@ def _search(window, reach, below, owner, square):
     above_label = np.zeros(width, np.int32)
     limit = np.int64(reach) * reach
     # Square of the distance along the column, up or down; columns out of reach are higher than any in reach.
-    height = np.full(width + 2 * _NEAR, limit + 1, square.dtype)
+    height = np.full(width + 2 * _NEAR, limit + 1, np.int32)
     hidden = np.empty(width, np.bool_)
     column = np.empty(width + 1, np.int64)
     # The parabolas that are lowest somewhere in the row: apex, height there, label, the first pixel that they win.
@@ -122,7 +122,7 @@ def _search(window, reach, below, owner, square):
                 twice = 2 * (x - apex[n - 1])
                 rise = along - base[n - 1] + (x - apex[n - 1]) * (x + apex[n - 1]) + (mine > label[n - 1])
                 if rise > twice * start[n - 1]:
-                    first = (rise + 1) >> 1 if twice == 2 else (rise + twice - 1) // twice
+                    first = (rise + twice - 1) // twice
                     break
                 n -= 1
             if first < width:

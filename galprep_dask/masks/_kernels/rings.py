@@ -13,6 +13,7 @@ import numpy as np
 from numba import njit
 
 from galprep_dask.masks._kernels.nearest import nearest_segment
+from galprep_dask.masks._kernels.runs import paint_ranks
 from galprep_dask.masks._kernels.sums import (
     add_pixel,
     as_float,
@@ -22,23 +23,23 @@ from galprep_dask.masks._kernels.sums import (
     pieces_between,
 )
 
-__all__ = ["BlockRings", "Radii", "labels_in", "measure_rings", "merge_rings"]
+__all__ = ["BlockRings", "Radii", "measure_rings", "merge_rings", "rings_of"]
 
 
 class BlockRings(NamedTuple):
-    """What a block knows about the growth of the labels in its window."""
+    """What a block knows about the growth of the labels in its sight."""
 
     present: np.ndarray
-    """Labels in the window, sorted."""
+    """Labels in sight of the block, sorted."""
     decided: np.ndarray
     """Labels whose growth is decided here."""
     stop: np.ndarray
     """Ring at which each of them stops, the first that it does not take."""
     label: np.ndarray
-    """Label of each sum handed on; sorted, its rings in ascending order."""
+    """Label and ring of each sum handed on."""
     ring: np.ndarray
     count: np.ndarray
-    """Good pixels in the sum."""
+    """Good pixels in it."""
     pieces: np.ndarray
     """The sums, (n, n_pieces) as in :mod:`galprep_dask.masks._kernels.sums`."""
     first: int
@@ -53,42 +54,42 @@ class Radii(NamedTuple):
 
 
 def measure_rings(
-    window, values, mask=None, only=None, *, halo, open_sides, max_ring, sky_level, sky_std
+    runs, values, mask=None, *, halo, open_sides, max_ring, sky_level, sky_std, only=None
 ) -> BlockRings:
     """
     Measure the rings in a block, and decide about the labels that stop within it.
 
     Parameters
     ----------
-    window : (ny + 2 halo, nx + 2 halo) int32 array
-        Labels of the block and its surroundings.
+    runs : (n, 4) int32 array
+        Segments within ``halo`` pixels of the block (:func:`runs_in_sight`).
     values : (ny, nx) float32 or float64 array
         The block.
     mask : (ny, nx) bool array, optional
         Pixels that count for nothing, as those that are not finite do.
-    only : int32 array, optional
-        Sorted labels to hand on all sums of, and of no others; nothing is decided.
     halo : int
-        Width of the surroundings in the window, ``max_ring`` or more.
+        How far the runs reach, ``max_ring`` or more.
     open_sides : tuple of bool
         Whether the image goes on at the top, bottom, left and right.
     max_ring : int
         Rings at most.
     sky_level, sky_std : float
         Growth stops where the mean of n good pixels is not above ``sky_level`` by more than ``sky_std / sqrt(n)``.
+    only : int32 array, optional
+        Labels to hand on all sums of, and of no others; nothing is decided.
     """
-    present = labels_in(window)
+    present = np.unique(runs[:, 3])
     if len(present) == 0 or max_ring == 0:
         none = np.empty(0, np.int32)
         return BlockRings(present, none, none, none, none, np.empty(0, np.int64), np.empty((0, 0), np.int64), 0)
-    # From here on a label is its index in ``present``, plus one: in the same order, so that ties stay what they are.
-    window = _ranked(window, present)
+    # From here on a label is its number among those present.
+    window = paint_ranks(runs, present, values.shape, halo)
     owner, square = nearest_segment(window, halo, max_ring)
     mask = np.empty((0, 0), bool) if mask is None else mask
     integer, mantissa, shift = float_format(values.dtype)
     bits = values.view(integer)
     low, high = _range_of_pieces(bits, mask, mantissa, shift)
-    nearest, furthest = _survey(window, halo, owner, square, bits, mask, len(present), mantissa)
+    nearest, furthest = _survey(owner, square, bits, mask, len(present), mantissa)
     rows = np.concatenate([[0], np.cumsum(np.maximum(furthest - nearest + 1, 0))])
     sums = np.zeros((rows[-1], pieces_between(low, high, mantissa)), np.int64)
     count = np.zeros(rows[-1], np.int64)
@@ -99,7 +100,7 @@ def measure_rings(
     decided = np.zeros(len(present), bool)
     if only is None:
         stop = _stopping_rings(rows, ring, count, sums, low, float(sky_level), float(sky_std), max_ring)
-        decided = handed_on & (np.minimum(stop, max_ring) <= _complete_rings(window, halo, len(present), *open_sides))
+        decided = handed_on & (np.minimum(stop, max_ring) <= _complete_rings(runs, present, values.shape, open_sides))
         handed_on &= ~decided
         stop = stop[decided]
     else:
@@ -151,6 +152,12 @@ def merge_rings(blocks: list[BlockRings], *, max_ring, sky_level, sky_std) -> tu
     return Radii(labels[order], rings[order]), disputed
 
 
+def rings_of(radii: Radii, labels: np.ndarray) -> np.ndarray:
+    """Rings that each of ``labels`` takes."""
+    at = _lookup(radii.labels, labels)
+    return np.where(at >= 0, radii.rings[at] if len(radii.rings) else 0, 0)
+
+
 def _lookup(table: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Index of each label in a sorted table, -1 where it is not in it."""
     if len(table) == 0:
@@ -174,51 +181,6 @@ def _aligned(blocks, kept) -> tuple[np.ndarray, int]:
     return sums, first
 
 
-def labels_in(window: np.ndarray) -> np.ndarray:
-    """Labels of a window, sorted, without 0."""
-    # One pixel of every run of a row that does not go on from the row above: few, and sorted at once.
-    return np.unique(_heads(window))
-
-
-@njit(nogil=True, cache=True)
-def _heads(window):
-    ny, nx = window.shape
-    n = 0
-    for y in range(ny):
-        for x in range(nx):
-            here = window[y, x]
-            n += here > 0 and (x == 0 or window[y, x - 1] != here) and (y == 0 or window[y - 1, x] != here)
-    heads = np.empty(n, np.int32)
-    n = 0
-    for y in range(ny):
-        for x in range(nx):
-            here = window[y, x]
-            if here > 0 and (x == 0 or window[y, x - 1] != here) and (y == 0 or window[y - 1, x] != here):
-                heads[n] = here
-                n += 1
-    return heads
-
-
-@njit(nogil=True, cache=True)
-def _ranked(window, present):
-    """Replace labels by their index in ``present``, plus one."""
-    ranks = np.zeros(window.shape, np.int32)
-    ny, nx = window.shape
-    for y in range(ny):
-        label, rank = np.int32(0), np.int32(0)
-        for x in range(nx):
-            here = window[y, x]
-            if here > 0:
-                if here != label:
-                    label = here
-                    if y > 0 and window[y - 1, x] == here:
-                        rank = ranks[y - 1, x]
-                    else:
-                        rank = np.int32(np.searchsorted(present, here) + 1)
-                ranks[y, x] = rank
-    return ranks
-
-
 @njit(nogil=True, cache=True)
 def _range_of_pieces(bits, mask, mantissa, shift):
     """Pieces of the lowest bits of the smallest and of the largest good pixel, other than zero."""
@@ -240,7 +202,7 @@ def _range_of_pieces(bits, mask, mantissa, shift):
 
 
 @njit(nogil=True, cache=True)
-def _survey(window, halo, owner, square, bits, mask, n_labels, mantissa):
+def _survey(owner, square, bits, mask, n_labels, mantissa):
     """
     Nearest and furthest ring of each label, of the good sky pixels of a block.
 
@@ -303,19 +265,13 @@ def _stopping_rings(rows, ring, count, sums, first, sky_level, sky_std, max_ring
     return stop
 
 
-@njit(nogil=True, cache=True)
-def _complete_rings(ranks, halo, n_labels, top, bottom, left, right):
+def _complete_rings(runs, present, shape, open_sides) -> np.ndarray:
     """Rings of each label that lie inside the block, negative where it reaches out of the block itself."""
-    far = np.int64(2**40)
-    ny, nx = ranks.shape[0] - 2 * halo, ranks.shape[1] - 2 * halo
-    complete = np.full(n_labels, far)
-    for y in range(ranks.shape[0]):
-        above = y - halo if top else far
-        below = ny - 1 - (y - halo) if bottom else far
-        for x in range(ranks.shape[1]):
-            rank = ranks[y, x]
-            if rank > 0:
-                before = x - halo if left else far
-                after = nx - 1 - (x - halo) if right else far
-                complete[rank - 1] = min(complete[rank - 1], above, below, before, after)
+    ny, nx = shape
+    y, start, end = (runs[:, column].astype(np.int64) for column in range(3))
+    far = np.full(len(runs), 2**40)
+    sides = zip((y, ny - 1 - y, start, nx - end), open_sides, strict=True)
+    nearest_side = np.minimum.reduce([distance if goes_on else far for distance, goes_on in sides])
+    complete = np.full(len(present), 2**40)
+    np.minimum.at(complete, np.searchsorted(present, runs[:, 3]), nearest_side)
     return complete
