@@ -17,7 +17,17 @@ from dask.base import tokenize
 from dask.highlevelgraph import HighLevelGraph
 from dask.layers import ArrayValuesDep
 
-__all__ = ["block_edges", "map_blocks_at", "map_halo", "merge_blocks", "sum_blocks", "whole_image"]
+__all__ = [
+    "block_edges",
+    "map_blocks_at",
+    "map_blocks_each",
+    "map_halo",
+    "merge_blocks",
+    "merge_blocks_at",
+    "objects_of_blocks",
+    "sum_blocks",
+    "whole_image",
+]
 
 
 def block_edges(chunks: tuple[int, ...]) -> np.ndarray:
@@ -56,6 +66,38 @@ def map_blocks_at(func: Callable, *arrays: da.Array, dtype, **kwargs) -> da.Arra
         partial(_call_at, func, len(arrays), **kwargs), "ij", *arguments, _origins(arrays[0].chunks), "ij",
         dtype=dtype, meta=np.empty((0, 0), dtype), align_arrays=False,
     )  # fmt: skip
+
+
+def map_blocks_each(func: Callable, own: np.ndarray, *arrays: da.Array, dtype) -> da.Array:
+    """
+    Apply ``func(*blocks, own=own[i, j], origin=(y0, x0))`` to every block.
+
+    Parameters
+    ----------
+    func : callable
+        Gives an array of the shape of its blocks.
+    own : (rows, columns) object array
+        What belongs to each block; it travels with the task of that block alone.
+    *arrays : (ny, nx) dask arrays
+        Images of the same chunks.
+    dtype : dtype
+        Of what ``func`` gives.
+
+    Returns
+    -------
+    (ny, nx) dask array
+    """
+    arguments = [part for array in arrays for part in (array, "ij")]
+    return da.blockwise(
+        partial(_call_each, func, len(arrays)), "ij", *arguments, ArrayValuesDep(arrays[0].chunks, own), "ij",
+        _origins(arrays[0].chunks), "ij", dtype=dtype, meta=np.empty((0, 0), dtype), align_arrays=False,
+        token=tokenize(func, own, [array.name for array in arrays]),
+    )  # fmt: skip
+
+
+def _call_each(func, n_arrays, *blocks_and_more):
+    own, origin = blocks_and_more[n_arrays:]
+    return func(*blocks_and_more[:n_arrays], own=own, origin=origin)
 
 
 def sum_blocks(func: Callable, *arrays: da.Array, shape: tuple[int, ...], **kwargs) -> da.Array:
@@ -114,6 +156,41 @@ def merge_blocks(func: Callable, merge: Callable, *arrays: da.Array, **kwargs) -
         partial(_as_object, func, **kwargs), "ij", *arguments,
         adjust_chunks={"i": 1, "j": 1}, dtype=object, meta=np.empty((0, 0), object), align_arrays=False,
     )  # fmt: skip
+    return _merged(per_block, merge)
+
+
+def merge_blocks_at(func: Callable, merge: Callable, *arrays: da.Array, **kwargs) -> da.Array:
+    """Merge as :func:`merge_blocks`, of what ``func(*blocks, origin=(y0, x0), **kwargs)`` gives."""
+    return _merged(objects_of_blocks(func, *arrays, **kwargs), merge)
+
+
+def objects_of_blocks(func: Callable, *arrays: da.Array, **kwargs) -> da.Array:
+    """
+    Apply ``func(*blocks, origin=(y0, x0), **kwargs)`` to every block and keep the objects that it gives.
+
+    Parameters
+    ----------
+    func : callable
+        Gives any object for one block.
+    *arrays : (ny, nx) dask arrays
+        Images of the same chunks.
+    **kwargs
+        Handed to ``func``.
+
+    Returns
+    -------
+    (rows, columns) dask array of objects
+        One for every block, as the blocks lie in the image.
+    """
+    arguments = [part for array in arrays for part in (array, "ij")]
+    return da.blockwise(
+        partial(_as_object, partial(_call_at, func, len(arrays)), **kwargs), "ij",
+        *arguments, _origins(arrays[0].chunks), "ij",
+        adjust_chunks={"i": 1, "j": 1}, dtype=object, meta=np.empty((0, 0), object), align_arrays=False,
+    )  # fmt: skip
+
+
+def _merged(per_block: da.Array, merge: Callable) -> da.Array:
     return da.reduction(
         per_block, _same, partial(_merge_objects, merge), axis=(0, 1), keepdims=True, concatenate=False,
         split_every=4**2, dtype=object, meta=np.empty((0, 0), object),
@@ -194,7 +271,7 @@ class _Piece(NamedTuple):
 _SIDES = [side for side in product((-1, 0, 1), repeat=2) if side != (0, 0)]
 
 
-def map_halo(func: Callable, array: da.Array, depth: int, *, dtype, fill=0, **kwargs) -> da.Array:
+def map_halo(func: Callable, array: da.Array, depth: int, *, dtype, fill=0, trims: bool = False, **kwargs) -> da.Array:
     """
     Apply ``func`` to every block widened by ``depth`` pixels of its surroundings.
 
@@ -215,6 +292,8 @@ def map_halo(func: Callable, array: da.Array, depth: int, *, dtype, fill=0, **kw
         Of what ``func`` gives.
     fill : scalar
         Value outside the image.
+    trims : bool
+        Whether ``func`` gives the block alone, without its surroundings.
     **kwargs
         Handed to ``func``.
 
@@ -227,7 +306,7 @@ def map_halo(func: Callable, array: da.Array, depth: int, *, dtype, fill=0, **kw
     meta = np.empty((0, 0), dtype)
     if depth == 0:
         return array.map_blocks(func, dtype=dtype, meta=meta, **kwargs)
-    token = tokenize(func, array.name, depth, fill, kwargs)
+    token = tokenize(func, array.name, depth, fill, trims, kwargs)
     rims, joined = f"rims-{token}", f"halo-{token}"
     plans = [_axis_plan(axis, depth) for axis in array.chunks]
     graph = {}
@@ -238,7 +317,7 @@ def map_halo(func: Callable, array: da.Array, depth: int, *, dtype, fill=0, **kw
             if (side_y, side_x) != (0, 0):
                 sources.append((rims, ii, jj))
                 pieces.append(_Piece((side_y, side_x), (take_y, take_x), (into_y, into_x)))
-        apply = partial(_join_and_apply, func, pieces, depth, fill, kwargs)
+        apply = partial(_join_and_apply, func, pieces, depth, fill, trims, kwargs)
         graph[joined, i, j] = (apply, (array.name, i, j), sources)
     graph = HighLevelGraph.from_collections(joined, graph, dependencies=[array])
     return da.Array(graph, joined, array.chunks, meta=meta)
@@ -277,11 +356,13 @@ def _copy_rims(block: np.ndarray, depth: int) -> dict[tuple[int, int], np.ndarra
     return {(sy, sx): block[cut_y[sy], cut_x[sx]].copy() for sy, sx in _SIDES}
 
 
-def _join_and_apply(func, pieces, depth, fill, kwargs, block, rims):
+def _join_and_apply(func, pieces, depth, fill, trims, kwargs, block, rims):
     ny, nx = block.shape
     window = np.full((ny + 2 * depth, nx + 2 * depth), fill, dtype=block.dtype)
     window[depth : depth + ny, depth : depth + nx] = block
     for piece, source in zip(pieces, rims, strict=True):
         window[piece.into] = source[piece.rim][piece.take]
+    if trims:
+        return func(window, **kwargs)
     # A copy: a view would keep the whole window in memory for as long as the block is wanted.
     return func(window, **kwargs)[depth : depth + ny, depth : depth + nx].copy()
