@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from functools import partial
 
+import dask.array as da
 import numpy as np
 
 from galprep_dask.arrays import ImageLike, as_image, as_mask, check_same_shape
@@ -29,6 +30,7 @@ def detect_sources(
     connectivity: int = 8,
     mask: ImageLike | None = None,
     measure: ImageLike | None = None,
+    error: ImageLike | None = None,
 ) -> Segmentation:
     """
     Find the connected regions of at least ``n_pixels`` pixels above ``threshold``.
@@ -48,6 +50,8 @@ def detect_sources(
     measure : (ny, nx) array, optional
         An image, usually that before smoothing, of which the sums that :func:`source_catalog` needs are taken in the
         same pass over the pixels.
+    error : (ny, nx) array, optional
+        1-sigma uncertainty of ``measure``, for the sums.
 
     Returns
     -------
@@ -75,7 +79,7 @@ def detect_sources(
     >>> detect_sources(image, 1.0, n_pixels=5).areas.tolist()
     [9, 16]
     """
-    found = find_sources(data, threshold, n_pixels, connectivity, mask, measure)
+    found = find_sources(data, threshold, n_pixels, connectivity, mask, measure, error)
     if found.n_labels == 0:
         warnings.warn(
             f"no source of {n_pixels} connected pixels lies above the threshold. Lower it, or n_pixels.",
@@ -84,36 +88,26 @@ def detect_sources(
     return found
 
 
-def find_sources(data, threshold, n_pixels: int, connectivity: int, mask, measure=None) -> Segmentation:
+def find_sources(data, threshold, n_pixels: int, connectivity: int, mask, measure=None, error=None) -> Segmentation:
     """Do the work of :func:`detect_sources`, without a warning where a field of pure sky is none."""
     check_detection(n_pixels, connectivity)
-    planes = {"image": as_image(data)}
-    image = planes["image"]
-    if np.ndim(threshold) == 0:
-        threshold = threshold if isinstance(threshold, int | float) else np.asarray(threshold)[()]
-        if not np.isfinite(threshold):
-            raise ParameterError(f"threshold={threshold!r}; expected a finite number.")
-        level = threshold
-    else:
-        check_same_shape(threshold, image.shape, "threshold")
-        planes["levels"] = as_image(threshold, "threshold", chunks=image.chunks)
-        level = None
-    if mask is not None:
-        planes["mask"] = as_mask(mask, image)
-    how = {
-        "level": level, "n_pixels": int(n_pixels), "connectivity": int(connectivity), "image_shape": image.shape,
-    }  # fmt: skip
-    if measure is None:
-        measured = None
-    else:
-        check_same_shape(measure, image.shape, "measure")
-        measured = as_image(measure, "measure", chunks=image.chunks)
+    image = as_image(data)
+    level, levels = _level(threshold, image)
+    planes = {"image": image, "levels": levels, "mask": as_mask(mask, image)}
+    measured = {"measure": measure, "error": error if measure is not None else None}
+    for name, plane in measured.items():
+        if plane is not None:
+            check_same_shape(plane, image.shape, name)
+            measured[name] = as_image(plane, name, chunks=image.chunks)
+    planes, measured = (
+        {name: plane for name, plane in some.items() if plane is not None} for some in (planes, measured)
+    )
+    how = {"level": level, "n_pixels": int(n_pixels), "connectivity": int(connectivity), "image_shape": image.shape}
 
-    per_block = objects_of_blocks(
-        partial(_found_in_block, names=[*planes, *([] if measured is None else ["measured"])], **how),
-        *planes.values(), *([] if measured is None else [measured]),
-    )  # fmt: skip
-    merged = merge_sources(per_block.compute(), how["connectivity"], how["n_pixels"])
+    blocks = objects_of_blocks(
+        partial(_found_in_block, names=[*planes, *measured], **how), *planes.values(), *measured.values()
+    ).compute()
+    merged = merge_sources(blocks, how["connectivity"], how["n_pixels"])
     n_labels = len(merged.area)
     if n_labels > MAX_LABEL:
         raise ParameterError(
@@ -124,7 +118,18 @@ def find_sources(data, threshold, n_pixels: int, connectivity: int, mask, measur
         partial(_labels_of_block, names=list(planes), **how), merged.numbers, *planes.values(), dtype=np.int32
     )
     table = Table(np.arange(1, n_labels + 1, dtype=np.int32), merged.area, merged.limits, merged.sums)
-    return Segmentation._of_detection(labels, table, None if measure is None else (measure, mask))
+    return Segmentation._of_detection(labels, table, None if measure is None else (measure, mask, error))
+
+
+def _level(threshold, image: da.Array) -> tuple:
+    """Give the threshold as a number or as an image, and None for the other."""
+    if np.ndim(threshold) == 0:
+        level = threshold if isinstance(threshold, int | float) else np.asarray(threshold)[()]
+        if not np.isfinite(level):
+            raise ParameterError(f"threshold={threshold!r}; expected a finite number.")
+        return level, None
+    check_same_shape(threshold, image.shape, "threshold")
+    return None, as_image(threshold, "threshold", chunks=image.chunks)
 
 
 def check_detection(n_pixels, connectivity) -> None:
@@ -140,11 +145,11 @@ def check_detection(n_pixels, connectivity) -> None:
 
 def _found_in_block(*blocks, names, origin, level, n_pixels, connectivity, image_shape) -> BlockSources:
     planes = dict(zip(names, blocks, strict=True))
-    measured = planes.pop("measured", None)
+    measured, error = planes.pop("measure", None), planes.pop("error", None)
     runs, components, open_sides = _segmented(planes, origin, level, n_pixels, connectivity, image_shape)
     sums = None
     if measured is not None:
-        sums = measure_runs(runs, components, measured, None, None, planes.get("mask"), origin, image_shape[1])
+        sums = measure_runs(runs, components, measured, None, error, planes.get("mask"), origin, image_shape[1])
     return sources_of_block(runs, components, sums, blocks[0].shape, origin, image_shape[1], open_sides)
 
 

@@ -43,14 +43,26 @@ class Segmentation:
         if data.dtype.kind not in "iu":
             raise ParameterError(f"segmentation has dtype {data.dtype}; expected integer labels.")
         self.data = data.map_blocks(_as_int32, dtype=np.int32, meta=np.empty((0, 0), np.int32))
-        self.measured = None
+        self._measured = None
 
     @classmethod
     def _of_detection(cls, data: da.Array, table: Table, measured) -> Segmentation:
-        """Make one of which the table is known already; ``measured`` is what the sums in it were taken of."""
+        """Make one of which the table is known; ``measured`` holds the image, mask and error of its sums."""
         found = cls.__new__(cls)
-        found.data, found._table, found.measured = data, table, measured
+        found.data, found._table, found._measured = data, table, measured
         return found
+
+    def measured_already(self, data: ImageLike, mask: ImageLike | None, error: ImageLike | None = None) -> bool:
+        """Tell whether the sums over the good pixels of ``data`` were taken when the sources were detected."""
+        if self._measured is None:
+            return False
+        image, detection_mask, its_error = self._measured
+        # No pixel of a segment is in the mask of the detection.
+        return (
+            _same_pixels(data, image)
+            and (mask is None or _same_pixels(mask, detection_mask))
+            and (error is None or _same_pixels(error, its_error))
+        )
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -99,6 +111,12 @@ class Segmentation:
 
     def __repr__(self) -> str:
         return f"<Segmentation {self.shape[0]} x {self.shape[1]}, {self.n_labels} sources>"
+
+
+def _same_pixels(one: ImageLike, other: ImageLike | None) -> bool:
+    """Tell whether two arrays are the same at a glance: NumPy arrays by identity, dask arrays by name."""
+    one, other = (array.data if hasattr(array, "dims") else array for array in (one, other))
+    return one is other or (isinstance(one, da.Array) and isinstance(other, da.Array) and one.name == other.name)
 
 
 def _as_int32(block: np.ndarray) -> np.ndarray:
