@@ -45,11 +45,14 @@ def smooth_window(window: np.ndarray, weights: np.ndarray, halo: int) -> np.ndar
     if (halo, halo) != tuple(reach):
         window = window[halo - reach[0] : len(window) - halo + reach[0]]
         window = window[:, halo - reach[1] : window.shape[1] - halo + reach[1]]
-    return _smooth_window(as_kernel_input(window), along, kernel, *reach, max(_STRETCH, 2 * reach[1]))
+    # Made by NumPy, which asks for huge pages: compiled code would spend most of its time on faults of small ones.
+    result = np.empty((window.shape[0] - 2 * reach[0], window.shape[1] - 2 * reach[1]))
+    _smooth_window(as_kernel_input(window), along, kernel, *reach, max(_STRETCH, 2 * reach[1]), result)
+    return result
 
 
 @njit(nogil=True, cache=True)
-def _smooth_window(window, along, kernel, reach_y, reach_x, stretch):
+def _smooth_window(window, along, kernel, reach_y, reach_x, stretch, result):
     """
     Go down the window with as many rows in hand as the kernel is high.
 
@@ -57,33 +60,28 @@ def _smooth_window(window, along, kernel, reach_y, reach_x, stretch):
     it is summed only in stretches of a row that have a bad pixel nearby.
     """
     height, wide = 2 * reach_y + 1, window.shape[1]
-    ny, nx = window.shape[0] - 2 * reach_y, wide - 2 * reach_x
+    nx = result.shape[1]
     n_stretches = (wide + stretch - 1) // stretch
     values, good = np.empty((height, wide)), np.ones((height, wide))
     scratch, share = np.empty(wide), np.empty(nx)
+    n_bad = np.zeros(height, np.int64)
     bad = np.zeros((height, n_stretches), np.bool_)
     near = np.zeros(n_stretches + 1, np.int64)  # rows in hand with a bad pixel in the stretch
-    order = np.empty(height, np.int64)
-    result = np.empty((ny, nx))
-    for i in range(height):
-        order[i] = i
+    order = np.arange(height)
     _weighted_sums(good, order, along, kernel, 0, 1, scratch, share)
     full = 1.0 / share[0]
     for y in range(window.shape[0]):
         slot = y % height
-        any_bad = False
-        for x in range(wide):
-            value = np.float64(window[y, x])
-            is_good = abs(value) < np.inf
-            values[slot, x] = value if is_good else 0.0
-            good[slot, x] = 1.0 if is_good else 0.0
-            any_bad |= not is_good
-        for s in range(n_stretches):
-            near[s] -= bad[slot, s]
-            bad[slot, s] = False
-        if any_bad:
+        had_bad = n_bad[slot] > 0
+        n_bad[slot] = _take_row(window[y], values[slot])
+        if had_bad or n_bad[slot] > 0:
+            for s in range(n_stretches):
+                near[s] -= bad[slot, s]
+                bad[slot, s] = False
             for x in range(wide):
-                if good[slot, x] == 0.0:
+                is_good = abs(window[y, x]) < np.inf
+                good[slot, x] = 1.0 if is_good else 0.0
+                if not is_good:
                     bad[slot, x // stretch] = True
             for s in range(n_stretches):
                 near[s] += bad[slot, s]
@@ -97,40 +95,73 @@ def _smooth_window(window, along, kernel, reach_y, reach_x, stretch):
         for s in range(n_stretches):
             begin, end = s * stretch, min((s + 1) * stretch, nx)
             if near[s] + near[s + 1] == 0:  # columns of the window that these pixels reach
-                for x in range(begin, end):
-                    out[x] *= full
+                _scaled(out[begin:end], out[begin:end], full)
             elif begin < end:
                 _weighted_sums(good, order, along, kernel, begin, end, scratch, share)
                 for x in range(begin, end):
                     out[x] = out[x] * (1.0 / share[x]) if share[x] > 0.0 else np.nan
-    return result
+
+
+@njit(nogil=True, cache=True)
+def _take_row(row, values):
+    """Copy a row with 0 for bad pixels, and count these."""
+    n_bad = 0
+    for x in range(len(row)):
+        value = np.float64(row[x])
+        is_good = abs(value) < np.inf
+        values[x] = value if is_good else 0.0
+        n_bad += 0 if is_good else 1
+    return n_bad
 
 
 @njit(nogil=True, cache=True)
 def _weighted_sums(rows, order, along, kernel, begin, end, scratch, out):
     """Sum for the pixels ``begin:end`` of a row over the rows that the kernel covers."""
     n = len(along)
-    if n == 0:
-        out[begin:end] = 0.0
-        for i in range(kernel.shape[0]):
-            row = rows[order[i]]
-            for j in range(kernel.shape[1]):
-                weight = kernel[i, j]
-                for x in range(begin, end):
-                    out[x] += weight * row[x + j]
+    if n > 0:
+        middle, wide = n // 2, end + n - 1
+        here = scratch[begin:wide]
+        _scaled(here, rows[order[middle], begin:wide], along[middle])
+        for i in range(0, middle - 1, 2):
+            one, other = rows[order[i], begin:wide], rows[order[n - 1 - i], begin:wide]
+            third, fourth = rows[order[i + 1], begin:wide], rows[order[n - 2 - i], begin:wide]
+            _add_two_pairs(here, one, other, along[i], third, fourth, along[i + 1])
+        if middle % 2:
+            _add_pair(here, rows[order[middle - 1], begin:wide], rows[order[middle + 1], begin:wide], along[middle - 1])
+        n_out, here = end - begin, out[begin:end]
+        parts = scratch[begin:wide]
+        _scaled(here, parts[middle : middle + n_out], along[middle])
+        for i in range(0, middle - 1, 2):
+            one, other = parts[i : i + n_out], parts[n - 1 - i : n - 1 - i + n_out]
+            third, fourth = parts[i + 1 : i + 1 + n_out], parts[n - 2 - i : n - 2 - i + n_out]
+            _add_two_pairs(here, one, other, along[i], third, fourth, along[i + 1])
+        if middle % 2:
+            one, other = parts[middle - 1 : middle - 1 + n_out], parts[middle + 1 : middle + 1 + n_out]
+            _add_pair(here, one, other, along[middle - 1])
         return
-    middle = n // 2
-    weight, row = along[middle], rows[order[middle]]
-    for x in range(begin, end + n - 1):
-        scratch[x] = weight * row[x]
-    for i in range(middle):
-        weight, row, mirrored = along[i], rows[order[i]], rows[order[n - 1 - i]]
-        for x in range(begin, end + n - 1):
-            scratch[x] += weight * (row[x] + mirrored[x])
-    weight = along[middle]
-    for x in range(begin, end):
-        out[x] = weight * scratch[x + middle]
-    for i in range(middle):
-        weight, last = along[i], n - 1 - i
-        for x in range(begin, end):
-            out[x] += weight * (scratch[x + i] + scratch[x + last])
+    out[begin:end] = 0.0
+    for i in range(kernel.shape[0]):
+        row = rows[order[i]]
+        for j in range(kernel.shape[1]):
+            weight = kernel[i, j]
+            for x in range(begin, end):
+                out[x] += weight * row[x + j]
+
+
+@njit(nogil=True, cache=True)
+def _scaled(out, values, weight):
+    for x in range(len(out)):
+        out[x] = weight * values[x]
+
+
+@njit(nogil=True, cache=True)
+def _add_pair(out, one, other, weight):
+    for x in range(len(out)):
+        out[x] += weight * (one[x] + other[x])
+
+
+@njit(nogil=True, cache=True)
+def _add_two_pairs(out, one, other, weight, third, fourth, next_weight):
+    # Two at a time, in the same order as one after the other: half as often read and written.
+    for x in range(len(out)):
+        out[x] = (out[x] + weight * (one[x] + other[x])) + next_weight * (third[x] + fourth[x])
