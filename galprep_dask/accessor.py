@@ -9,6 +9,8 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import dask.array as da
+import numpy as np
 import xarray as xr
 
 if TYPE_CHECKING:
@@ -134,7 +136,8 @@ class GalprepAccessor:
 
         data = self._image["data"]
         model = sky.evaluate(self.shape, data.data.chunks[-2:])
-        subtracted = (data.data - model).astype(data.dtype)
+        model = model if data.ndim == 2 else model[None]
+        subtracted = da.map_blocks(_difference, data.data, model, dtype=data.dtype, meta=data.data._meta)
         return with_header(self._image.assign(data=(data.dims, subtracted)), record_sky(self.header, sky))
 
     # Sources ----------------------------------------------------------------------------------------------
@@ -219,3 +222,8 @@ class GalprepAccessor:
 
     def _or_own(self, mask):
         return self._mask if mask is None else mask
+
+
+def _difference(block: np.ndarray, model: np.ndarray) -> np.ndarray:
+    """Subtract in the precision of the model, and keep the type of the block, without an array between."""
+    return np.subtract(block, model, out=np.empty(block.shape, block.dtype), casting="same_kind")

@@ -234,7 +234,9 @@ def _shapes_of_batch(table: Table, names: list[str], begin: int) -> dict:
     good = np.flatnonzero(weight > 0)
     for (i, j), values in {(0, 0): weight, (0, 2): xx, (2, 0): yy, (1, 1): xy}.items():
         moments[good, i, j] = values[good]
-    catalog = SourceCatalog(np.ones((1, n)), SegmentationImage(np.arange(1, n + 1, dtype=np.int32)[None]))
+    pixels = SegmentationImage(np.arange(1, n + 1, dtype=np.int32)[None])
+    pixels.slices = [None] * n  # slow to find, and not looked at either
+    catalog = SourceCatalog(np.ones((1, n)), pixels)
     catalog.moments_central = moments
     with np.errstate(invalid="ignore"):
         return {name: getattr(catalog, name)[: len(weight)] for name in names}
