@@ -22,6 +22,7 @@ __all__ = [
     "map_blocks_at",
     "map_blocks_each",
     "map_halo",
+    "map_regions",
     "merge_blocks",
     "merge_blocks_at",
     "objects_of_blocks",
@@ -188,6 +189,62 @@ def objects_of_blocks(func: Callable, *arrays: da.Array, **kwargs) -> da.Array:
         *arguments, _origins(arrays[0].chunks), "ij",
         adjust_chunks={"i": 1, "j": 1}, dtype=object, meta=np.empty((0, 0), object), align_arrays=False,
     )  # fmt: skip
+
+
+def map_regions(func: Callable, boxes: list, arrays: list[da.Array], own: list, **kwargs) -> da.Array:
+    """
+    Apply ``func(regions, own[k], box=boxes[k], **kwargs)`` to regions that lie across blocks as they like.
+
+    One task a region, which takes what it needs of all the blocks that it meets.
+
+    Parameters
+    ----------
+    func : callable
+        ``regions`` is a list of arrays, one for each of ``arrays``. Gives any object.
+    boxes : list of (y0, y1, x0, x1)
+        Rows and columns of each region, inside the image.
+    arrays : list of (ny, nx) dask arrays
+        Images of the same chunks.
+    own : list
+        What belongs to each region.
+    **kwargs
+        Handed to ``func``.
+
+    Returns
+    -------
+    (n,) dask array of objects
+        One for every region, a chunk each.
+    """
+    edges = [block_edges(axis) for axis in arrays[0].chunks]
+    name = f"regions-{tokenize(func, boxes, own, [array.name for array in arrays], kwargs)}"
+    graph = {}
+    for k, (y0, y1, x0, x1) in enumerate(boxes):
+        rows, columns = (
+            range(*np.searchsorted(axis, [low + 1, high]) + np.array([-1, 0]))
+            for axis, (low, high) in zip(edges, ((y0, y1), (x0, x1)), strict=True)
+        )
+        origins = [(int(edges[0][i]), int(edges[1][j])) for i, j in product(rows, columns)]
+        apply = partial(_gather_and_apply, func, own[k], boxes[k], origins, kwargs)
+        graph[name, k] = (apply, [[(array.name, i, j) for i, j in product(rows, columns)] for array in arrays])
+    graph = HighLevelGraph.from_collections(name, graph, dependencies=arrays)
+    return da.Array(graph, name, ((1,) * len(boxes),), meta=np.empty(0, object))
+
+
+def _gather_and_apply(func, own, box, origins, kwargs, blocks):
+    y0, y1, x0, x1 = box
+    regions = []
+    for parts in blocks:
+        region = np.empty((y1 - y0, x1 - x0), parts[0].dtype)
+        for part, (top, left) in zip(parts, origins, strict=True):
+            bottom, right = top + part.shape[0], left + part.shape[1]
+            rows, columns = (max(y0, top), min(y1, bottom)), (max(x0, left), min(x1, right))
+            region[rows[0] - y0 : rows[1] - y0, columns[0] - x0 : columns[1] - x0] = part[
+                rows[0] - top : rows[1] - top, columns[0] - left : columns[1] - left
+            ]
+        regions.append(region)
+    boxed = np.empty(1, object)
+    boxed[0] = func(regions, own, box=box, **kwargs)
+    return boxed
 
 
 def _merged(per_block: da.Array, merge: Callable) -> da.Array:

@@ -14,6 +14,7 @@ from galprep_dask.image import celestial_wcs
 from galprep_dask.segmentation._kernels.label import components_of_labels, runs_of_labels
 from galprep_dask.segmentation._kernels.merge import Table, join_tables
 from galprep_dask.segmentation._kernels.moments import measure_runs
+from galprep_dask.segmentation.apertures import PER_SOURCE, measure_apertures
 from galprep_dask.segmentation.segmentation_image import Segmentation, as_segmentation
 
 __all__ = ["source_catalog"]
@@ -28,6 +29,10 @@ _SHAPES = (
     "semimajor_axis", "semiminor_axis", "orientation", "eccentricity", "ellipticity", "elongation", "fwhm",
     "covariance_xx", "covariance_xy", "covariance_yy", "ellipse_cxx", "ellipse_cxy", "ellipse_cyy",
 )  # fmt: skip
+_MORE = (
+    "segment_area", "equivalent_radius", "min_value_xindex", "min_value_yindex", "max_value_xindex",
+    "max_value_yindex",
+)  # fmt: skip
 #: Sources whose shapes are worked out at a time, so that intermediate arrays stay small beside the table.
 _BATCH = 1 << 17
 
@@ -41,6 +46,7 @@ def source_catalog(
     mask: ImageLike | None = None,
     wcs=None,
     columns: list[str] | tuple[str, ...] | None = None,
+    aperture_mask_method: str = "correct",
 ) -> QTable:
     """
     Measure all sources of a segmentation.
@@ -61,6 +67,8 @@ def source_catalog(
         Sky coordinates, as an object or as the header that they are built from, for ``sky_centroid``.
     columns : list of str, optional
         Columns wanted, in order. Notes lists them.
+    aperture_mask_method : {"correct", "mask", "none"}
+        What happens to pixels of neighbours in apertures: replaced by those opposite, left out, or nothing.
 
     Returns
     -------
@@ -87,6 +95,11 @@ def source_catalog(
     ``min_value_xindex``, ``min_value_yindex``, ``max_value_xindex``, ``max_value_yindex``, ``covariance_xx``,
     ``covariance_xy``, ``covariance_yy``, ``ellipse_cxx``, ``ellipse_cxy``, ``ellipse_cyy``.
 
+    Where asked for, photutils measures each source on a region that holds all pixels that it looks at, in parallel and
+    far slower than the rest: ``kron_radius``, ``kron_flux``, ``kron_flux_err``, ``flux_radius`` (of half the Kron
+    flux), ``x_centroid_win``, ``y_centroid_win``, ``gini``, ``perimeter``. A source that would need more than 67
+    million pixels has NaN there.
+
     The pixels are read once, and not at all where :func:`detect_sources` took the sums already (``measure=data``,
     ``error=error``). Blocks sum in float64, moments about the mean position of each part; parts are then united, so
     that chunks change rounding only. Moments become axes and angles by the code of the installed photutils, whose
@@ -107,29 +120,37 @@ def source_catalog(
     if isinstance(wcs, str) or (wcs is not None and hasattr(wcs, "cards")):
         wcs = celestial_wcs(wcs)
     columns = _checked(columns, error is not None, wcs is not None)
+    if aperture_mask_method not in ("correct", "mask", "none"):
+        raise ParameterError(f"aperture_mask_method={aperture_mask_method!r}; expected 'correct', 'mask' or 'none'.")
+    planes = _planes(image, segmentation.data, convolved_data, error, mask)
     if convolved_data is None and segmentation.measured_already(data, mask, error):
         table = segmentation._table
     else:
-        table = _measure(image, segmentation.data, convolved_data, error, mask)
-    return _catalog(table, columns, wcs, image)
+        tables = merge_blocks_at(
+            _measured_block, join_tables, *planes.values(), names=list(planes), nx_image=image.shape[1]
+        )
+        table = tables.compute()[0, 0]
+    return _catalog(table, columns, wcs, planes, aperture_mask_method)
 
 
 def _checked(columns, has_error: bool, has_wcs: bool) -> list[str]:
-    missing = {"segment_flux_err": ("error", has_error), "sky_centroid": ("wcs", has_wcs)}
+    missing = {
+        "segment_flux_err": ("error", has_error), "kron_flux_err": ("error", has_error),
+        "sky_centroid": ("wcs", has_wcs),
+    }  # fmt: skip
     if columns is None:
         return [name for name in _DEFAULT if name not in missing or missing[name][1]]
     columns = [columns] if isinstance(columns, str) else list(columns)
+    known = dict.fromkeys([*_DEFAULT, *_SHAPES, *_MORE, *PER_SOURCE])
     for name in columns:
-        if name not in (*_DEFAULT, *_SHAPES, *_MORE):
-            raise ParameterError(
-                f"columns has {name!r}; expected some of {', '.join(dict.fromkeys([*_DEFAULT, *_SHAPES, *_MORE]))}."
-            )
+        if name not in known:
+            raise ParameterError(f"columns has {name!r}; expected some of {', '.join(known)}.")
         if name in missing and not missing[name][1]:
             raise ParameterError(f"columns has {name!r}, for which {missing[name][0]}= is needed.")
     return columns
 
 
-def _measure(image: da.Array, labels: da.Array, convolved_data, error, mask) -> Table:
+def _planes(image: da.Array, labels: da.Array, convolved_data, error, mask) -> dict[str, da.Array]:
     planes = {"labels": labels.rechunk(image.chunks), "image": image}
     for name, plane in {"convolved_data": convolved_data, "error": error}.items():
         if plane is not None:
@@ -137,10 +158,7 @@ def _measure(image: da.Array, labels: da.Array, convolved_data, error, mask) -> 
             planes[name] = as_image(plane, name, chunks=image.chunks)
     if mask is not None:
         planes["mask"] = as_mask(mask, image)
-    tables = merge_blocks_at(
-        _measured_block, join_tables, *planes.values(), names=list(planes), nx_image=image.shape[1]
-    )
-    return tables.compute()[0, 0]
+    return planes
 
 
 def _measured_block(*blocks, names, nx_image, origin) -> Table:
@@ -157,14 +175,21 @@ def _measured_block(*blocks, names, nx_image, origin) -> Table:
 # From sums to columns --------------------------------------------------------------------------------------
 
 
-def _catalog(table: Table, columns: list[str], wcs, image: da.Array) -> QTable:
+def _catalog(table: Table, columns: list[str], wcs, planes: dict[str, da.Array], method: str) -> QTable:
+    image = planes["image"]
     dtype = image.dtype if image.dtype.kind == "f" else np.dtype(np.float64)
     makers = _makers(table, dtype, image.shape[1])
     if "sky_centroid" in columns:
-        x, y = makers["x_centroid"](), makers["y_centroid"]()
-        makers["sky_centroid"] = lambda: wcs.pixel_to_world(x, y)
-    shapes = _shapes(table, [name for name in columns if name in _SHAPES])
-    return QTable({name: shapes[name] if name in shapes else makers[name]() for name in columns})
+        makers["sky_centroid"] = lambda: wcs.pixel_to_world(makers["x_centroid"](), makers["y_centroid"]())
+    apertures = [name for name in columns if name in PER_SOURCE]
+    shapes = [name for name in _SHAPES if name in columns or (apertures and name == "semimajor_axis")]
+    made = _shapes(table, shapes)
+    if apertures:
+        made |= measure_apertures(
+            planes, table.labels, table.limits, makers["x_centroid"](), makers["y_centroid"](),
+            made["semimajor_axis"].value, apertures, method,
+        )  # fmt: skip
+    return QTable({name: made[name] if name in made else makers[name]() for name in columns})
 
 
 def _makers(table: Table, dtype, nx_image: int) -> dict:
@@ -197,12 +222,6 @@ def _makers(table: Table, dtype, nx_image: int) -> dict:
         makers[f"{name}_xindex"] = lambda at=at: where_good(at % nx_image) if nothing.any() else at % nx_image
         makers[f"{name}_yindex"] = lambda at=at: where_good(at // nx_image) if nothing.any() else at // nx_image
     return makers
-
-
-_MORE = (
-    "segment_area", "equivalent_radius", "min_value_xindex", "min_value_yindex", "max_value_xindex",
-    "max_value_yindex",
-)  # fmt: skip
 
 
 def _shapes(table: Table, names: list[str]) -> dict:

@@ -211,6 +211,54 @@ def test_sky_coordinates():
     np.testing.assert_allclose(table["segment_flux_err"] ** 2, table["area"].value)
 
 
+APERTURES = ["kron_radius", "kron_flux", "kron_flux_err", "x_centroid_win", "y_centroid_win", "gini", "perimeter"]
+
+
+@pytest.mark.parametrize("method", ["correct", "mask", "none"])
+@pytest.mark.parametrize("chunks", [300, 64, (37, 101)])
+def test_apertures_are_those_of_photutils_on_the_whole_array(method, chunks):
+    rng = np.random.default_rng(3)
+    y, x = np.mgrid[:150, :180]
+    image = rng.normal(0, 0.05, y.shape)
+    for _ in range(40):
+        width, height = rng.uniform(1, 4, 2)
+        x0, y0 = rng.uniform(0, 180), rng.uniform(0, 150)
+        image += rng.uniform(1, 9) * np.exp(-0.5 * (((x - x0) / width) ** 2 + ((y - y0) / height) ** 2))
+    image[rng.random(image.shape) < 0.01] = np.nan
+    mask, error = rng.random(image.shape) < 0.02, rng.uniform(0.04, 0.06, image.shape)
+    labels = np.asarray(detect_sources(smooth(image, 2.0, mask), 0.2)) * 5
+    image.flags.writeable = mask.flags.writeable = error.flags.writeable = labels.flags.writeable = False
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        expected = SourceCatalog(
+            image, SegmentationImage(labels), error=error, mask=mask, aperture_mask_method=method
+        )
+        radius = expected.flux_radius(0.5)
+        expected = expected.to_table(columns=["label", *APERTURES])
+    assert len(expected) > 15
+    found = source_catalog(
+        da.from_array(image, chunks=chunks), labels, error=error, mask=mask, aperture_mask_method=method,
+        columns=["label", *APERTURES, "flux_radius"],
+    )  # fmt: skip
+    for name in APERTURES:
+        assert getattr(found[name], "unit", None) == getattr(expected[name], "unit", None)
+        np.testing.assert_allclose(
+            np.asarray(found[name]), np.asarray(expected[name]), rtol=1e-6, atol=1e-9, err_msg=name
+        )
+    np.testing.assert_allclose(found["flux_radius"].value, radius.value, rtol=1e-6)
+
+
+def test_apertures_of_sources_without_a_shape_are_nan():
+    image, labels = np.ones((30, 40)), np.zeros((30, 40), int)
+    labels[3:9, 4:12], labels[20:25, 20:30] = 1, 2
+    image[3:9, 4:12] = -1.0
+    found = source_catalog(da.from_array(image, chunks=13), labels, columns=["kron_flux", "flux_radius", "gini"])
+    assert np.isnan(found["kron_flux"]).tolist() == [True, False]
+    assert np.isnan(found["flux_radius"].value).tolist() == [True, False]
+    empty = source_catalog(image, np.zeros_like(labels), columns=["kron_radius", "kron_flux"])
+    assert (len(empty), empty["kron_radius"].unit.to_string()) == (0, "pix")
+
+
 def test_no_sources():
     empty = source_catalog(np.zeros((10, 12)), np.zeros((10, 12), int), columns=COLUMNS, error=np.ones((10, 12)))
     assert len(empty) == 0
@@ -265,6 +313,8 @@ def test_errors():
         source_catalog(image, labels, columns=["segment_flux_err"])
     with pytest.raises(ParameterError, match="wcs= is needed"):
         source_catalog(image, labels, columns="sky_centroid")
+    with pytest.raises(ParameterError, match="aperture_mask_method"):
+        source_catalog(image, labels, aperture_mask_method="blank")
     with pytest.raises(ImageShapeError, match="measure has shape"):
         detect_sources(image, 0.5, measure=image.T)
 
