@@ -158,6 +158,8 @@ def test_nothing_found_is_a_warning_and_an_empty_segmentation():
         found = detect_sources(np.zeros((10, 12)), 1.0)
     assert (found.n_labels, found.max_label) == (0, 0)
     assert len(found.labels) == len(found.areas) == len(found.bbox) == 0
+    assert (found.labels.dtype, found.areas.dtype, found.data.dtype) == (np.int32, np.int64, np.int32)
+    assert found.bbox_limits.shape == (0, 4)
     assert not np.asarray(found).any()
     assert found.shape == (10, 12)
 
@@ -195,6 +197,8 @@ def test_errors():
         detect_sources(image, np.zeros((12, 10)))
     with pytest.raises(ImageShapeError, match="mask has shape"):
         detect_sources(image, 1.0, mask=np.zeros((12, 10), bool))
+    with pytest.raises(ImageShapeError, match="error has shape"):
+        detect_sources(image, 1.0, measure=image, error=image.T)
     with pytest.raises(ParameterError, match="masked array"):
         detect_sources(np.ma.masked_array(image), 1.0)
 
