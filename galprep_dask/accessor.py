@@ -13,6 +13,7 @@ import xarray as xr
 
 if TYPE_CHECKING:
     from astropy.io import fits
+    from astropy.table import QTable
     from astropy.wcs import WCS
 
     from galprep_dask.segmentation import Segmentation
@@ -137,11 +138,44 @@ class GalprepAccessor:
 
     # Sources ----------------------------------------------------------------------------------------------
 
+    def smooth(self, fwhm: float | None = None, **kwargs) -> xr.DataArray:
+        """Smooth with a Gaussian or another kernel; see :func:`galprep_dask.segmentation.smooth`."""
+        from galprep_dask.segmentation import smooth
+
+        return smooth(self._image["data"], fwhm, self._mask, **kwargs)
+
     def detect_sources(self, threshold, n_pixels: int = 5, **kwargs) -> Segmentation:
         """Find sources above a threshold; see :func:`galprep_dask.segmentation.detect_sources`."""
         from galprep_dask.segmentation import detect_sources
 
         return detect_sources(self._image["data"], threshold, n_pixels, mask=self._mask, **kwargs)
+
+    def source_catalog(self, segmentation, **kwargs) -> QTable:
+        """
+        Measure sources, with sky coordinates and errors; see :func:`galprep_dask.segmentation.source_catalog`.
+
+        Parameters
+        ----------
+        segmentation : Segmentation or (ny, nx) integer array
+            What was found.
+        **kwargs
+            As for the function. ``error`` is by default the ``sigma`` of the image, ``wcs`` that of its header, if
+            there is one.
+
+        Returns
+        -------
+        QTable
+        """
+        from galprep_dask.errors import MissingWCSError
+        from galprep_dask.segmentation import source_catalog
+
+        if "wcs" not in kwargs:
+            try:
+                kwargs["wcs"] = self.wcs
+            except MissingWCSError:
+                kwargs["wcs"] = None
+        kwargs.setdefault("error", self._image.get("sigma"))
+        return source_catalog(self._image["data"], segmentation, mask=self._mask, **kwargs)
 
     # Sigma, cutouts, files --------------------------------------------------------------------------------
 

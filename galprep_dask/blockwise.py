@@ -25,7 +25,9 @@ __all__ = [
     "map_blocks_each",
     "map_halo",
     "map_neighbours",
+    "map_regions",
     "merge_blocks",
+    "merge_blocks_at",
     "objects_of_blocks",
     "sum_blocks",
     "unite_chunks",
@@ -159,10 +161,12 @@ def merge_blocks(func: Callable, merge: Callable, *arrays: da.Array, **kwargs) -
         partial(_as_object, func, **kwargs), "ij", *arguments,
         adjust_chunks={"i": 1, "j": 1}, dtype=object, meta=np.empty((0, 0), object), align_arrays=False,
     )  # fmt: skip
-    return da.reduction(
-        per_block, _same, partial(_merge_objects, merge), axis=(0, 1), keepdims=True, concatenate=False,
-        split_every=4**2, dtype=object, meta=np.empty((0, 0), object),
-    )  # fmt: skip
+    return _merged(per_block, merge)
+
+
+def merge_blocks_at(func: Callable, merge: Callable, *arrays: da.Array, **kwargs) -> da.Array:
+    """Merge as :func:`merge_blocks`, of what ``func(*blocks, origin=(y0, x0), **kwargs)`` gives."""
+    return _merged(objects_of_blocks(func, *arrays, **kwargs), merge)
 
 
 def objects_of_blocks(func: Callable, *arrays: da.Array, **kwargs) -> da.Array:
@@ -188,6 +192,69 @@ def objects_of_blocks(func: Callable, *arrays: da.Array, **kwargs) -> da.Array:
         partial(_as_object, partial(_call_at, func, len(arrays)), **kwargs), "ij",
         *arguments, _origins(arrays[0].chunks), "ij",
         adjust_chunks={"i": 1, "j": 1}, dtype=object, meta=np.empty((0, 0), object), align_arrays=False,
+    )  # fmt: skip
+
+
+def map_regions(func: Callable, boxes: list, arrays: list[da.Array], own: list, **kwargs) -> da.Array:
+    """
+    Apply ``func(regions, own[k], box=boxes[k], **kwargs)`` to regions that lie across blocks as they like.
+
+    One task a region, which takes what it needs of all the blocks that it meets.
+
+    Parameters
+    ----------
+    func : callable
+        ``regions`` is a list of arrays, one for each of ``arrays``. Gives any object.
+    boxes : list of (y0, y1, x0, x1)
+        Rows and columns of each region, inside the image.
+    arrays : list of (ny, nx) dask arrays
+        Images of the same chunks.
+    own : list
+        What belongs to each region.
+    **kwargs
+        Handed to ``func``.
+
+    Returns
+    -------
+    (n,) dask array of objects
+        One for every region, a chunk each.
+    """
+    edges = [block_edges(axis) for axis in arrays[0].chunks]
+    name = f"regions-{tokenize(func, boxes, own, [array.name for array in arrays], kwargs)}"
+    graph = {}
+    for k, (y0, y1, x0, x1) in enumerate(boxes):
+        rows, columns = (
+            range(*np.searchsorted(axis, [low + 1, high]) + np.array([-1, 0]))
+            for axis, (low, high) in zip(edges, ((y0, y1), (x0, x1)), strict=True)
+        )
+        origins = [(int(edges[0][i]), int(edges[1][j])) for i, j in product(rows, columns)]
+        apply = partial(_gather_and_apply, func, own[k], boxes[k], origins, kwargs)
+        graph[name, k] = (apply, [[(array.name, i, j) for i, j in product(rows, columns)] for array in arrays])
+    graph = HighLevelGraph.from_collections(name, graph, dependencies=arrays)
+    return da.Array(graph, name, ((1,) * len(boxes),), meta=np.empty(0, object))
+
+
+def _gather_and_apply(func, own, box, origins, kwargs, blocks):
+    y0, y1, x0, x1 = box
+    regions = []
+    for parts in blocks:
+        region = np.empty((y1 - y0, x1 - x0), parts[0].dtype)
+        for part, (top, left) in zip(parts, origins, strict=True):
+            bottom, right = top + part.shape[0], left + part.shape[1]
+            rows, columns = (max(y0, top), min(y1, bottom)), (max(x0, left), min(x1, right))
+            region[rows[0] - y0 : rows[1] - y0, columns[0] - x0 : columns[1] - x0] = part[
+                rows[0] - top : rows[1] - top, columns[0] - left : columns[1] - left
+            ]
+        regions.append(region)
+    boxed = np.empty(1, object)
+    boxed[0] = func(regions, own, box=box, **kwargs)
+    return boxed
+
+
+def _merged(per_block: da.Array, merge: Callable) -> da.Array:
+    return da.reduction(
+        per_block, _same, partial(_merge_objects, merge), axis=(0, 1), keepdims=True, concatenate=False,
+        split_every=4**2, dtype=object, meta=np.empty((0, 0), object),
     )  # fmt: skip
 
 
@@ -296,7 +363,7 @@ class _Piece(NamedTuple):
 _SIDES = [side for side in product((-1, 0, 1), repeat=2) if side != (0, 0)]
 
 
-def map_halo(func: Callable, array: da.Array, depth: int, *, dtype, fill=0, **kwargs) -> da.Array:
+def map_halo(func: Callable, array: da.Array, depth: int, *, dtype, fill=0, trims: bool = False, **kwargs) -> da.Array:
     """
     Apply ``func`` to every block widened by ``depth`` pixels of its surroundings.
 
@@ -317,6 +384,8 @@ def map_halo(func: Callable, array: da.Array, depth: int, *, dtype, fill=0, **kw
         Of what ``func`` gives.
     fill : scalar
         Value outside the image.
+    trims : bool
+        Whether ``func`` gives the block alone, without its surroundings.
     **kwargs
         Handed to ``func``.
 
@@ -329,7 +398,7 @@ def map_halo(func: Callable, array: da.Array, depth: int, *, dtype, fill=0, **kw
     meta = np.empty((0, 0), dtype)
     if depth == 0:
         return array.map_blocks(func, dtype=dtype, meta=meta, **kwargs)
-    token = tokenize(func, array.name, depth, fill, kwargs)
+    token = tokenize(func, array.name, depth, fill, trims, kwargs)
     rims, joined = f"rims-{token}", f"halo-{token}"
     plans = [_axis_plan(axis, depth) for axis in array.chunks]
     graph = {}
@@ -340,7 +409,7 @@ def map_halo(func: Callable, array: da.Array, depth: int, *, dtype, fill=0, **kw
             if (side_y, side_x) != (0, 0):
                 sources.append((rims, ii, jj))
                 pieces.append(_Piece((side_y, side_x), (take_y, take_x), (into_y, into_x)))
-        apply = partial(_join_and_apply, func, pieces, depth, fill, kwargs)
+        apply = partial(_join_and_apply, func, pieces, depth, fill, trims, kwargs)
         graph[joined, i, j] = (apply, (array.name, i, j), sources)
     graph = HighLevelGraph.from_collections(joined, graph, dependencies=[array])
     return da.Array(graph, joined, array.chunks, meta=meta)
@@ -379,12 +448,14 @@ def _copy_rims(block: np.ndarray, depth: int) -> dict[tuple[int, int], np.ndarra
     return {(sy, sx): block[cut_y[sy], cut_x[sx]].copy() for sy, sx in _SIDES}
 
 
-def _join_and_apply(func, pieces, depth, fill, kwargs, block, rims):
+def _join_and_apply(func, pieces, depth, fill, trims, kwargs, block, rims):
     ny, nx = block.shape
     window = np.full((ny + 2 * depth, nx + 2 * depth), fill, dtype=block.dtype)
     window[depth : depth + ny, depth : depth + nx] = block
     for piece, source in zip(pieces, rims, strict=True):
         window[piece.into] = source[piece.rim][piece.take]
+    if trims:
+        return func(window, **kwargs)
     # A copy: a view would keep the whole window in memory for as long as the block is wanted.
     return func(window, **kwargs)[depth : depth + ny, depth : depth + nx].copy()
 

@@ -14,6 +14,8 @@ from galprep_dask.blockwise import (
     map_blocks_each,
     map_halo,
     map_neighbours,
+    map_regions,
+    merge_blocks_at,
     objects_of_blocks,
     sum_blocks,
     unite_chunks,
@@ -29,6 +31,10 @@ def box_sum(window, depth):
 def lopsided(window, depth):
     """Looks ``depth`` pixels into one corner only, so that mixed-up sides show."""
     return np.roll(window, (depth, -depth), axis=(0, 1)) + 2 * window
+
+
+def united(parts):
+    return {place: value for part in parts for place, value in part.items()}
 
 
 def tasks_of(array):
@@ -236,3 +242,50 @@ def test_unite_chunks_gives_no_thinner_ones_and_cuts_nowhere_else(images, least)
         assert min(after) >= least or len(after) == 1
         if least <= min(before):
             assert after == before
+def test_a_function_that_trims_gives_the_block_alone():
+    image = np.random.default_rng(0).normal(size=(20, 30))
+    lazy = da.from_array(image, chunks=(7, 11))
+    padded = np.pad(image, 2)
+    expected = padded[:-4, 4:]
+    found = map_halo(lambda window: window[:-4, 4:], lazy, 2, dtype="f8", trims=True)
+    np.testing.assert_array_equal(found, expected)
+
+
+@given(chunked("i4"))
+def test_objects_of_blocks_know_where_they_lie(images):
+    whole, lazy = images
+    found = objects_of_blocks(lambda block, origin, sign: (origin, sign * block.astype("i8")), lazy, sign=-1).compute()
+    assert found.shape == lazy.numblocks
+    for (y, x), block in found.ravel():
+        np.testing.assert_array_equal(-block, whole[y : y + block.shape[0], x : x + block.shape[1]])
+    merged = merge_blocks_at(lambda block, origin: {origin: int(block[0, 0])}, united, lazy)
+    corners = merged.compute()[0, 0]
+    assert len(corners) == lazy.npartitions
+    assert all(whole[place] == value for place, value in corners.items())
+
+
+def test_every_block_gets_its_own():
+    lazy = da.zeros((9, 8), chunks=(4, 5))
+    own = np.empty(lazy.numblocks, object)
+    for i, j in np.ndindex(own.shape):
+        own[i, j] = 10 * i + j
+    found = map_blocks_each(lambda block, own, origin: block + own, own, lazy, dtype="f8")
+    np.testing.assert_array_equal(found, (10 * (np.arange(9) // 4))[:, None] + np.arange(8) // 5)
+    own[0, 0] = 100
+    assert map_blocks_each(lambda block, own, origin: block + own, own, lazy, dtype="f8").name != found.name
+
+
+@given(chunked("i4"), st.data())
+def test_regions_are_those_of_the_whole_image(images, data):
+    whole, lazy = images
+    boxes = []
+    for _ in range(data.draw(st.integers(1, 4))):
+        rows, columns = (
+            sorted(data.draw(st.lists(st.integers(0, n), min_size=2, max_size=2, unique=True))) for n in whole.shape
+        )
+        boxes.append((*rows, *columns))
+    found = map_regions(lambda regions, own, box: (own, regions), boxes, [lazy, lazy * 2], list("abcd")[: len(boxes)])
+    for (y0, y1, x0, x1), name, (own, (one, two)) in zip(boxes, "abcd", found.compute(), strict=False):
+        assert own == name
+        np.testing.assert_array_equal(one, whole[y0:y1, x0:x1])
+        np.testing.assert_array_equal(two, (whole * 2)[y0:y1, x0:x1])

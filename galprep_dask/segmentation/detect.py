@@ -3,89 +3,23 @@
 from __future__ import annotations
 
 import warnings
-from functools import cached_property
+from functools import partial
 
 import dask.array as da
 import numpy as np
-from scipy import ndimage
 
 from galprep_dask.arrays import ImageLike, as_image, as_mask, check_same_shape
-from galprep_dask.blockwise import whole_image
+from galprep_dask.blockwise import map_blocks_each, objects_of_blocks
 from galprep_dask.errors import NoSourcesWarning, ParameterError
-from galprep_dask.image import bad_pixels
-from galprep_dask.segmentation._kernels import label_sources
+from galprep_dask.segmentation._kernels.label import components_of, paint, runs_above
+from galprep_dask.segmentation._kernels.merge import BlockSources, Table, merge_sources, sources_of_block
+from galprep_dask.segmentation._kernels.moments import measure_runs
+from galprep_dask.segmentation.segmentation_image import Segmentation, as_segmentation, labels_like, ranked
 
-__all__ = ["Segmentation", "detect_sources"]
+__all__ = ["Segmentation", "as_segmentation", "detect_sources", "labels_like", "ranked"]
 
-
-class Segmentation:
-    """
-    A label image and what follows from it, with the names of photutils' ``SegmentationImage``.
-
-    Parameters
-    ----------
-    data : (ny, nx) array, NumPy, dask or xarray
-        Integer labels, 0 = sky.
-
-    Attributes
-    ----------
-    data : (ny, nx) int32 dask array
-        The labels.
-    """
-
-    def __init__(self, data: ImageLike):
-        data = as_image(data, "segmentation")
-        if data.dtype.kind not in "iu":
-            raise ParameterError(f"segmentation has dtype {data.dtype}; expected integer labels.")
-        self.data = data.map_blocks(_as_int32, dtype=np.int32, meta=np.empty((0, 0), np.int32))
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """Shape of the image."""
-        return self.data.shape
-
-    @cached_property
-    def _labels_and_areas(self) -> tuple[np.ndarray, np.ndarray]:
-        labels = np.asarray(self.data)
-        # Sorted rather than counted into bins: labels need not be consecutive, and one may be 2e9.
-        return np.unique(labels[labels > 0], return_counts=True)
-
-    @property
-    def labels(self) -> np.ndarray:
-        """The labels that occur, sorted, without 0."""
-        return self._labels_and_areas[0]
-
-    @property
-    def n_labels(self) -> int:
-        """Number of sources."""
-        return len(self.labels)
-
-    @property
-    def max_label(self) -> int:
-        """The largest label, 0 if there is none."""
-        return int(self.labels[-1]) if self.n_labels else 0
-
-    @property
-    def areas(self) -> np.ndarray:
-        """Pixels of each source, in the order of :attr:`labels`."""
-        return self._labels_and_areas[1]
-
-    @cached_property
-    def bbox(self) -> list:
-        """The ``photutils.aperture.BoundingBox`` of each source, in the order of :attr:`labels`."""
-        from photutils.aperture import BoundingBox
-
-        ranks, _ = ranked(np.asarray(self.data))
-        return [
-            BoundingBox(columns.start, columns.stop, rows.start, rows.stop)
-            for rows, columns in ndimage.find_objects(ranks)
-        ]
-
-    def __array__(self, dtype=None, copy=None):
-        return np.asarray(self.data, dtype=dtype)
-
-    def __repr__(self) -> str:
-        return f"<Segmentation {self.shape[0]} x {self.shape[1]}, {self.n_labels} sources>"
+#: What an int32 label image can number.
+MAX_LABEL = np.iinfo(np.int32).max
 
 
 def detect_sources(
@@ -95,6 +29,8 @@ def detect_sources(
     *,
     connectivity: int = 8,
     mask: ImageLike | None = None,
+    measure: ImageLike | None = None,
+    error: ImageLike | None = None,
 ) -> Segmentation:
     """
     Find the connected regions of at least ``n_pixels`` pixels above ``threshold``.
@@ -111,17 +47,23 @@ def detect_sources(
         Whether pixels that share a corner only are connected.
     mask : (ny, nx) bool array, optional
         True marks pixels that belong to no source; non-finite pixels never do.
+    measure : (ny, nx) array, optional
+        An image, usually that before smoothing, of which the sums that :func:`source_catalog` needs are taken in the
+        same pass over the pixels.
+    error : (ny, nx) array, optional
+        1-sigma uncertainty of ``measure``, for the sums.
 
     Returns
     -------
     Segmentation
-        Labels as ``photutils.segmentation.detect_sources`` numbers them on the whole array. They are computed
-        here, in one task that holds the image whole, and kept.
+        Labels as ``photutils.segmentation.detect_sources`` numbers them on the whole array. What sources there are is
+        found here, in one pass over the blocks that keeps no pixels; the label image itself is lazy.
 
     Raises
     ------
     ParameterError
-        ``n_pixels``, ``connectivity`` or a scalar ``threshold`` makes no sense.
+        ``n_pixels``, ``connectivity`` or a scalar ``threshold`` makes no sense; there are more sources than int32
+        can number.
     ImageShapeError
         Shapes differ.
 
@@ -137,7 +79,7 @@ def detect_sources(
     >>> detect_sources(image, 1.0, n_pixels=5).areas.tolist()
     [9, 16]
     """
-    found = find_sources(data, threshold, n_pixels, connectivity, mask)
+    found = find_sources(data, threshold, n_pixels, connectivity, mask, measure, error)
     if found.n_labels == 0:
         warnings.warn(
             f"no source of {n_pixels} connected pixels lies above the threshold. Lower it, or n_pixels.",
@@ -146,19 +88,48 @@ def detect_sources(
     return found
 
 
-def find_sources(data, threshold, n_pixels: int, connectivity: int, mask) -> Segmentation:
+def find_sources(data, threshold, n_pixels: int, connectivity: int, mask, measure=None, error=None) -> Segmentation:
     """Do the work of :func:`detect_sources`, without a warning where a field of pure sky is none."""
     check_detection(n_pixels, connectivity)
     image = as_image(data)
+    level, levels = _level(threshold, image)
+    planes = {"image": image, "levels": levels, "mask": as_mask(mask, image)}
+    measured = {"measure": measure, "error": error if measure is not None else None}
+    for name, plane in measured.items():
+        if plane is not None:
+            check_same_shape(plane, image.shape, name)
+            measured[name] = as_image(plane, name, chunks=image.chunks)
+    planes, measured = (
+        {name: plane for name, plane in some.items() if plane is not None} for some in (planes, measured)
+    )
+    how = {"level": level, "n_pixels": int(n_pixels), "connectivity": int(connectivity), "image_shape": image.shape}
+
+    blocks = objects_of_blocks(
+        partial(_found_in_block, names=[*planes, *measured], **how), *planes.values(), *measured.values()
+    ).compute()
+    merged = merge_sources(blocks, how["connectivity"], how["n_pixels"])
+    n_labels = len(merged.area)
+    if n_labels > MAX_LABEL:
+        raise ParameterError(
+            f"{n_labels} sources lie above the threshold, more than the {MAX_LABEL} that int32 labels can number. "
+            "Raise threshold or n_pixels."
+        )
+    labels = map_blocks_each(
+        partial(_labels_of_block, names=list(planes), **how), merged.numbers, *planes.values(), dtype=np.int32
+    )
+    table = Table(np.arange(1, n_labels + 1, dtype=np.int32), merged.area, merged.limits, merged.sums)
+    return Segmentation._of_detection(labels, table, None if measure is None else (measure, mask, error))
+
+
+def _level(threshold, image: da.Array) -> tuple:
+    """Give the threshold as a number or as an image, and None for the other."""
     if np.ndim(threshold) == 0:
-        if not np.isfinite(threshold):
+        level = threshold if isinstance(threshold, int | float) else np.asarray(threshold)[()]
+        if not np.isfinite(level):
             raise ParameterError(f"threshold={threshold!r}; expected a finite number.")
-    else:
-        check_same_shape(threshold, image.shape, "threshold")
-        threshold = as_image(threshold, "threshold", chunks=image.chunks)
-    above = (image > threshold) & ~bad_pixels(image, as_mask(mask, image))
-    labels = whole_image(label_sources, above, dtype=np.int32, n_pixels=int(n_pixels), connectivity=connectivity)
-    return Segmentation(labels.persist())
+        return level, None
+    check_same_shape(threshold, image.shape, "threshold")
+    return None, as_image(threshold, "threshold", chunks=image.chunks)
 
 
 def check_detection(n_pixels, connectivity) -> None:
@@ -169,32 +140,33 @@ def check_detection(n_pixels, connectivity) -> None:
         raise ParameterError(f"connectivity={connectivity!r}; expected 4 or 8.")
 
 
-def _as_int32(block: np.ndarray) -> np.ndarray:
-    low, high = int(block.min(initial=0)), int(block.max(initial=0))
-    if low < 0 or high > np.iinfo(np.int32).max:
-        raise ParameterError(f"segmentation has labels from {low} to {high}; expected 0 to 2147483647.")
-    return block.astype(np.int32, copy=False)
+# One block -------------------------------------------------------------------------------------------------
 
 
-def as_segmentation(segmentation: Segmentation | ImageLike) -> Segmentation:
-    """Take a Segmentation as it is, and make one of a label image."""
-    return segmentation if isinstance(segmentation, Segmentation) else Segmentation(segmentation)
+def _found_in_block(*blocks, names, origin, level, n_pixels, connectivity, image_shape) -> BlockSources:
+    planes = dict(zip(names, blocks, strict=True))
+    measured, error = planes.pop("measure", None), planes.pop("error", None)
+    runs, components, open_sides = _segmented(planes, origin, level, n_pixels, connectivity, image_shape)
+    sums = None
+    if measured is not None:
+        sums = measure_runs(runs, components, measured, None, error, planes.get("mask"), origin, image_shape[1])
+    return sources_of_block(runs, components, sums, blocks[0].shape, origin, image_shape[1], open_sides)
 
 
-def ranked(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """
-    Renumber the labels of an array 1, 2 ..., in their order, and give the labels that these numbers stand for.
+def _labels_of_block(*blocks, names, own, origin, level, n_pixels, connectivity, image_shape) -> np.ndarray:
+    planes = dict(zip(names, blocks, strict=True))
+    runs, components, _ = _segmented(planes, origin, level, n_pixels, connectivity, image_shape)
+    if len(components.area) != len(own):
+        raise ParameterError(
+            f"the pixels at row {origin[0]}, column {origin[1]} are no longer those in which sources were detected. "
+            "Detect them again, in an image that does not change."
+        )
+    return paint(runs, components.of_run, own, blocks[0].shape)
 
-    Labels need not be consecutive: what keeps something for every number up to the largest would otherwise
-    need gigabytes for a single label of 2e9.
-    """
-    present = np.unique(labels[labels > 0])
-    ranks = np.where(labels > 0, np.searchsorted(present, labels) + 1, 0).astype(np.int32)
-    return ranks, np.concatenate([[0], present]).astype(np.int32)
 
-
-def labels_like(segmentation: Segmentation | ImageLike, data: da.Array) -> da.Array:
-    """Give the labels with the chunks of ``data``; ImageShapeError where the shapes differ."""
-    labels = as_segmentation(segmentation).data
-    check_same_shape(labels, data.shape, "segmentation")
-    return labels.rechunk(data.chunks)
+def _segmented(planes, origin, level, n_pixels, connectivity, image_shape):
+    image, levels = planes["image"], planes.get("levels")
+    (ny, nx), (y0, x0) = image.shape, origin
+    open_sides = (y0 > 0, y0 + ny < image_shape[0], x0 > 0, x0 + nx < image_shape[1])
+    runs = runs_above(image, level if levels is None else levels, planes.get("mask"))
+    return runs, components_of(runs, nx, connectivity, n_pixels, open_sides), open_sides

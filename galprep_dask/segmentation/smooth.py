@@ -8,24 +8,29 @@ import numpy as np
 from galprep_dask.arrays import ImageLike, as_image, as_mask, like
 from galprep_dask.blockwise import map_halo
 from galprep_dask.errors import ParameterError
-from galprep_dask.image import bad_pixels
-from galprep_dask.segmentation._kernels import gaussian_weights, smooth_window
+from galprep_dask.image import float_dtype
+from galprep_dask.segmentation._kernels.smooth import gaussian_weights, smooth_window
 
 __all__ = ["smooth"]
 
 
-def smooth(data: ImageLike, fwhm: float, mask: ImageLike | None = None) -> ImageLike:
+def smooth(
+    data: ImageLike, fwhm: float | None = None, mask: ImageLike | None = None, *, kernel: np.ndarray | None = None
+) -> ImageLike:
     """
-    Smooth an image with a round Gaussian, leaving bad pixels out of every mean.
+    Smooth an image with a round Gaussian or another kernel, leaving bad pixels out of every mean.
 
     Parameters
     ----------
     data : (ny, nx) array, NumPy, dask or xarray
         Image in any unit. Not modified.
-    fwhm : float
+    fwhm : float, optional
         Full width at half maximum of the Gaussian in pixels; it ends at three sigma.
     mask : (ny, nx) bool array, optional
         True marks pixels left out; non-finite pixels always are, and so is what lies beyond the edges.
+    kernel : (n, m) array, optional
+        Weights to be used in place of a Gaussian, n and m odd, none negative; of any sum. The image is convolved with
+        it: it is turned by 180 degrees before it is laid on the pixels, as in ``astropy.convolution.convolve``.
 
     Returns
     -------
@@ -36,7 +41,7 @@ def smooth(data: ImageLike, fwhm: float, mask: ImageLike | None = None) -> Image
     Raises
     ------
     ParameterError
-        ``fwhm`` is not positive.
+        ``fwhm`` is not positive, or ``kernel`` is no such array; both or neither are given.
     ImageShapeError
         Shapes differ.
 
@@ -47,10 +52,29 @@ def smooth(data: ImageLike, fwhm: float, mask: ImageLike | None = None) -> Image
     >>> bool(np.allclose(smooth(image, fwhm=2.0), 3.0))
     True
     """
-    if not (np.isfinite(fwhm) and fwhm > 0):
-        raise ParameterError(f"fwhm={fwhm!r}; expected a positive number of pixels.")
+    weights = _weights(fwhm, kernel)
     image = as_image(data)
-    image = da.where(bad_pixels(image, as_mask(mask, image)), np.nan, image.astype(np.float64))
-    weights = gaussian_weights(fwhm)
-    smoothed = map_halo(smooth_window, image, len(weights) // 2, dtype=np.float64, fill=np.nan, weights=weights)
+    mask = as_mask(mask, image)
+    image = image.astype(float_dtype(image.dtype))
+    if mask is not None:
+        image = da.where(mask, image.dtype.type(np.nan), image)
+    depth = max(weights.shape) // 2
+    smoothed = map_halo(
+        smooth_window, image, depth, dtype=np.float64, fill=np.nan, trims=True, weights=weights, halo=depth
+    )
     return like(smoothed, data)
+
+
+def _weights(fwhm, kernel) -> np.ndarray:
+    if (fwhm is None) == (kernel is None):
+        raise ParameterError("give either fwhm= or kernel=, to say what to smooth with.")
+    if kernel is None:
+        if not (np.isfinite(fwhm) and fwhm > 0):
+            raise ParameterError(f"fwhm={fwhm!r}; expected a positive number of pixels.")
+        return gaussian_weights(fwhm)
+    kernel = np.asarray(kernel)
+    if kernel.ndim != 2 or kernel.shape[0] % 2 == 0 or kernel.shape[1] % 2 == 0:
+        raise ParameterError(f"kernel has shape {kernel.shape}; expected two dimensions of odd size.")
+    if not (np.isfinite(kernel).all() and (kernel >= 0).all() and kernel.sum() > 0):
+        raise ParameterError("kernel has values that are no weights; expected numbers of 0 or more, not all 0.")
+    return np.ascontiguousarray(kernel[::-1, ::-1], dtype=np.float64)

@@ -68,7 +68,7 @@ def source_mask(
     sky_level : float, optional
         Level of the sky; by default the clipped median.
     known : (ny, nx) bool array, optional
-        Sources that are known already, to be left out of the statistics. They are in the result if they are found again.
+        Sources that are known already, to be left out of the statistics; in the result if they are found again.
 
     Returns
     -------
@@ -124,8 +124,8 @@ def masked_pixels(
 
     if faint_scales:
         faint = detect_faint_light(
-            image, bad, known, sky_level=level, sky_std=std, max_grow_size=max_grow_size, scales=faint_scales, fwhm=fwhm,
-            n_sigma=n_sigma, n_pixels=n_pixels, connectivity=connectivity,
+            image, bad, known, sky_level=level, sky_std=std, max_grow_size=max_grow_size, scales=faint_scales,
+            fwhm=fwhm, n_sigma=n_sigma, n_pixels=n_pixels, connectivity=connectivity,
         )  # fmt: skip
         sources = find_sources(faint.bright.astype(np.uint8), 0, 1, connectivity, bad)
         rings = growth_rings(sources, image, **growth)

@@ -18,13 +18,13 @@ def subtract_sky(data: ImageLike, sky) -> ImageLike:
     Parameters
     ----------
     data : (ny, nx) array, NumPy, dask or xarray
-        Image in the unit of the model. Not modified.
+        Image in the unit of the model, or a cube of such images. Not modified.
     sky : sky model
         Any model of this room, or what has ``evaluate(shape, chunks)``.
 
     Returns
     -------
-    (ny, nx) array, of the kind given
+    array of that shape, of the kind given
         float32 for float32 images, and float64 for images of float64 and of wide integers. The difference is taken
         in float64, and rounded once.
 
@@ -36,10 +36,11 @@ def subtract_sky(data: ImageLike, sky) -> ImageLike:
     >>> subtracted.dtype, float(abs(subtracted).max())
     (dtype('float32'), 0.0)
     """
-    image = as_image(data)
+    image = as_image(data, ndim=np.ndim(data))
     dtype = float_dtype(image.dtype)
+    model = sky.evaluate(image.shape[-2:], image.chunks[-2:])
     difference = da.map_blocks(
-        _difference, image, sky.evaluate(image.shape, image.chunks), dtype=dtype, meta=np.empty((0, 0), dtype)
+        _difference, image, model if image.ndim == 2 else model[None], dtype=dtype, meta=image._meta.astype(dtype)
     )
     return like(difference, data)
 

@@ -1,3 +1,4 @@
+import pickle
 import threading
 import warnings
 
@@ -5,14 +6,15 @@ import dask.array as da
 import numpy as np
 import pytest
 import xarray as xr
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from photutils.segmentation import SegmentationImage
 from photutils.segmentation import detect_sources as photutils_detect
-from strategies import chunked, scenes
+from strategies import chunked, chunks_for, scenes
 
+from galprep_dask.blockwise import objects_of_blocks
 from galprep_dask.errors import ImageShapeError, NoSourcesWarning, ParameterError
-from galprep_dask.segmentation import Segmentation, detect_sources
+from galprep_dask.segmentation import Segmentation, detect, detect_sources, smooth
 
 
 def reference(image, threshold, n_pixels, connectivity=8, mask=None):
@@ -156,6 +158,8 @@ def test_nothing_found_is_a_warning_and_an_empty_segmentation():
         found = detect_sources(np.zeros((10, 12)), 1.0)
     assert (found.n_labels, found.max_label) == (0, 0)
     assert len(found.labels) == len(found.areas) == len(found.bbox) == 0
+    assert (found.labels.dtype, found.areas.dtype, found.data.dtype) == (np.int32, np.int64, np.int32)
+    assert found.bbox_limits.shape == (0, 4)
     assert not np.asarray(found).any()
     assert found.shape == (10, 12)
 
@@ -193,5 +197,168 @@ def test_errors():
         detect_sources(image, np.zeros((12, 10)))
     with pytest.raises(ImageShapeError, match="mask has shape"):
         detect_sources(image, 1.0, mask=np.zeros((12, 10), bool))
+    with pytest.raises(ImageShapeError, match="error has shape"):
+        detect_sources(image, 1.0, measure=image, error=image.T)
     with pytest.raises(ParameterError, match="masked array"):
         detect_sources(np.ma.masked_array(image), 1.0)
+
+
+@st.composite
+def shapes(draw):
+    """Shapes that are hard to follow from block to block, and ragged chunks."""
+    ny, nx = draw(st.tuples(st.integers(1, 34), st.integers(1, 34)))
+    y, x = np.indices((ny, nx))
+    dy, dx = y - ny / 2, x - nx / 2
+    radius, pitch = np.hypot(dy, dx), draw(st.integers(2, 7))
+    name = draw(
+        st.sampled_from(["spiral", "rings", "trails", "checkerboard", "diagonals", "all", "combs", "maze", "corners"])
+    )
+    shape = {
+        "spiral": np.sin(2 * np.pi * radius / pitch - np.arctan2(dy, dx)) > draw(st.floats(-0.5, 0.8)),
+        "rings": radius % pitch < pitch / 2,
+        "trails": (x + pitch * y) % (pitch + 3) == 0,
+        "checkerboard": (x + y) % 2 == 0,
+        "diagonals": (x - y) % pitch == 0,
+        "all": np.ones((ny, nx), bool),
+        "combs": (x % 2 == 0) | (y == draw(st.sampled_from([0, ny - 1]))),
+        "maze": np.random.default_rng(pitch).random((ny, nx)) < draw(st.floats(0.3, 0.7)),
+        "corners": (x // pitch + y // pitch) % 2 == 0,
+    }[name]
+    return shape ^ draw(st.booleans()), draw(chunks_for((ny, nx)))
+
+
+@settings(max_examples=200)
+@given(shapes(), st.sampled_from([4, 8]), st.integers(1, 9))
+def test_shapes_that_close_over_many_blocks(scene, connectivity, n_pixels):
+    shape, chunks = scene
+    image = shape.astype("f4")
+    lazy = da.from_array(image, chunks=chunks, name=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NoSourcesWarning)
+        found = detect_sources(lazy, 0.5, n_pixels, connectivity=connectivity)
+    expected = reference(image, 0.5, n_pixels, connectivity)
+    np.testing.assert_array_equal(np.asarray(found), expected)
+    known = SegmentationImage(expected)
+    np.testing.assert_array_equal(found.labels, known.labels)
+    np.testing.assert_array_equal(found.areas, known.areas)
+    assert found.bbox == known.bbox
+    assert found.data.chunks == chunks
+
+
+@pytest.mark.parametrize(("connectivity", "n_sources"), [(8, 1), (4, 2)])
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_contact_exactly_where_four_blocks_meet(connectivity, n_sources, mirrored):
+    image = np.zeros((8, 8))
+    image[2:4, 2:4] = image[4:6, 4:6] = 1.0
+    image = image[:, ::-1] if mirrored else image
+    for chunks in (4, (4, 8), (1, 4), 1, 8):
+        found = detect_sources(da.from_array(image, chunks=chunks), 0.5, 3, connectivity=connectivity)
+        assert found.n_labels == n_sources
+        np.testing.assert_array_equal(found, reference(image, 0.5, 3, connectivity))
+
+
+def test_a_source_of_enough_pixels_none_of_whose_parts_has_them():
+    image = np.zeros((6, 6))
+    image[2:4, 2:4] = 1.0  # one pixel in each of four blocks
+    lazy = da.from_array(image, chunks=3)
+    assert detect_sources(lazy, 0.5, 4).areas.tolist() == [4]
+    assert labels_of(lazy, 0.5, 5).max() == 0
+
+
+def test_chunks_of_one_pixel():
+    image = np.random.default_rng(3).normal(size=(13, 17))
+    lazy = da.from_array(image, chunks=1, name=False)
+    for connectivity in (4, 8):
+        expected = reference(image, 0.3, 2, connectivity)
+        np.testing.assert_array_equal(detect_sources(lazy, 0.3, 2, connectivity=connectivity), expected)
+
+
+def test_integers_of_64_bits_are_not_rounded():
+    image = np.array([[2**60, 2**60 + 1, 2**60 + 1]])
+    np.testing.assert_array_equal(detect_sources(image, 2**60, 1), [[0, 1, 1]])
+
+
+def test_the_labels_are_lazy_and_the_table_is_known(no_compute):
+    image = np.random.default_rng(1).normal(size=(60, 70))
+    found = detect_sources(smooth(da.from_array(image, chunks=16), 2.0), 0.4)
+    with no_compute():
+        assert isinstance(found.data, da.Array)
+        assert found.data.dtype == np.int32
+        known = found.labels, found.areas, found.bbox_limits
+        assert len(found.bbox) == found.n_labels == found.max_label > 10
+    given = Segmentation(found.data)
+    for one, other in zip(known, (given.labels, given.areas, given.bbox_limits), strict=True):
+        assert one.dtype == other.dtype
+        np.testing.assert_array_equal(one, other)
+
+
+def test_pixels_that_changed_after_detection_are_an_error():
+    pixels = np.zeros((9, 9))
+    pixels[2:5, 2:5] = 1.0
+    image = da.zeros((9, 9), chunks=9).map_blocks(lambda block: pixels.copy(), dtype="f8")
+    found = detect_sources(image, 0.5)
+    pixels[7, :] = 1.0
+    with pytest.raises(ParameterError, match="no longer"):
+        np.asarray(found)
+
+
+def test_more_sources_than_labels_are_an_error(monkeypatch):
+    image = np.zeros((9, 9))
+    image[::4, ::4] = 1.0
+    assert detect_sources(image, 0.5, 1).n_labels == 9
+    monkeypatch.setattr(detect, "MAX_LABEL", 8)
+    with pytest.raises(ParameterError, match="9 sources"):
+        detect_sources(image, 0.5, 1)
+
+
+def first_pass(*args, monkeypatch, **kwargs):
+    """Give the array that is computed when sources are detected, and the Segmentation."""
+    built = []
+
+    def keep(*these, **how):
+        built.append(objects_of_blocks(*these, **how))
+        return built[-1]
+
+    monkeypatch.setattr(detect, "objects_of_blocks", keep)
+    found = detect_sources(*args, **kwargs)
+    return built[0], found
+
+
+def test_few_tasks_a_chunk_however_many_chunks(monkeypatch):
+    for blocks in (8, 32):
+        image = da.zeros((blocks * 12, blocks * 12), chunks=12) + np.eye(blocks * 12)
+        threshold, mask = da.full_like(image, 0.1), da.zeros_like(image, dtype=bool)
+        first, found = first_pass(
+            smooth(image, 1.5), threshold, mask=mask, measure=image, error=image, monkeypatch=monkeypatch
+        )
+        assert found.n_labels == 1
+        for result in (first, found.data):
+            assert n_tasks(result) <= 8 * blocks**2
+        assert len(pickle.dumps(found.data)) < 3000 * blocks**2
+        # Where nothing is to be smoothed: the source, and one task for each pass.
+        first, found = first_pass(image, 0.5, monkeypatch=monkeypatch)
+        for result in (first, found.data):
+            assert n_tasks(result) <= 3 * blocks**2
+
+
+def n_tasks(array):
+    return len(dict(array.__dask_optimize__(array.__dask_graph__(), array.__dask_keys__())))
+
+
+def test_labels_made_elsewhere_are_looked_at_block_by_block():
+    labels = np.zeros((40, 50), "i8")
+    labels[3:30, 5:45] = 7
+    labels[10, 10], labels[39, 49] = 2**31 - 1, 2
+    seen = []
+
+    def block(which):
+        seen.append(which.shape)
+        return which
+
+    lazy = da.from_array(labels, chunks=10).map_blocks(block, dtype=labels.dtype, meta=np.empty((0, 0), labels.dtype))
+    found = Segmentation(lazy)
+    assert seen == []
+    assert found.labels.tolist() == [2, 7, 2**31 - 1]
+    assert found.areas.tolist() == [1, 27 * 40 - 1, 1]
+    assert found.bbox_limits.tolist() == [[49, 50, 39, 40], [5, 45, 3, 30], [10, 11, 10, 11]]
+    assert len(seen) == 20

@@ -1,7 +1,10 @@
+import warnings
+
 import dask.array as da
 import numpy as np
 import pytest
 import xarray as xr
+from astropy.convolution import convolve
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from strategies import chunked, scenes
@@ -102,6 +105,42 @@ def test_kinds_and_dtypes():
     np.testing.assert_array_equal(found, expected)
 
 
+KERNEL = np.array([[0.0, 1.0, 2.0], [1.0, 5.0, 3.0], [0.0, 2.0, 1.0], [1.0, 0.0, 0.5], [0.25, 0.0, 4.0]])
+
+
+@given(scenes(max_side=20))
+def test_a_kernel_of_any_shape_is_convolved_as_astropy_does(scene):
+    image, mask, chunks = scene
+    lazy = da.from_array(image, chunks=chunks, name=False)
+    found = smooth(lazy, kernel=KERNEL, mask=mask)
+    np.testing.assert_array_equal(found.compute(scheduler="sync"), smooth(image, kernel=KERNEL, mask=mask))
+    # Beyond the edge astropy has zeros, and here there is nothing.
+    padded = np.pad(np.where(mask, np.nan, image), 4, constant_values=np.nan)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # where all is NaN in reach
+        expected = convolve(padded, KERNEL, boundary="fill", fill_value=np.nan, nan_treatment="interpolate")
+    np.testing.assert_allclose(found, expected[4:-4, 4:-4], rtol=0, atol=1e-12 * np.abs(image).max())
+
+
+def test_a_gaussian_given_as_a_kernel_is_the_same():
+    image = np.random.default_rng(0).normal(size=(30, 40))
+    image[3, 5] = np.nan
+    along = np.exp(-0.5 * (np.arange(-4, 5) / (3 / np.sqrt(8 * np.log(2)))) ** 2)
+    np.testing.assert_allclose(smooth(image, kernel=np.outer(along, along) * 7), smooth(image, 3.0), atol=1e-14)
+
+
+@pytest.mark.parametrize("fwhm", [1.0, 9.0, 40.0])
+def test_bad_pixels_far_away_change_no_bit(fwhm):
+    image = np.random.default_rng(0).normal(size=(40, 500))
+    expected = smooth(image, fwhm)
+    image[20, [3, 250]] = np.nan
+    reach = int(np.ceil(3 * fwhm / np.sqrt(8 * np.log(2))))
+    columns = np.arange(500)
+    far = np.minimum(abs(columns - 3), abs(columns - 250)) > reach
+    np.testing.assert_array_equal(smooth(image, fwhm)[:, far], expected[:, far])
+    assert (smooth(image, fwhm)[20, ~far] != expected[20, ~far]).all()
+
+
 def test_errors():
     image = np.zeros((5, 5))
     for fwhm in (0, -1.0, np.nan, np.inf):
@@ -109,3 +148,9 @@ def test_errors():
             smooth(image, fwhm)
     with pytest.raises(ImageShapeError, match="mask"):
         smooth(image, 2.0, np.zeros((5, 6), bool))
+    for kernel in (np.ones(3), np.ones((2, 3)), -np.ones((3, 3)), np.zeros((3, 3)), np.full((1, 1), np.nan)):
+        with pytest.raises(ParameterError, match="kernel has"):
+            smooth(image, kernel=kernel)
+    for both in ({}, {"fwhm": 2.0, "kernel": np.ones((3, 3))}):
+        with pytest.raises(ParameterError, match="either"):
+            smooth(image, **both)

@@ -1,21 +1,54 @@
+import warnings
+
+import dask.array as da
 import numpy as np
 import pytest
-from astropy.stats import sigma_clipped_stats as astropy_stats
+import xarray as xr
+from astropy.stats import SigmaClip
+from photutils.segmentation import detect_threshold as photutils_threshold
 
-from galprep_dask.errors import NoGoodPixelsError, ParameterError
+from galprep_dask.errors import ImageShapeError, NoGoodPixelsError, ParameterError
 from galprep_dask.segmentation import detect_threshold
 
 IMAGE = np.random.default_rng(4).standard_t(3, (60, 70)) + 20
+RMS = np.random.default_rng(5).uniform(1, 2, IMAGE.shape)
 
 
-def test_is_so_many_standard_deviations_above_the_median():
+def test_is_that_of_photutils():
     mask = IMAGE > 22
-    for clip in ({}, {"sigma_clip": 2.0}, {"maxiters": 1}):
-        sigma, maxiters = clip.get("sigma_clip", 3.0), clip.get("maxiters", 10)
-        _, median, std = astropy_stats(IMAGE, mask=mask, sigma=sigma, maxiters=maxiters)
+    for sigma, maxiters in ((3.0, 10), (2.0, 10), (3.0, 1)):
+        clip = SigmaClip(sigma=sigma, maxiters=maxiters)
         for n_sigma in (2.5, -1.0):
-            found = detect_threshold(IMAGE, n_sigma, mask=mask, **clip)
-            assert found == pytest.approx(median + n_sigma * std, rel=1e-12)
+            for planes in ({}, {"background": 0.0}, {"error": 2.0}, {"background": 19.0, "error": 0.5}):
+                expected = photutils_threshold(IMAGE, n_sigma, mask=mask, sigma_clip=clip, **planes)
+                found = detect_threshold(IMAGE, n_sigma, mask=mask, sigma_clip=sigma, maxiters=maxiters, **planes)
+                assert isinstance(found, float)
+                np.testing.assert_allclose(found, expected, rtol=1e-12)
+
+
+def test_without_clipping():
+    assert detect_threshold(IMAGE, 2.0, sigma_clip=None) == pytest.approx(IMAGE.mean() + 2 * IMAGE.std(), rel=1e-12)
+
+
+def test_images_of_background_and_error_are_lazy(no_compute):
+    lazy = da.from_array(IMAGE, chunks=25)
+    for planes in ({"background": IMAGE, "error": RMS}, {"background": 1.0, "error": RMS}):
+        expected = photutils_threshold(IMAGE, 3.0, **planes)
+        with no_compute():
+            found = detect_threshold(lazy, 3.0, **planes)
+            assert isinstance(found, da.Array)
+            assert found.chunks == lazy.chunks
+        np.testing.assert_array_equal(found, expected)
+        np.testing.assert_array_equal(detect_threshold(IMAGE, 3.0, **planes), expected)
+        named = detect_threshold(xr.DataArray(lazy, dims=("y", "x")), 3.0, **planes)
+        assert named.dims == ("y", "x")
+    found = detect_threshold(IMAGE, 3.0, error=RMS)
+    np.testing.assert_allclose(found, photutils_threshold(IMAGE, 3.0, error=RMS), rtol=1e-12)
+
+
+def test_nothing_is_read_where_nothing_is_to_be_found_out(no_compute):
+    with no_compute():
+        assert detect_threshold(da.ones((5, 5)), 3.0, background=1.0, error=2.0) == 7.0
 
 
 def test_values_under_the_mask_do_not_count():
@@ -23,6 +56,10 @@ def test_values_under_the_mask_do_not_count():
     expected = detect_threshold(IMAGE, 3, mask=mask)
     for hidden in (0.0, 1e30, np.nan):
         assert detect_threshold(np.where(mask, hidden, IMAGE), 3, mask=mask) == expected
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        expected = photutils_threshold(np.where(mask, np.nan, IMAGE), 3.0)
+    np.testing.assert_allclose(detect_threshold(np.where(mask, np.nan, IMAGE), 3.0), expected, rtol=1e-12)
 
 
 def test_errors():
@@ -31,3 +68,6 @@ def test_errors():
             detect_threshold(IMAGE, n_sigma)
     with pytest.raises(NoGoodPixelsError):
         detect_threshold(IMAGE * np.nan, 3)
+    for name in ("background", "error"):
+        with pytest.raises(ImageShapeError, match=f"{name} has shape"):
+            detect_threshold(IMAGE, 3, **{name: IMAGE.T})

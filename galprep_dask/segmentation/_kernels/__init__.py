@@ -1,0 +1,1 @@
+"""Smoothing, labelling and measuring of one block, and merging of what blocks found."""

@@ -1,0 +1,334 @@
+import pickle
+import warnings
+
+import dask.array as da
+import numpy as np
+import pytest
+import xarray as xr
+from astropy.coordinates import SkyCoord
+from astropy.wcs import WCS
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from photutils.segmentation import SegmentationImage, SourceCatalog
+from strategies import chunks_for, scenes
+
+import galprep_dask
+from galprep_dask.blockwise import merge_blocks_at
+from galprep_dask.errors import ImageShapeError, MissingWCSError, NoSourcesWarning, ParameterError
+from galprep_dask.segmentation import Segmentation, catalog, detect_sources, smooth, source_catalog
+
+COLUMNS = [
+    "label", "x_centroid", "y_centroid", "bbox_xmin", "bbox_xmax", "bbox_ymin", "bbox_ymax", "area", "segment_area",
+    "equivalent_radius", "semimajor_axis", "semiminor_axis", "orientation", "eccentricity", "ellipticity",
+    "elongation", "fwhm", "covariance_xx", "covariance_xy", "covariance_yy", "ellipse_cxx", "ellipse_cxy",
+    "ellipse_cyy", "min_value", "max_value", "min_value_xindex", "min_value_yindex", "max_value_xindex",
+    "max_value_yindex", "segment_flux", "segment_flux_err",
+]  # fmt: skip
+
+
+def assert_as_photutils(found, image, labels, **planes):
+    """Compare every column with that of photutils on the whole array."""
+    columns = [name for name in found.colnames if name != "sky_centroid"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        expected = SourceCatalog(image, SegmentationImage(labels), **planes).to_table(columns=columns)
+    # Where rounding made a determinant negative, photutils 3.0 has no axes for pixels in a line.
+    in_a_line = np.zeros(len(found), bool)
+    if "semimajor_axis" in columns:
+        in_a_line = np.isnan(expected["semimajor_axis"]) & ~np.isnan(found["semimajor_axis"])
+        assert (found["semiminor_axis"][in_a_line].value < 0.2888).all()  # a pixel's own width, sqrt(1/12)
+    for name in columns:
+        one, other = found[name], expected[name]
+        assert getattr(one, "unit", None) == getattr(other, "unit", None), name
+        one, other = np.asarray(one, "f8"), np.asarray(other, "f8")
+        if name in catalog._SHAPES:
+            one, other = one[~in_a_line], other[~in_a_line]
+        if name == "orientation":
+            one, other = (one - other + 90) % 180, np.where(np.isnan(other), np.nan, 90)
+        scale = np.nanmax(np.abs(image), initial=1.0, where=np.isfinite(image)) if "flux" in name else 1.0
+        np.testing.assert_allclose(one, other, rtol=1e-6, atol=1e-9 * scale, err_msg=name)
+
+
+@settings(max_examples=60)
+@given(scenes(min_side=3), st.booleans(), st.booleans(), st.integers(0, 2**32 - 1))
+def test_columns_are_those_of_photutils(scene, convolved, masked, seed):
+    image, mask, chunks = scene
+    rng = np.random.default_rng(seed)
+    image = np.where(rng.random(image.shape) < 0.03, np.nan, image)
+    labels = np.where(rng.random(image.shape) < 0.9, np.asarray(found_in(smooth(image, 2.0))), 0)
+    if not labels.any():
+        return
+    labels = labels * 3  # not consecutive, and no longer connected
+    planes = {"error": rng.random(image.shape)}
+    if convolved:
+        planes["convolved_data"] = smooth(image, 2.0) - 0.3  # negative in places
+    if masked:
+        planes["mask"] = mask
+    lazy = da.from_array(image, chunks=chunks, name=False)
+    assert_as_photutils(source_catalog(lazy, labels, columns=COLUMNS, **planes), image, labels, **planes)
+
+
+def found_in(image, *args, **kwargs):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NoSourcesWarning)
+        return detect_sources(image, 0.3, *args, **kwargs)
+
+
+@settings(max_examples=40)
+@given(scenes(min_side=3), st.booleans())
+def test_sums_taken_at_detection_are_those_taken_afterwards(scene, masked):
+    image, mask, chunks = scene
+    lazy = da.from_array(image, chunks=chunks, name=False)
+    mask = mask if masked else None
+    error = da.full_like(lazy, 0.5)
+    found = found_in(smooth(lazy, 2.0), 3, mask=mask, measure=lazy, error=error)
+    at_once = source_catalog(lazy, found, mask=mask, error=error)
+    afterwards = source_catalog(lazy, np.asarray(found), mask=mask, error=error)
+    assert at_once.colnames == afterwards.colnames
+    for name in at_once.colnames:
+        assert at_once[name].dtype == afterwards[name].dtype
+        np.testing.assert_allclose(
+            np.asarray(at_once[name]), np.asarray(afterwards[name]), rtol=1e-9, atol=1e-9, err_msg=name
+        )
+    if len(at_once):
+        planes = {"error": np.full(image.shape, 0.5), "mask": mask}
+        assert_as_photutils(at_once, image, np.asarray(found), **planes)
+
+
+def test_nothing_is_computed_where_the_sums_are_known(no_compute):
+    image = da.random.default_rng(0).normal(0, 1, (80, 90), chunks=30)
+    mask = image > 2.5
+    found = detect_sources(smooth(image, 2.0), 0.4, mask=mask, measure=image)
+    plane = xr.DataArray(image, dims=("y", "x"))
+    with no_compute():
+        assert len(source_catalog(image, found)) == found.n_labels > 10
+        assert len(source_catalog(plane, found, mask=mask)) == found.n_labels
+    for other in ({"data": image + 0}, {"mask": image > 3}, {"convolved_data": image}, {"error": image}):
+        with no_compute(), pytest.raises(AssertionError):
+            source_catalog(**{"data": image, "segmentation": found, **other})
+
+
+def test_numpy_arrays_are_known_by_identity(no_compute):
+    image = np.random.default_rng(0).normal(size=(60, 50))
+    found = detect_sources(image, 1.0, 2, measure=image)
+    with no_compute():
+        assert len(source_catalog(image, found)) == found.n_labels
+        with pytest.raises(AssertionError):
+            source_catalog(image.copy(), found)
+
+
+@pytest.mark.parametrize("hidden", [0.0, 1e30, np.nan, -np.inf])
+def test_values_under_the_mask_do_not_count(hidden):
+    rng = np.random.default_rng(5)
+    image, mask = rng.normal(0, 1, (40, 50)), rng.random((40, 50)) < 0.2
+    labels = np.asarray(detect_sources(smooth(image, 2.0), 0.3))
+    error = rng.random(image.shape)
+    expected = source_catalog(image, labels, mask=mask, error=error, columns=COLUMNS)
+    found = source_catalog(
+        np.where(mask, hidden, image), labels, mask=mask, error=np.where(mask, hidden, error), columns=COLUMNS
+    )
+    for name in COLUMNS:
+        np.testing.assert_array_equal(found[name], expected[name])
+
+
+def test_degenerate_sources():
+    image = np.full((20, 30), 2.0)
+    labels = np.zeros(image.shape, int)
+    labels[2, 2] = 1  # a pixel
+    labels[4, 2:9] = 2  # a row
+    labels[2:9, 12] = 3  # a column
+    for i in range(6):
+        labels[10 + i, 3 + i] = 4  # a diagonal
+    labels[2:5, 20:24] = 5  # negative
+    image[2:5, 20:24] = -1.0
+    labels[10:13, 20:24] = 6  # masked
+    mask = labels == 6
+    labels[15:18, 20:24] = 7  # negative and positive
+    image[15:18, 20:24] = np.arange(-5, 7).reshape(3, 4)
+    labels[19, 29], image[19, 29] = 8, np.nan
+    for chunks in (30, 7, 1):
+        found = source_catalog(da.from_array(image, chunks=chunks), labels, mask=mask, columns=COLUMNS[:-1])
+        assert_as_photutils(found, image, labels, mask=mask)
+        assert np.isnan(found["area"].value).tolist() == [False] * 5 + [True, False, True]
+        assert np.isfinite(found["semimajor_axis"].value).tolist() == [True] * 4 + [False, False, True, False]
+
+
+def test_an_origin_far_away_changes_positions_only():
+    y, x = np.mgrid[:21, :23] - 10.0
+    source = np.exp(-(x**2 / 18 + y**2 / 8 + x * y / 20))
+    shapes = ["semimajor_axis", "semiminor_axis", "orientation", "segment_flux", "max_value"]
+    expected = source_catalog(source, (source > 1e-3).astype(int))
+    image = np.zeros((21, 200_000))
+    image[:, 199_900:199_923] = source
+    for chunks in (50_000, (21, 199_911), (5, 199_911)):
+        found = source_catalog(da.from_array(image, chunks=chunks), (image > 1e-3).astype(int))
+        assert found["x_centroid"][0] - 199_900 == pytest.approx(expected["x_centroid"][0], abs=1e-9)
+        for name in shapes:
+            np.testing.assert_allclose(np.asarray(found[name]), np.asarray(expected[name]), rtol=1e-10)
+
+
+def test_one_bright_pixel_at_the_end_of_a_trail_across_many_blocks():
+    image = np.full((3, 20_000), 1e-9)
+    image[1, -2], image[1, -4] = 1e4, 2e4
+    labels = np.ones(image.shape, int)
+    for chunks in (20_000, 1000, (2, 333)):
+        assert_as_photutils(source_catalog(da.from_array(image, chunks=chunks), labels), image, labels)
+
+
+def test_dtypes():
+    rng = np.random.default_rng(2)
+    image = rng.normal(100, 20, (40, 40))
+    labels = np.asarray(detect_sources(image, 110.0, 3))
+    for dtype, kept in {"f4": "f4", ">f4": "f4", "f8": "f8", ">i2": "f8", "u1": "f8"}.items():
+        pixels = image.astype(dtype)
+        pixels.flags.writeable = labels.flags.writeable = False
+        found = source_catalog(pixels, labels)
+        assert found["label"].dtype == np.int32
+        assert found["min_value"].dtype == kept
+        assert found["segment_flux"].dtype == np.float64
+        assert_as_photutils(found, pixels.astype("f8"), labels)
+
+
+def test_sky_coordinates():
+    image = np.random.default_rng(0).normal(0, 1, (50, 60))
+    wcs = WCS(naxis=2)
+    wcs.wcs.ctype, wcs.wcs.crval, wcs.wcs.crpix = ["RA---TAN", "DEC--TAN"], [150.0, 2.0], [30, 25]
+    wcs.wcs.cdelt = [-1e-4, 1e-4]
+    found = detect_sources(smooth(image, 2.0), 0.5)
+    for how in (wcs, wcs.to_header(), wcs.to_header().tostring(sep="\n", endcard=False, padding=False)):
+        table = source_catalog(image, found, wcs=how)
+        assert table.colnames[3] == "sky_centroid"
+        assert isinstance(table["sky_centroid"], SkyCoord)
+        expected = wcs.pixel_to_world(table["x_centroid"], table["y_centroid"])
+        assert table["sky_centroid"].separation(expected).arcsec.max() < 1e-9
+    with pytest.raises(MissingWCSError):
+        source_catalog(image, found, wcs="SIMPLE  =                    T")
+    opened = galprep_dask.open_image(image).assign(sigma=(("y", "x"), np.ones_like(image)))
+    assert "sky_centroid" not in opened.galprep.source_catalog(found).colnames
+    opened.attrs["header"] = wcs.to_header().tostring(sep="\n", endcard=False, padding=False)
+    table = opened.galprep.source_catalog(found)
+    assert {"sky_centroid", "segment_flux_err"} <= set(table.colnames)
+    np.testing.assert_allclose(table["segment_flux_err"] ** 2, table["area"].value)
+
+
+APERTURES = ["kron_radius", "kron_flux", "kron_flux_err", "x_centroid_win", "y_centroid_win", "gini", "perimeter"]
+
+
+@pytest.mark.parametrize("method", ["correct", "mask", "none"])
+@pytest.mark.parametrize("chunks", [300, 64, (37, 101)])
+def test_apertures_are_those_of_photutils_on_the_whole_array(method, chunks):
+    rng = np.random.default_rng(3)
+    y, x = np.mgrid[:150, :180]
+    image = rng.normal(0, 0.05, y.shape)
+    for _ in range(40):
+        width, height = rng.uniform(1, 4, 2)
+        x0, y0 = rng.uniform(0, 180), rng.uniform(0, 150)
+        image += rng.uniform(1, 9) * np.exp(-0.5 * (((x - x0) / width) ** 2 + ((y - y0) / height) ** 2))
+    image[rng.random(image.shape) < 0.01] = np.nan
+    mask, error = rng.random(image.shape) < 0.02, rng.uniform(0.04, 0.06, image.shape)
+    labels = np.asarray(detect_sources(smooth(image, 2.0, mask), 0.2)) * 5
+    image.flags.writeable = mask.flags.writeable = error.flags.writeable = labels.flags.writeable = False
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        expected = SourceCatalog(
+            image, SegmentationImage(labels), error=error, mask=mask, aperture_mask_method=method
+        )
+        radius = expected.flux_radius(0.5)
+        expected = expected.to_table(columns=["label", *APERTURES])
+    assert len(expected) > 15
+    found = source_catalog(
+        da.from_array(image, chunks=chunks), labels, error=error, mask=mask, aperture_mask_method=method,
+        columns=["label", *APERTURES, "flux_radius"],
+    )  # fmt: skip
+    for name in APERTURES:
+        assert getattr(found[name], "unit", None) == getattr(expected[name], "unit", None)
+        np.testing.assert_allclose(
+            np.asarray(found[name]), np.asarray(expected[name]), rtol=1e-6, atol=1e-9, err_msg=name
+        )
+    np.testing.assert_allclose(found["flux_radius"].value, radius.value, rtol=1e-6)
+
+
+def test_apertures_of_sources_without_a_shape_are_nan():
+    image, labels = np.ones((30, 40)), np.zeros((30, 40), int)
+    labels[3:9, 4:12], labels[20:25, 20:30] = 1, 2
+    image[3:9, 4:12] = -1.0
+    found = source_catalog(da.from_array(image, chunks=13), labels, columns=["kron_flux", "flux_radius", "gini"])
+    assert np.isnan(found["kron_flux"]).tolist() == [True, False]
+    assert np.isnan(found["flux_radius"].value).tolist() == [True, False]
+    empty = source_catalog(image, np.zeros_like(labels), columns=["kron_radius", "kron_flux"])
+    assert (len(empty), empty["kron_radius"].unit.to_string()) == (0, "pix")
+
+
+def test_no_sources():
+    empty = source_catalog(np.zeros((10, 12)), np.zeros((10, 12), int), columns=COLUMNS, error=np.ones((10, 12)))
+    assert len(empty) == 0
+    image = np.zeros((10, 12))
+    image[3, 4] = 1.0
+    one = source_catalog(image, (image > 0).astype(int), columns=COLUMNS, error=image)
+    for name in COLUMNS:
+        assert getattr(empty[name], "unit", None) == getattr(one[name], "unit", None)
+        assert empty[name].dtype == one[name].dtype, name
+    with pytest.warns(NoSourcesWarning):
+        found = detect_sources(image, 5.0, measure=image)
+    assert len(source_catalog(image, found)) == 0
+
+
+def test_few_tasks_a_chunk_however_many_chunks(monkeypatch):
+    for blocks in (8, 32):
+        built = []
+
+        def keep(*these, built=built, **how):
+            built.append(merge_blocks_at(*these, **how))
+            return built[-1]
+
+        monkeypatch.setattr(catalog, "merge_blocks_at", keep)
+        image = da.eye(blocks * 12, chunks=12)
+        labels = (image > 0).astype(np.int32)
+        table = source_catalog(image, labels, mask=image > 1, error=image, convolved_data=image)
+        assert table["area"].value.tolist() == [blocks * 12]
+        graph = built[0].__dask_optimize__(built[0].__dask_graph__(), built[0].__dask_keys__())
+        assert len(dict(graph)) <= 8 * blocks**2
+        assert len(pickle.dumps(built[0])) < 1000 * blocks**2
+
+
+def test_lazy_labels_and_given_ones_make_the_same_table():
+    image = np.random.default_rng(8).normal(size=(50, 60))
+    found = detect_sources(da.from_array(image, chunks=17), 0.5, 4)
+    one = source_catalog(da.from_array(image, chunks=(9, 60)), found)
+    other = source_catalog(image, Segmentation(np.asarray(found)))
+    for name in one.colnames:
+        np.testing.assert_allclose(np.asarray(one[name]), np.asarray(other[name]), rtol=1e-9, atol=1e-9)
+
+
+def test_errors():
+    image, labels = np.ones((10, 12)), np.ones((10, 12), int)
+    for name in ("error", "mask", "convolved_data"):
+        with pytest.raises(ImageShapeError, match=f"{name} has shape"):
+            source_catalog(image, labels, **{name: np.ones((12, 10))})
+    with pytest.raises(ImageShapeError, match="segmentation has shape"):
+        source_catalog(image, labels.T)
+    with pytest.raises(ParameterError, match="'flux'"):
+        source_catalog(image, labels, columns=["label", "flux"])
+    with pytest.raises(ParameterError, match="error= is needed"):
+        source_catalog(image, labels, columns=["segment_flux_err"])
+    with pytest.raises(ParameterError, match="wcs= is needed"):
+        source_catalog(image, labels, columns="sky_centroid")
+    with pytest.raises(ParameterError, match="aperture_mask_method"):
+        source_catalog(image, labels, aperture_mask_method="blank")
+    with pytest.raises(ImageShapeError, match="measure has shape"):
+        detect_sources(image, 0.5, measure=image.T)
+
+
+def test_chunks_change_rounding_only():
+    image = np.random.default_rng(1).normal(0, 1, (60, 60)) + 0.5
+    labels = np.asarray(detect_sources(image, 0.0))
+    whole = source_catalog(image, labels)
+
+    @settings(max_examples=20)
+    @given(chunks_for((60, 60)))
+    def compare(chunks):
+        found = source_catalog(da.from_array(image, chunks=chunks, name=False), labels)
+        for name in whole.colnames:
+            np.testing.assert_allclose(np.asarray(found[name]), np.asarray(whole[name]), rtol=1e-9, atol=1e-9)
+
+    compare()
