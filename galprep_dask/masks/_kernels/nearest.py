@@ -22,7 +22,7 @@ from numba import njit
 __all__ = ["nearest_segment"]
 
 #: Columns on each side that may show, before the sweep, that a parabola is nowhere the lowest.
-_NEAR = 3
+_NEAR = 6
 
 
 def nearest_segment(window: np.ndarray, halo: int, reach: int) -> tuple[np.ndarray, np.ndarray]:
@@ -122,7 +122,8 @@ def _search(window, reach, below, owner, square):
                 twice = 2 * (x - apex[n - 1])
                 rise = along - base[n - 1] + (x - apex[n - 1]) * (x + apex[n - 1]) + (mine > label[n - 1])
                 if rise > twice * start[n - 1]:
-                    first = (rise + twice - 1) // twice
+                    # Both are positive; unsigned, the division needs no second thought about signs.
+                    first = np.int64(np.uint64(rise + twice - 1) // np.uint64(twice))
                     break
                 n -= 1
             if first < width:
