@@ -17,7 +17,15 @@ from dask.base import tokenize
 from dask.highlevelgraph import HighLevelGraph
 from dask.layers import ArrayValuesDep
 
-__all__ = ["block_edges", "map_blocks_at", "map_halo", "merge_blocks", "sum_blocks", "whole_image"]
+__all__ = [
+    "block_edges",
+    "map_blocks_at",
+    "map_halo",
+    "map_objects",
+    "merge_blocks",
+    "sum_blocks",
+    "whole_image",
+]
 
 
 def block_edges(chunks: tuple[int, ...]) -> np.ndarray:
@@ -117,6 +125,32 @@ def merge_blocks(func: Callable, merge: Callable, *arrays: da.Array, **kwargs) -
     return da.reduction(
         per_block, _same, partial(_merge_objects, merge), axis=(0, 1), keepdims=True, concatenate=False,
         split_every=4**2, dtype=object, meta=np.empty((0, 0), object),
+    )  # fmt: skip
+
+
+def map_objects(func: Callable, *arrays: da.Array, **kwargs) -> da.Array:
+    """
+    Apply ``func(*blocks, origin=(y0, x0), **kwargs)`` to every block and keep whatever it gives, one object a block.
+
+    Parameters
+    ----------
+    func : callable
+        Gives any object for one block.
+    *arrays : (ny, nx) dask arrays
+        Images of the same chunks.
+    **kwargs
+        Handed to ``func`` in every block.
+
+    Returns
+    -------
+    (n, m) dask array of objects
+        As many of them as there are blocks, each in a chunk of its own.
+    """
+    arguments = [part for array in arrays for part in (array, "ij")]
+    return da.blockwise(
+        partial(_as_object, partial(_call_at, func, len(arrays), **kwargs)), "ij",
+        *arguments, _origins(arrays[0].chunks), "ij",
+        adjust_chunks={"i": 1, "j": 1}, dtype=object, meta=np.empty((0, 0), object), align_arrays=False,
     )  # fmt: skip
 
 

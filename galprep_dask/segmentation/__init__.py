@@ -1,8 +1,8 @@
 """Segmentation: which pixels belong to which source."""
 
-from galprep_dask.segmentation.deblend import deblend_sources
+from galprep_dask.segmentation.deblend import DeblendedSegmentation, deblend_sources
 from galprep_dask.segmentation.detect import Segmentation, detect_sources
 from galprep_dask.segmentation.smooth import smooth
 from galprep_dask.segmentation.threshold import detect_threshold
 
-__all__ = ["Segmentation", "deblend_sources", "detect_sources", "detect_threshold", "smooth"]
+__all__ = ["DeblendedSegmentation", "Segmentation", "deblend_sources", "detect_sources", "detect_threshold", "smooth"]

@@ -1,0 +1,281 @@
+"""Segments of one block, cut out: what a block tells of them, and the deblending of those that are whole.
+
+Functions of NumPy arrays. A segment travels as a :class:`Cutout`: its own pixels in its own bounding box, whatever
+lies around it left out. Cutouts of parts are put together where a segment crosses blocks, and many whole ones are
+laid side by side, so that photutils is called once for all of them. It deblends every source in its bounding box
+alone, so its answer does not depend on what lies beside.
+"""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from typing import NamedTuple
+
+import numpy as np
+from astropy.utils.exceptions import AstropyUserWarning
+from numba import njit
+
+from galprep_dask.errors import ParameterError
+from galprep_dask.image import WARNINGS_LOCK
+from galprep_dask.segmentation._peaks import count_peaks
+
+__all__ = ["ROW", "Children", "Cutout", "Rules", "cut_out", "join_parts", "measure", "split_cutouts"]
+
+#: What one block knows of one segment: its good pixels, the bounding box of all its pixels in the image, where the
+#: block begins, whether it touches an edge of the block that is none of the image, whether bad pixels lie in it, and
+#: whether its part was cut out already.
+ROW = np.dtype(
+    [("label", "i4"), ("area", "i8"), ("y0", "i4"), ("y1", "i4"), ("x0", "i4"), ("x1", "i4")]
+    + [("block_y0", "i4"), ("block_x0", "i4"), ("crosses", "?"), ("has_bad", "?"), ("was_cut", "?")]
+)
+
+
+class Rules(NamedTuple):
+    """Parameters of a run, as :func:`galprep_dask.segmentation.deblend_sources` describes them."""
+
+    n_pixels: int
+    n_levels: int
+    contrast: float
+    contrast_method: str | None
+    mode: str
+    connectivity: int
+    max_pixels: int
+    max_peaks: int
+
+
+class Cutout(NamedTuple):
+    """The pixels of one segment, or of its part in one block."""
+
+    label: int
+    y0: int
+    x0: int
+    state: np.ndarray  # of the bounding box: 0 is outside the segment, 1 a good pixel of it, 2 a bad one
+    values: np.ndarray  # of the good pixels, row by row
+
+
+class Children(NamedTuple):
+    """What a segment was split into."""
+
+    y0: int
+    x0: int
+    numbers: np.ndarray  # of the bounding box: 1, 2 ... for its children, 0 outside
+    count: int
+
+
+def measure(labels: np.ndarray, bad: np.ndarray, origin: tuple[int, int], shape: tuple[int, int]) -> np.ndarray:
+    """List the segments of one block of an image of ``shape``, by label, as an array of ``ROW``."""
+    begins = labels[:, 1:] != labels[:, :-1]
+    present = np.unique(np.concatenate([labels[:, 0], labels[:, 1:][begins]]))
+    rows = np.zeros(np.count_nonzero(present), ROW)
+    rows["label"] = present[present != 0]
+    areas, all_pixels, boxes = _areas_and_boxes(labels, bad, rows["label"].copy())
+    rows["area"], rows["has_bad"] = areas, areas < all_pixels
+    ny, nx = labels.shape
+    for name, column, start, size, length in (
+        ("y", 0, origin[0], ny, shape[0]), ("x", 2, origin[1], nx, shape[1])
+    ):  # fmt: skip
+        first, stop = boxes[:, column], boxes[:, column + 1]
+        rows[f"{name}0"], rows[f"{name}1"], rows[f"block_{name}0"] = first + start, stop + start, start
+        rows["crosses"] |= ((first == 0) & (start > 0)) | ((stop == size) & (start + size < length))
+    return rows
+
+
+@njit(nogil=True, cache=True)
+def _areas_and_boxes(labels, bad, present):
+    ny, nx = labels.shape
+    areas = np.zeros(len(present), np.int64)
+    all_pixels = np.zeros(len(present), np.int64)
+    boxes = np.empty((len(present), 4), np.int64)
+    boxes[:, 0], boxes[:, 1], boxes[:, 2], boxes[:, 3] = ny, 0, nx, 0
+    for y in range(ny):
+        last, k = 0, 0
+        for x in range(nx):
+            label = labels[y, x]
+            if label == 0:
+                continue
+            if label != last:
+                last, k = label, np.searchsorted(present, label)
+                boxes[k, 0], boxes[k, 1] = min(boxes[k, 0], y), max(boxes[k, 1], y + 1)
+                boxes[k, 2] = min(boxes[k, 2], x)
+            boxes[k, 3] = max(boxes[k, 3], x + 1)
+            all_pixels[k] += 1
+            areas[k] += not bad[y, x]
+    return areas, all_pixels, boxes
+
+
+def cut_out(values: np.ndarray, labels: np.ndarray, bad: np.ndarray, row: np.void) -> Cutout:
+    """Cut one segment, or its part, out of a block."""
+    y0, x0 = int(row["y0"]), int(row["x0"])
+    dy, dx = row["block_y0"], row["block_x0"]
+    box = slice(y0 - dy, row["y1"] - dy), slice(x0 - dx, row["x1"] - dx)
+    state = (labels[box] == row["label"]).astype(np.uint8)
+    if row["has_bad"]:
+        state[bad[box] & (state == 1)] = 2
+    return Cutout(int(row["label"]), y0, x0, state, values[box][state == 1])
+
+
+def join_parts(parts: list[Cutout]) -> Cutout:
+    """Put the parts of one segment together."""
+    if len(parts) == 1:
+        return parts[0]
+    y0, x0 = min(part.y0 for part in parts), min(part.x0 for part in parts)
+    y1 = max(part.y0 + part.state.shape[0] for part in parts)
+    x1 = max(part.x0 + part.state.shape[1] for part in parts)
+    state = np.zeros((y1 - y0, x1 - x0), np.uint8)
+    values = np.zeros(state.shape, parts[0].values.dtype)
+    for part in parts:
+        ny, nx = part.state.shape
+        box = slice(part.y0 - y0, part.y0 - y0 + ny), slice(part.x0 - x0, part.x0 - x0 + nx)
+        state[box] |= part.state  # the boxes of parts of different blocks do not overlap
+        values[box][part.state == 1] = part.values
+    return Cutout(parts[0].label, y0, x0, state, values[state == 1])
+
+
+def split_cutouts(cutouts: list[Cutout], rules: Rules) -> tuple[dict[int, Children], list[int]]:
+    """
+    Deblend whole segments.
+
+    Parameters
+    ----------
+    cutouts : list of Cutout
+        Segments with at least ``2 * n_pixels`` good pixels.
+    rules : Rules
+        Parameters.
+
+    Returns
+    -------
+    children : dict of int to Children
+        By label, the segments that were split.
+    past_peaks : list of int
+        Labels of those that were left whole because they have more than ``max_peaks`` peaks.
+    """
+    if not cutouts:
+        return {}, []
+    ranks, values, slots = _side_by_side(cutouts)
+    order = np.flatnonzero(ranks)
+    order = order[np.argsort(values.ravel()[order])[::-1]]
+    sortable = values if values.dtype in (np.float32, np.float64) else values.astype(np.float64)
+    peaks = count_peaks(sortable, ranks, order, len(cutouts) + 1, rules.n_pixels, rules.connectivity == 8)[1:]
+    past_peaks = [cutout.label for cutout, count in zip(cutouts, peaks, strict=True) if count > rules.max_peaks]
+    active = np.flatnonzero((peaks >= 2) & (peaks <= rules.max_peaks)) + 1
+    return _split_ranks(cutouts, ranks, values, slots, active, rules), past_peaks
+
+
+def _split_ranks(cutouts, ranks, values, slots, active, rules) -> dict[int, Children]:
+    if len(active) == 0:
+        return {}
+    try:
+        numbers = _photutils(values, ranks, active, rules)
+    except ValueError as error:
+        if "Deblending failed" not in str(error):
+            raise
+        if len(active) > 1:
+            return {
+                label: children
+                for rank in active
+                for label, children in _split_ranks(cutouts, ranks, values, slots, np.array([rank]), rules).items()
+            }
+        return _split_across_bad_pixels(cutouts[active[0] - 1], rules)
+    # Children have numbers above all ranks, and those of one parent follow each other.
+    child = numbers > len(cutouts)
+    parent, child = ranks[child], numbers[child]
+    first = np.full(len(cutouts) + 1, np.iinfo(np.int64).max)
+    last = np.zeros(len(cutouts) + 1, np.int64)
+    np.minimum.at(first, parent, child)
+    np.maximum.at(last, parent, child)
+    found = {}
+    for rank in np.flatnonzero(last):
+        cutout, count = cutouts[rank - 1], int(last[rank] - first[rank]) + 1
+        inside = np.where(cutout.state == 1, numbers[slots[rank - 1]] - (first[rank] - 1), 0)
+        found[cutout.label] = Children(cutout.y0, cutout.x0, inside.astype(np.min_scalar_type(count)), count)
+    return found
+
+
+def _split_across_bad_pixels(cutout: Cutout, rules: Rules) -> dict[int, Children]:
+    """
+    Deblend a segment of which a piece without a peak is cut off, which photutils refuses.
+
+    Where bad pixels cut it off, they take the segment's lowest value: they carry the flood to the piece, and leave
+    the segment afterwards. What was in pieces before is an error.
+    """
+    bad = cutout.state == 2
+    if not bad.any():
+        raise ParameterError(
+            f"label {cutout.label} of the segmentation is in pieces that are not connected "
+            f"(connectivity={rules.connectivity}), and one of them has no peak of its own to become. "
+            "Pass the connectivity that the sources were found with."
+        )
+    values = np.full(cutout.state.shape, cutout.values.min())
+    values[cutout.state == 1] = cutout.values
+    whole = Cutout(cutout.label, cutout.y0, cutout.x0, (cutout.state > 0).astype(np.uint8), values[cutout.state > 0])
+    found, _ = split_cutouts([whole], rules._replace(max_peaks=np.iinfo(np.int64).max))
+    for children in found.values():
+        children.numbers[bad] = 0
+    return found
+
+
+def _side_by_side(cutouts: list[Cutout]) -> tuple[np.ndarray, np.ndarray, list[tuple[slice, slice]]]:
+    """Lay cutouts on shelves: an image of their ranks 1, 2 ..., one of their values, and where each lies."""
+    heights = np.array([cutout.state.shape[0] for cutout in cutouts])
+    widths = np.array([cutout.state.shape[1] for cutout in cutouts])
+    width = max(int(widths.max()), int(np.sqrt(np.sum(heights * widths))))
+    slots, y, x, shelf = [(slice(0), slice(0))] * len(cutouts), 0, 0, 0
+    for n in np.argsort(-heights, kind="stable"):  # those of one height share a shelf
+        if x + widths[n] > width:
+            y, x, shelf = y + shelf, 0, 0
+        slots[n] = slice(y, y + heights[n]), slice(x, x + widths[n])
+        x, shelf = x + widths[n], max(shelf, heights[n])
+    ranks = np.zeros((y + shelf, width), np.int32)
+    values = np.zeros(ranks.shape, cutouts[0].values.dtype)
+    for n, (cutout, slot) in enumerate(zip(cutouts, slots, strict=True)):
+        good = cutout.state == 1
+        ranks[slot][good] = n + 1
+        values[slot][good] = cutout.values
+    return ranks, values, slots
+
+
+def _photutils(values: np.ndarray, ranks: np.ndarray, active: np.ndarray, rules: Rules) -> np.ndarray:
+    from photutils.segmentation import SegmentationImage
+    from photutils.segmentation import deblend_sources as deblend_whole
+
+    known = inspect.signature(deblend_whole).parameters
+    how = {name: getattr(rules, name) for name in ("n_levels", "contrast", "mode", "connectivity")}
+    if rules.contrast_method is not None:
+        how["contrast_method"] = rules.contrast_method
+    # photutils 3.1 has compiled loops, which let go of the GIL. 3.0 runs Python code for every source, changes the
+    # filters of warnings while it does so, and draws a progress bar unless told not to: one thread at a time.
+    compiled = "n_threads" in known
+    if not compiled:
+        how["progress_bar"] = False
+    with nullcontext() if compiled else WARNINGS_LOCK, _quiet():
+        return deblend_whole(values, SegmentationImage(ranks), rules.n_pixels, labels=active, relabel=False, **how).data
+
+
+_inside = {"threads": 0, "filters": None}
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """
+    Keep photutils from warning that it replaced ``mode``, which is documented here.
+
+    Filters of warnings belong to the process. The first thread inside sets one and the last takes it off, both
+    under the lock that all of this package holds while it changes them: none is left behind, and threads work at
+    the same time.
+    """
+    with WARNINGS_LOCK:
+        if _inside["threads"] == 0:
+            _inside["filters"] = warnings.catch_warnings()
+            _inside["filters"].__enter__()
+            warnings.filterwarnings("ignore", "The deblending mode", AstropyUserWarning)
+        _inside["threads"] += 1
+    try:
+        yield
+    finally:
+        with WARNINGS_LOCK:
+            _inside["threads"] -= 1
+            if _inside["threads"] == 0:
+                _inside["filters"].__exit__(None, None, None)
