@@ -20,7 +20,7 @@ from numba import njit
 
 from galprep_dask.errors import ParameterError
 from galprep_dask.image import WARNINGS_LOCK
-from galprep_dask.segmentation._peaks import count_peaks
+from galprep_dask.segmentation._peaks import count_candidates, count_peaks
 
 __all__ = ["ROW", "Children", "Cutout", "Rules", "cut_out", "join_parts", "measure", "split_cutouts"]
 
@@ -31,6 +31,10 @@ ROW = np.dtype(
     [("label", "i4"), ("area", "i8"), ("y0", "i4"), ("y1", "i4"), ("x0", "i4"), ("x1", "i4")]
     + [("block_y0", "i4"), ("block_x0", "i4"), ("crosses", "?"), ("has_bad", "?"), ("was_cut", "?")]
 )
+
+
+#: Candidates above which photutils turns to linear thresholds.
+_TOO_MANY = 200
 
 
 class Rules(NamedTuple):
@@ -150,48 +154,61 @@ def split_cutouts(cutouts: list[Cutout], rules: Rules) -> tuple[dict[int, Childr
     children : dict of int to Children
         By label, the segments that were split.
     past_peaks : list of int
-        Labels of those that were left whole because they have more than ``max_peaks`` peaks.
+        Labels of those that were left whole because more than ``max_peaks`` peaks are to be told apart.
     """
+    peaks = [_count_peaks(cutout, rules) for cutout in cutouts]
+    several = [cutout for cutout, n in zip(cutouts, peaks, strict=True) if 2 <= n <= rules.max_peaks]
+    past_peaks = [cutout.label for cutout, n in zip(cutouts, peaks, strict=True) if n > rules.max_peaks]
+    return _split(several, rules), past_peaks
+
+
+def _count_peaks(cutout: Cutout, rules: Rules) -> int:
+    """Count the peaks of a segment, by the thresholds of ``rules`` where there may be too many."""
+    segment = cutout.state == 1, cutout.values, rules.n_pixels, rules.connectivity
+    peaks = count_peaks(*segment)
+    if peaks > rules.max_peaks:
+        peaks = count_candidates(*segment, rules.n_levels, rules.mode)
+        if peaks > _TOO_MANY and rules.contrast_method != "saddle":
+            peaks = min(peaks, count_candidates(*segment, rules.n_levels, "linear"))
+    return peaks
+
+
+def _split(cutouts: list[Cutout], rules: Rules) -> dict[int, Children]:
     if not cutouts:
-        return {}, []
-    ranks, values, slots = _side_by_side(cutouts)
-    order = np.flatnonzero(ranks)
-    order = order[np.argsort(values.ravel()[order])[::-1]]
-    sortable = values if values.dtype in (np.float32, np.float64) else values.astype(np.float64)
-    peaks = count_peaks(sortable, ranks, order, len(cutouts) + 1, rules.n_pixels, rules.connectivity == 8)[1:]
-    past_peaks = [cutout.label for cutout, count in zip(cutouts, peaks, strict=True) if count > rules.max_peaks]
-    active = np.flatnonzero((peaks >= 2) & (peaks <= rules.max_peaks)) + 1
-    return _split_ranks(cutouts, ranks, values, slots, active, rules), past_peaks
-
-
-def _split_ranks(cutouts, ranks, values, slots, active, rules) -> dict[int, Children]:
-    if len(active) == 0:
         return {}
+    ranks, values, slots = _side_by_side(cutouts)
     try:
-        numbers = _photutils(values, ranks, active, rules)
+        numbers = _photutils(values, ranks, rules)
     except ValueError as error:
         if "Deblending failed" not in str(error):
             raise
-        if len(active) > 1:
-            return {
-                label: children
-                for rank in active
-                for label, children in _split_ranks(cutouts, ranks, values, slots, np.array([rank]), rules).items()
-            }
-        return _split_across_bad_pixels(cutouts[active[0] - 1], rules)
-    # Children have numbers above all ranks, and those of one parent follow each other.
-    child = numbers > len(cutouts)
-    parent, child = ranks[child], numbers[child]
-    first = np.full(len(cutouts) + 1, np.iinfo(np.int64).max)
-    last = np.zeros(len(cutouts) + 1, np.int64)
-    np.minimum.at(first, parent, child)
-    np.maximum.at(last, parent, child)
+        if len(cutouts) == 1:
+            return _split_across_bad_pixels(cutouts[0], rules)
+        one_by_one = (_split([cutout], rules) for cutout in cutouts)
+        return {label: children for split in one_by_one for label, children in split.items()}
+    first, last = _number_ranges(ranks, numbers, len(cutouts))
     found = {}
-    for rank in np.flatnonzero(last):
-        cutout, count = cutouts[rank - 1], int(last[rank] - first[rank]) + 1
-        inside = np.where(cutout.state == 1, numbers[slots[rank - 1]] - (first[rank] - 1), 0)
+    for n in np.flatnonzero(last):
+        cutout, count = cutouts[n], int(last[n] - first[n]) + 1
+        inside = np.where(cutout.state == 1, numbers[slots[n]] - (first[n] - 1), 0)
         found[cutout.label] = Children(cutout.y0, cutout.x0, inside.astype(np.min_scalar_type(count)), count)
     return found
+
+
+@njit(nogil=True, cache=True)
+def _number_ranges(ranks, numbers, n_ranks):
+    """Give the first and the last number of the children of each rank; they are above all ranks, 0 for none."""
+    first = np.zeros(n_ranks, np.int64)
+    last = np.zeros(n_ranks, np.int64)
+    for y in range(ranks.shape[0]):
+        for x in range(ranks.shape[1]):
+            number = numbers[y, x]
+            if number > n_ranks:
+                n = ranks[y, x] - 1
+                if last[n] == 0 or number < first[n]:
+                    first[n] = number
+                last[n] = max(last[n], number)
+    return first, last
 
 
 def _split_across_bad_pixels(cutout: Cutout, rules: Rules) -> dict[int, Children]:
@@ -211,7 +228,7 @@ def _split_across_bad_pixels(cutout: Cutout, rules: Rules) -> dict[int, Children
     values = np.full(cutout.state.shape, cutout.values.min())
     values[cutout.state == 1] = cutout.values
     whole = Cutout(cutout.label, cutout.y0, cutout.x0, (cutout.state > 0).astype(np.uint8), values[cutout.state > 0])
-    found, _ = split_cutouts([whole], rules._replace(max_peaks=np.iinfo(np.int64).max))
+    found = _split([whole], rules)
     for children in found.values():
         children.numbers[bad] = 0
     return found
@@ -237,7 +254,7 @@ def _side_by_side(cutouts: list[Cutout]) -> tuple[np.ndarray, np.ndarray, list[t
     return ranks, values, slots
 
 
-def _photutils(values: np.ndarray, ranks: np.ndarray, active: np.ndarray, rules: Rules) -> np.ndarray:
+def _photutils(values: np.ndarray, ranks: np.ndarray, rules: Rules) -> np.ndarray:
     from photutils.segmentation import SegmentationImage
     from photutils.segmentation import deblend_sources as deblend_whole
 
@@ -251,7 +268,7 @@ def _photutils(values: np.ndarray, ranks: np.ndarray, active: np.ndarray, rules:
     if not compiled:
         how["progress_bar"] = False
     with nullcontext() if compiled else WARNINGS_LOCK, _quiet():
-        return deblend_whole(values, SegmentationImage(ranks), rules.n_pixels, labels=active, relabel=False, **how).data
+        return deblend_whole(values, SegmentationImage(ranks), rules.n_pixels, relabel=False, **how).data
 
 
 _inside = {"threads": 0, "filters": None}

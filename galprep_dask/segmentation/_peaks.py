@@ -1,45 +1,96 @@
-"""Peaks of segments: regions that a threshold can separate."""
+"""Peaks of a segment: the regions that thresholds can separate."""
 
 from __future__ import annotations
 
 import numpy as np
 from numba import njit
 
-__all__ = ["count_peaks"]
+__all__ = ["count_candidates", "count_peaks"]
+
+
+def count_peaks(inside: np.ndarray, values: np.ndarray, n_pixels: int, connectivity: int) -> int:
+    """
+    Count the peaks of a segment: the most regions of ``n_pixels`` pixels that thresholds can separate.
+
+    Parameters
+    ----------
+    inside : (ny, nx) bool array
+        The segment's pixels.
+    values : (n,) array
+        Their values, row by row.
+    n_pixels : int
+        Pixels of the smallest region that counts.
+    connectivity : {8, 4}
+        Whether pixels that share a corner only are connected.
+
+    Returns
+    -------
+    int
+        No set of thresholds finds more, so with one peak there is nothing to split.
+
+    Notes
+    -----
+    Pixels enter from the brightest down, equal ones together, and regions unite where they touch. A region is one
+    peak as soon as it has ``n_pixels`` pixels, and has the peaks of those that it is made of from then on.
+    """
+    if values.dtype not in (np.float32, np.float64):
+        values = values.astype(np.float64)  # as it is compared with thresholds
+    return _flood(np.flatnonzero(inside), values, np.argsort(values)[::-1], inside.shape, n_pixels, connectivity == 8)
+
+
+def count_candidates(
+    inside: np.ndarray, values: np.ndarray, n_pixels: int, connectivity: int, n_levels: int, mode: str
+) -> int:
+    """
+    Count the peaks that ``n_levels`` thresholds separate: about as many as the watershed will start from.
+
+    Parameters
+    ----------
+    inside, values, n_pixels, connectivity
+        As for :func:`count_peaks`.
+    n_levels : int
+        Thresholds between the faintest and the brightest pixel.
+    mode : {"exponential", "linear", "sinh"}
+        Their spacing; "exponential" is "sinh" where pixels are not positive.
+
+    Returns
+    -------
+    int
+        At most what :func:`count_peaks` gives.
+    """
+    low, high = float(values.min()), float(values.max())
+    steps = np.arange(1, n_levels + 1) / (n_levels + 1)
+    if mode == "exponential" and low > 0:
+        levels = low * (high / low) ** steps
+    elif mode == "linear":
+        levels = low + (high - low) * steps
+    else:
+        levels = low + (high - low) * np.sinh(4 * steps) / np.sinh(4)
+    return count_peaks(inside, np.searchsorted(levels, values).astype(np.float32), n_pixels, connectivity)
 
 
 @njit(nogil=True, cache=True)
-def count_peaks(values, ranks, order, n_ranks, n_pixels, with_corners):
-    """
-    Count the peaks of every segment: the most regions of ``n_pixels`` pixels that thresholds can separate.
-
-    Pixels enter from the brightest down, equal ones together, and regions unite where they touch. A region counts
-    as one peak as soon as it has ``n_pixels`` pixels, and with its peaks afterwards. No set of thresholds finds more
-    than this, so one peak means that there is nothing to split.
-    """
-    ny, nx = ranks.shape
-    node = np.full(ny * nx, -1, np.int32)
+def _flood(pixels, values, order, shape, n_pixels, with_corners):
+    ny, nx = shape
+    node = np.full(ny * nx, -1, np.int32)  # place of a pixel in the order, once it has entered
     parent = np.arange(len(order)).astype(np.int32)
     size = np.ones(len(order), np.int32)
     peaks = np.zeros(len(order), np.int32)
-    flat_ranks, flat_values = ranks.ravel(), values.ravel()
     start = 0
     while start < len(order):
         stop = start
-        while stop < len(order) and flat_values[order[stop]] == flat_values[order[start]]:
+        while stop < len(order) and values[order[stop]] == values[order[start]]:
             stop += 1
         for n in range(start, stop):
-            pixel = order[n]
+            pixel = pixels[order[n]]
             node[pixel] = n
             y, x = pixel // nx, pixel % nx
-            for dy in range(-1, 2):
-                for dx in range(-1, 2):
-                    if not (0 <= y + dy < ny and 0 <= x + dx < nx) or not (with_corners or dy == 0 or dx == 0):
+            for y1 in range(max(y - 1, 0), min(y + 2, ny)):
+                for x1 in range(max(x - 1, 0), min(x + 2, nx)):
+                    other = node[y1 * nx + x1]
+                    if other < 0 or not (with_corners or y1 == y or x1 == x):
                         continue
-                    other = pixel + dy * nx + dx
-                    if node[other] < 0 or flat_ranks[other] != flat_ranks[pixel]:
-                        continue
-                    one, two = _root(parent, n), _root(parent, node[other])
+                    one, two = _root(parent, n), _root(parent, other)
                     if one != two:
                         if size[one] < size[two]:
                             one, two = two, one
@@ -51,10 +102,10 @@ def count_peaks(values, ranks, order, n_ranks, n_pixels, with_corners):
             if peaks[root] == 0 and size[root] >= n_pixels:
                 peaks[root] = 1
         start = stop
-    total = np.zeros(n_ranks, np.int64)
+    total = 0
     for n in range(len(order)):
         if parent[n] == n:
-            total[flat_ranks[order[n]]] += peaks[n]
+            total += peaks[n]
     return total
 
 

@@ -19,8 +19,8 @@ __all__ = ["DeblendedSegmentation", "deblend_sources"]
 #: Bounding box in pixels past which a segment is left whole: 2000 x 2000.
 MAX_PIXELS = 4_000_000
 
-#: Peaks past which a segment is left whole.
-MAX_PEAKS = 1000
+#: Peaks past which a segment is left whole: as many as photutils calls too many.
+MAX_PEAKS = 200
 
 
 class DeblendedSegmentation(Segmentation):
@@ -94,7 +94,7 @@ def deblend_sources(
     max_pixels : int
         Pixels in the bounding box of a source past which it is left whole.
     max_peaks : int
-        Peaks of a source past which it is left whole.
+        Peaks of a source, told apart by ``n_levels`` thresholds, past which it is left whole.
 
     Returns
     -------
