@@ -37,9 +37,7 @@ class DeblendedSegmentation(Segmentation):
         Why a source was not deblended, "pixels" or "peaks" for the budget it is past, by its label now.
     """
 
-    def __init__(
-        self, data: ImageLike, parent_to_deblended_labels: dict[int, np.ndarray], left_whole: dict[int, str]
-    ):
+    def __init__(self, data: ImageLike, parent_to_deblended_labels: dict[int, np.ndarray], left_whole: dict[int, str]):
         super().__init__(data)
         self.parent_to_deblended_labels = parent_to_deblended_labels
         self.left_whole = left_whole
