@@ -2,7 +2,17 @@
 
 from galprep_dask.segmentation.deblend import DeblendedSegmentation, deblend_sources
 from galprep_dask.segmentation.detect import Segmentation, detect_sources
+from galprep_dask.segmentation.files import read_segmentation, write_segmentation
 from galprep_dask.segmentation.smooth import smooth
 from galprep_dask.segmentation.threshold import detect_threshold
 
-__all__ = ["DeblendedSegmentation", "Segmentation", "deblend_sources", "detect_sources", "detect_threshold", "smooth"]
+__all__ = [
+    "DeblendedSegmentation",
+    "Segmentation",
+    "deblend_sources",
+    "detect_sources",
+    "detect_threshold",
+    "read_segmentation",
+    "smooth",
+    "write_segmentation",
+]

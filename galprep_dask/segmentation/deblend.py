@@ -35,6 +35,12 @@ class DeblendedSegmentation(Segmentation):
         The labels that replace each label that was split, by the label it had before.
     left_whole : dict of int to str
         Why a source was not deblended, "pixels" or "peaks" for the budget it is past, by its label now.
+
+    Examples
+    --------
+    >>> found = DeblendedSegmentation(np.array([[1, 2, 2]]), {1: np.array([1, 2])}, {})
+    >>> found.n_labels, found.parent_to_deblended_labels[1].tolist()
+    (2, [1, 2])
     """
 
     def __init__(self, data: ImageLike, parent_to_deblended_labels: dict[int, np.ndarray], left_whole: dict[int, str]):
