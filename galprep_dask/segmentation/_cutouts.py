@@ -12,6 +12,7 @@ import inspect
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -163,7 +164,9 @@ def split_cutouts(cutouts: list[Cutout], rules: Rules) -> tuple[dict[int, Childr
 
 
 def _count_peaks(cutout: Cutout, rules: Rules) -> int:
-    """Count the peaks of a segment, by the thresholds of ``rules`` where there may be too many."""
+    """Count the peaks of a segment, by the thresholds of ``rules`` where there may be too many; 2 for several."""
+    if _photutils_is_compiled() and len(cutout.values) <= rules.max_peaks * rules.n_pixels:
+        return 2  # too few pixels for too many peaks, and photutils finds a single one sooner than the count here
     segment = cutout.state == 1, cutout.values, rules.n_pixels, rules.connectivity
     peaks = count_peaks(*segment)
     if peaks > rules.max_peaks:
@@ -258,17 +261,27 @@ def _photutils(values: np.ndarray, ranks: np.ndarray, rules: Rules) -> np.ndarra
     from photutils.segmentation import SegmentationImage
     from photutils.segmentation import deblend_sources as deblend_whole
 
-    known = inspect.signature(deblend_whole).parameters
     how = {name: getattr(rules, name) for name in ("n_levels", "contrast", "mode", "connectivity")}
     if rules.contrast_method is not None:
         how["contrast_method"] = rules.contrast_method
-    # photutils 3.1 has compiled loops, which let go of the GIL. 3.0 runs Python code for every source, changes the
-    # filters of warnings while it does so, and draws a progress bar unless told not to: one thread at a time.
-    compiled = "n_threads" in known
+    compiled = _photutils_is_compiled()
     if not compiled:
         how["progress_bar"] = False
     with nullcontext() if compiled else WARNINGS_LOCK, _quiet():
         return deblend_whole(values, SegmentationImage(ranks), rules.n_pixels, relabel=False, **how).data
+
+
+@cache
+def _photutils_is_compiled() -> bool:
+    """
+    Tell whether the installed photutils deblends in compiled code, as 3.1 does.
+
+    That lets go of the GIL. 3.0 runs Python code for every source, changes the filters of warnings while it does so,
+    and draws a progress bar unless told not to: one thread at a time.
+    """
+    from photutils.segmentation import deblend_sources as deblend_whole
+
+    return "n_threads" in inspect.signature(deblend_whole).parameters
 
 
 _inside = {"threads": 0, "filters": None}
