@@ -1,9 +1,9 @@
 """Segments of one block, cut out: what a block tells of them, and the deblending of those that are whole.
 
-Functions of NumPy arrays. A segment travels as a :class:`Cutout`: its own pixels in its own bounding box, whatever
-lies around it left out. Cutouts of parts are put together where a segment crosses blocks, and many whole ones are
-laid side by side, so that photutils is called once for all of them. It deblends every source in its bounding box
-alone, so its answer does not depend on what lies beside.
+Functions of NumPy arrays. Segments that end inside a block are deblended where they lie. A segment that crosses
+blocks travels as :class:`Cutout`: its own pixels in its own bounding box, whatever lies around it left out. Its parts
+are put together, and many such segments are laid side by side, so that photutils is called once for all of them. It
+deblends every source in its bounding box alone, so its answer does not depend on what lies beside.
 """
 
 from __future__ import annotations
@@ -23,7 +23,9 @@ from galprep_dask.errors import ParameterError
 from galprep_dask.image import WARNINGS_LOCK
 from galprep_dask.segmentation._peaks import count_candidates, count_peaks
 
-__all__ = ["ROW", "Children", "Cutout", "Rules", "cut_out", "join_parts", "measure", "split_cutouts"]
+__all__ = [
+    "ROW", "Children", "Cutout", "Rules", "cut_out", "join_parts", "measure", "split_block", "split_cutouts",
+]  # fmt: skip
 
 #: What one block knows of one segment: its good pixels, the bounding box of all its pixels in the image, where the
 #: block begins, whether it touches an edge of the block that is none of the image, whether bad pixels lie in it, and
@@ -113,13 +115,17 @@ def _areas_and_boxes(labels, bad, present):
 
 def cut_out(values: np.ndarray, labels: np.ndarray, bad: np.ndarray, row: np.void) -> Cutout:
     """Cut one segment, or its part, out of a block."""
-    y0, x0 = int(row["y0"]), int(row["x0"])
-    dy, dx = row["block_y0"], row["block_x0"]
-    box = slice(y0 - dy, row["y1"] - dy), slice(x0 - dx, row["x1"] - dx)
+    box = _box(row)
     state = (labels[box] == row["label"]).astype(np.uint8)
     if row["has_bad"]:
         state[bad[box] & (state == 1)] = 2
-    return Cutout(int(row["label"]), y0, x0, state, values[box][state == 1])
+    return Cutout(int(row["label"]), int(row["y0"]), int(row["x0"]), state, values[box][state == 1])
+
+
+def _box(row: np.void) -> tuple[slice, slice]:
+    """Give the bounding box of a segment in its block."""
+    dy, dx = row["block_y0"], row["block_x0"]
+    return slice(row["y0"] - dy, row["y1"] - dy), slice(row["x0"] - dx, row["x1"] - dx)
 
 
 def join_parts(parts: list[Cutout]) -> Cutout:
@@ -139,14 +145,18 @@ def join_parts(parts: list[Cutout]) -> Cutout:
     return Cutout(parts[0].label, y0, x0, state, values[state == 1])
 
 
-def split_cutouts(cutouts: list[Cutout], rules: Rules) -> tuple[dict[int, Children], list[int]]:
+def split_block(
+    values: np.ndarray, labels: np.ndarray, bad: np.ndarray, rows: np.ndarray, rules: Rules
+) -> tuple[dict[int, Children], list[int]]:
     """
-    Deblend whole segments.
+    Deblend the segments ``rows`` of one block, which end inside it, where they lie.
 
     Parameters
     ----------
-    cutouts : list of Cutout
-        Segments with at least ``2 * n_pixels`` good pixels.
+    values, labels, bad : (ny, nx) arrays
+        The block.
+    rows : array of ROW
+        Segments with at least ``2 * n_pixels`` good pixels, by label.
     rules : Rules
         Parameters.
 
@@ -157,16 +167,59 @@ def split_cutouts(cutouts: list[Cutout], rules: Rules) -> tuple[dict[int, Childr
     past_peaks : list of int
         Labels of those that were left whole because more than ``max_peaks`` peaks are to be told apart.
     """
-    peaks = [_count_peaks(cutout, rules) for cutout in cutouts]
+    peaks = np.full(len(rows), 2)
+    for n in np.flatnonzero(_need_count(rows["area"], rules)):
+        peaks[n] = _count_peaks(cut_out(values, labels, bad, rows[n]), rules)
+    several = rows[(peaks >= 2) & (peaks <= rules.max_peaks)]
+    past_peaks = rows["label"][peaks > rules.max_peaks].tolist()
+    if len(several) == 0:
+        return {}, past_peaks
+    ranks = _rank(labels, bad, several["label"].copy())
+    numbers = _photutils(values, ranks, rules)
+    if numbers is None:
+        return _split([cut_out(values, labels, bad, row) for row in several], rules), past_peaks
+    boxes = [_box(row) for row in several]
+    corners = zip(several["y0"].tolist(), several["x0"].tolist(), strict=True)
+    return _children(numbers, ranks, several["label"].tolist(), boxes, list(corners)), past_peaks
+
+
+@njit(nogil=True, cache=True)
+def _rank(labels, bad, wanted):
+    """Give the good pixels of each segment its place in ``wanted``, from 1 on; 0 elsewhere."""
+    ranks = np.zeros(labels.shape, np.int32)
+    for y in range(labels.shape[0]):
+        last, rank = 0, 0
+        for x in range(labels.shape[1]):
+            label = labels[y, x]
+            if label == 0:
+                continue
+            if label != last:
+                last, n = label, np.searchsorted(wanted, label)
+                rank = n + 1 if n < len(wanted) and wanted[n] == label else 0
+            if not bad[y, x]:
+                ranks[y, x] = rank
+    return ranks
+
+
+def split_cutouts(cutouts: list[Cutout], rules: Rules) -> tuple[dict[int, Children], list[int]]:
+    """Deblend segments that were put together; they are given, and so is what is returned, as for one block."""
+    areas = np.array([len(cutout.values) for cutout in cutouts])
+    counted = _need_count(areas, rules)
+    peaks = [_count_peaks(cutout, rules) if count else 2 for cutout, count in zip(cutouts, counted, strict=True)]
     several = [cutout for cutout, n in zip(cutouts, peaks, strict=True) if 2 <= n <= rules.max_peaks]
     past_peaks = [cutout.label for cutout, n in zip(cutouts, peaks, strict=True) if n > rules.max_peaks]
     return _split(several, rules), past_peaks
 
 
+def _need_count(areas: np.ndarray, rules: Rules) -> np.ndarray:
+    """Mark the segments whose peaks are to be counted: those that may have too many, and all where it saves time."""
+    if _photutils_is_compiled():  # it finds a single peak sooner than the count does
+        return areas > rules.max_peaks * rules.n_pixels
+    return np.ones(len(areas), bool)
+
+
 def _count_peaks(cutout: Cutout, rules: Rules) -> int:
-    """Count the peaks of a segment, by the thresholds of ``rules`` where there may be too many; 2 for several."""
-    if _photutils_is_compiled() and len(cutout.values) <= rules.max_peaks * rules.n_pixels:
-        return 2  # too few pixels for too many peaks, and photutils finds a single one sooner than the count here
+    """Count the peaks of a segment, by the thresholds of ``rules`` where there may be too many."""
     segment = cutout.state == 1, cutout.values, rules.n_pixels, rules.connectivity
     peaks = count_peaks(*segment)
     if peaks > rules.max_peaks:
@@ -180,21 +233,24 @@ def _split(cutouts: list[Cutout], rules: Rules) -> dict[int, Children]:
     if not cutouts:
         return {}
     ranks, values, slots = _side_by_side(cutouts)
-    try:
-        numbers = _photutils(values, ranks, rules)
-    except ValueError as error:
-        if "Deblending failed" not in str(error):
-            raise
-        if len(cutouts) == 1:
-            return _split_across_bad_pixels(cutouts[0], rules)
-        one_by_one = (_split([cutout], rules) for cutout in cutouts)
-        return {label: children for split in one_by_one for label, children in split.items()}
-    first, last = _number_ranges(ranks, numbers, len(cutouts))
+    numbers = _photutils(values, ranks, rules)
+    if numbers is not None:
+        corners = [(cutout.y0, cutout.x0) for cutout in cutouts]
+        return _children(numbers, ranks, [cutout.label for cutout in cutouts], slots, corners)
+    if len(cutouts) == 1:
+        return _split_across_bad_pixels(cutouts[0], rules)
+    one_by_one = (_split([cutout], rules) for cutout in cutouts)
+    return {label: children for split in one_by_one for label, children in split.items()}
+
+
+def _children(numbers, ranks, labels, boxes, corners) -> dict[int, Children]:
+    """Take the children of every segment that was split from the numbers that photutils gave them."""
+    first, last = _number_ranges(ranks, numbers, len(labels))
     found = {}
     for n in np.flatnonzero(last):
-        cutout, count = cutouts[n], int(last[n] - first[n]) + 1
-        inside = np.where(cutout.state == 1, numbers[slots[n]] - (first[n] - 1), 0)
-        found[cutout.label] = Children(cutout.y0, cutout.x0, inside.astype(np.min_scalar_type(count)), count)
+        count = int(last[n] - first[n]) + 1
+        inside = np.where(ranks[boxes[n]] == n + 1, numbers[boxes[n]] - (first[n] - 1), 0)
+        found[labels[n]] = Children(*corners[n], inside.astype(np.min_scalar_type(count)), count)
     return found
 
 
@@ -257,7 +313,12 @@ def _side_by_side(cutouts: list[Cutout]) -> tuple[np.ndarray, np.ndarray, list[t
     return ranks, values, slots
 
 
-def _photutils(values: np.ndarray, ranks: np.ndarray, rules: Rules) -> np.ndarray:
+def _photutils(values: np.ndarray, ranks: np.ndarray, rules: Rules) -> np.ndarray | None:
+    """
+    Deblend segments that have the numbers 1, 2 ... n; their children are numbered from n + 1, parent by parent.
+
+    None where photutils refuses one of them, because a piece of it cannot be reached from any of its peaks.
+    """
     from photutils.segmentation import SegmentationImage
     from photutils.segmentation import deblend_sources as deblend_whole
 
@@ -268,7 +329,12 @@ def _photutils(values: np.ndarray, ranks: np.ndarray, rules: Rules) -> np.ndarra
     if not compiled:
         how["progress_bar"] = False
     with nullcontext() if compiled else WARNINGS_LOCK, _quiet():
-        return deblend_whole(values, SegmentationImage(ranks), rules.n_pixels, relabel=False, **how).data
+        try:
+            return deblend_whole(values, SegmentationImage(ranks), rules.n_pixels, relabel=False, **how).data
+        except ValueError as error:
+            if "Deblending failed" in str(error):
+                return None
+            raise
 
 
 @cache

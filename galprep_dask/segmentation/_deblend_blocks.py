@@ -18,7 +18,16 @@ from dask.highlevelgraph import HighLevelGraph
 from numba import njit
 
 from galprep_dask.blockwise import block_edges, map_objects, merge_blocks
-from galprep_dask.segmentation._cutouts import Children, Cutout, Rules, cut_out, join_parts, measure, split_cutouts
+from galprep_dask.segmentation._cutouts import (
+    Children,
+    Cutout,
+    Rules,
+    cut_out,
+    join_parts,
+    measure,
+    split_block,
+    split_cutouts,
+)
 
 __all__ = ["Splits", "paint_blocks", "split_segments"]
 
@@ -68,7 +77,7 @@ def _see(values, labels, bad, origin, shape, wanted, rules) -> _Seen:
     rows["was_cut"] = work & rows["crosses"] & (pixels <= _SMALL_PART)
     whole = work & ~rows["crosses"] & (rows["area"] >= 2 * rules.n_pixels) & (pixels <= rules.max_pixels)
     parts = {int(row["label"]): cut_out(values, labels, bad, row) for row in rows[rows["was_cut"]]}
-    children, past_peaks = split_cutouts([cut_out(values, labels, bad, row) for row in rows[whole]], rules)
+    children, past_peaks = split_block(values, labels, bad, rows[whole], rules)
     return _Seen(rows, children, past_peaks, parts)
 
 
