@@ -8,20 +8,14 @@ deblends every source in its bounding box alone, so its answer does not depend o
 
 from __future__ import annotations
 
-import inspect
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
-from functools import cache
 from typing import NamedTuple
 
 import numpy as np
-from astropy.utils.exceptions import AstropyUserWarning
 from numba import njit
 
 from galprep_dask.errors import ParameterError
-from galprep_dask.image import WARNINGS_LOCK
 from galprep_dask.segmentation._peaks import count_candidates, count_peaks
+from galprep_dask.segmentation._photutils import deblend_ranks, is_compiled
 
 __all__ = [
     "ROW", "Children", "Cutout", "Rules", "cut_out", "join_parts", "measure", "split_block", "split_cutouts",
@@ -175,7 +169,7 @@ def split_block(
     if len(several) == 0:
         return {}, past_peaks
     ranks = _rank(labels, bad, several["label"].copy())
-    numbers = _photutils(values, ranks, rules)
+    numbers = _deblend(values, ranks, rules)
     if numbers is None:
         return _split([cut_out(values, labels, bad, row) for row in several], rules), past_peaks
     boxes = [_box(row) for row in several]
@@ -213,7 +207,7 @@ def split_cutouts(cutouts: list[Cutout], rules: Rules) -> tuple[dict[int, Childr
 
 def _need_count(areas: np.ndarray, rules: Rules) -> np.ndarray:
     """Mark the segments whose peaks are to be counted: those that may have too many, and all where it saves time."""
-    if _photutils_is_compiled():  # it finds a single peak sooner than the count does
+    if is_compiled():  # it finds a single peak sooner than the count does
         return areas > rules.max_peaks * rules.n_pixels
     return np.ones(len(areas), bool)
 
@@ -233,7 +227,7 @@ def _split(cutouts: list[Cutout], rules: Rules) -> dict[int, Children]:
     if not cutouts:
         return {}
     ranks, values, slots = _side_by_side(cutouts)
-    numbers = _photutils(values, ranks, rules)
+    numbers = _deblend(values, ranks, rules)
     if numbers is not None:
         corners = [(cutout.y0, cutout.x0) for cutout in cutouts]
         return _children(numbers, ranks, [cutout.label for cutout in cutouts], slots, corners)
@@ -241,6 +235,13 @@ def _split(cutouts: list[Cutout], rules: Rules) -> dict[int, Children]:
         return _split_across_bad_pixels(cutouts[0], rules)
     one_by_one = (_split([cutout], rules) for cutout in cutouts)
     return {label: children for split in one_by_one for label, children in split.items()}
+
+
+def _deblend(values: np.ndarray, ranks: np.ndarray, rules: Rules) -> np.ndarray | None:
+    how = {name: getattr(rules, name) for name in ("n_levels", "contrast", "mode", "connectivity")}
+    if rules.contrast_method is not None:
+        how["contrast_method"] = rules.contrast_method
+    return deblend_ranks(values, ranks, rules.n_pixels, **how)
 
 
 def _children(numbers, ranks, labels, boxes, corners) -> dict[int, Children]:
@@ -311,67 +312,3 @@ def _side_by_side(cutouts: list[Cutout]) -> tuple[np.ndarray, np.ndarray, list[t
         ranks[slot][good] = n + 1
         values[slot][good] = cutout.values
     return ranks, values, slots
-
-
-def _photutils(values: np.ndarray, ranks: np.ndarray, rules: Rules) -> np.ndarray | None:
-    """
-    Deblend segments that have the numbers 1, 2 ... n; their children are numbered from n + 1, parent by parent.
-
-    None where photutils refuses one of them, because a piece of it cannot be reached from any of its peaks.
-    """
-    from photutils.segmentation import SegmentationImage
-    from photutils.segmentation import deblend_sources as deblend_whole
-
-    how = {name: getattr(rules, name) for name in ("n_levels", "contrast", "mode", "connectivity")}
-    if rules.contrast_method is not None:
-        how["contrast_method"] = rules.contrast_method
-    compiled = _photutils_is_compiled()
-    if not compiled:
-        how["progress_bar"] = False
-    with nullcontext() if compiled else WARNINGS_LOCK, _quiet():
-        try:
-            return deblend_whole(values, SegmentationImage(ranks), rules.n_pixels, relabel=False, **how).data
-        except ValueError as error:
-            if "Deblending failed" in str(error):
-                return None
-            raise
-
-
-@cache
-def _photutils_is_compiled() -> bool:
-    """
-    Tell whether the installed photutils deblends in compiled code, as 3.1 does.
-
-    That lets go of the GIL. 3.0 runs Python code for every source, changes the filters of warnings while it does so,
-    and draws a progress bar unless told not to: one thread at a time.
-    """
-    from photutils.segmentation import deblend_sources as deblend_whole
-
-    return "n_threads" in inspect.signature(deblend_whole).parameters
-
-
-_inside = {"threads": 0, "filters": None}
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """
-    Keep photutils from warning that it replaced ``mode``, which is documented here.
-
-    Filters of warnings belong to the process. The first thread inside sets one and the last takes it off, both
-    under the lock that all of this package holds while it changes them: none is left behind, and threads work at
-    the same time.
-    """
-    with WARNINGS_LOCK:
-        if _inside["threads"] == 0:
-            _inside["filters"] = warnings.catch_warnings()
-            _inside["filters"].__enter__()
-            warnings.filterwarnings("ignore", "The deblending mode", AstropyUserWarning)
-        _inside["threads"] += 1
-    try:
-        yield
-    finally:
-        with WARNINGS_LOCK:
-            _inside["threads"] -= 1
-            if _inside["threads"] == 0:
-                _inside["filters"].__exit__(None, None, None)

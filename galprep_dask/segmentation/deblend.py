@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import warnings
 
 import numpy as np
@@ -12,6 +11,7 @@ from galprep_dask.errors import NotDeblendedWarning, ParameterError
 from galprep_dask.image import bad_pixels
 from galprep_dask.segmentation._cutouts import Rules
 from galprep_dask.segmentation._deblend_blocks import Splits, paint_blocks, split_segments
+from galprep_dask.segmentation._photutils import is_compiled, parameters
 from galprep_dask.segmentation.detect import Segmentation, check_detection, labels_like
 
 __all__ = ["DeblendedSegmentation", "deblend_sources"]
@@ -158,7 +158,7 @@ def deblend_sources(
         absent = np.setdiff1d(wanted, present)
         raise ParameterError(f"labels {absent[:5].tolist()} are not in the segmentation ({len(absent)} in all).")
     if contrast == 1:
-        relabel = relabel and _relabels_what_is_not_deblended()
+        relabel = relabel and is_compiled()  # photutils 3.0 gives the labels back as they are
     first = _first_numbers(splits, wanted, relabel)
     numbers = np.array([first.get(label, 0) for label in splits.rows["label"].tolist()], np.int64)
     left_whole = {first[label]: why for label, why in sorted(splits.past.items())}
@@ -206,22 +206,11 @@ def _check_rules(n_levels, contrast, contrast_method, mode, max_pixels, max_peak
         raise ParameterError(f"contrast={contrast!r}; expected a number from 0 to 1.")
     if contrast_method not in (None, "basin", "saddle"):
         raise ParameterError(f"contrast_method={contrast_method!r}; expected None, 'basin' or 'saddle'.")
-    if contrast_method is not None and "contrast_method" not in _photutils_parameters():
+    if contrast_method is not None and "contrast_method" not in parameters():
         raise ParameterError(
             f"contrast_method={contrast_method!r}: the installed photutils has no choice. "
             "Leave it out, or install photutils 3.1 or later."
         )
-
-
-def _photutils_parameters():
-    from photutils.segmentation import deblend_sources as deblend_whole
-
-    return inspect.signature(deblend_whole).parameters
-
-
-def _relabels_what_is_not_deblended() -> bool:
-    """Tell whether the installed photutils heeds ``relabel`` where ``contrast`` is 1; 3.0 gives the labels back."""
-    return "n_threads" in _photutils_parameters()
 
 
 def _as_labels(labels) -> np.ndarray | None:
