@@ -121,13 +121,12 @@ def deblend_sources(
 
     Notes
     -----
-    Every segment is gathered whole, whatever number of chunks it crosses, and deblended by the installed photutils
-    in its own bounding box. Peaks are the regions of ``n_pixels`` pixels or more that thresholds can separate; a
-    segment with one of them is not handed on. Where bad pixels cut off a piece without a peak, they take the
-    segment's lowest value while it is split.
+    Every segment is gathered whole, however many chunks it crosses, and deblended by the installed photutils
+    in its own bounding box. Peaks are the regions of ``n_pixels`` pixels or more that thresholds can separate.
+    Where bad pixels cut off a piece without a peak, they take the segment's lowest value while it is split.
 
     The time for one segment goes with its bounding box times the number of peaks that ``contrast`` removes, about a
-    second for a million pixels and one peak: without a budget a single halo of a bright star takes hours.
+    second for a million pixels and one peak: without a budget one halo of a bright star holds up a run.
 
     References
     ----------
