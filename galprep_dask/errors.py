@@ -21,6 +21,7 @@ __all__ = [
     "MissingZeropointError",
     "NoGoodPixelsError",
     "NoSourcesWarning",
+    "NotDeblendedWarning",
     "NotLazyWarning",
     "OutputError",
     "OutputExistsError",
@@ -116,3 +117,7 @@ class EdgeWarning(GalprepWarning):
 
 class NoSourcesWarning(GalprepWarning):
     """Nothing lies above the threshold; the result is empty."""
+
+
+class NotDeblendedWarning(GalprepWarning):
+    """Sources were left whole, because deblending them is past the budget."""

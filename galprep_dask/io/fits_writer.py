@@ -30,7 +30,7 @@ from galprep_dask.io.fits_tiles import write_tiled
 from galprep_dask.io.header import KEYWORDS
 from galprep_dask.io.zarr import write_zarr_image
 
-__all__ = ["image_hdus", "write_image"]
+__all__ = ["STRUCTURE", "image_hdus", "write_hdus", "write_image"]
 
 #: Keywords that describe how pixels are stored; those of the source say nothing about the file written.
 STRUCTURE = (
@@ -109,7 +109,42 @@ def write_image(
         if compression is not None:
             raise ParameterError(f"compression={compression!r} is for FITS; Zarr stores have their own.")
         return write_zarr_image(image, path, overwrite)
-    hdus = image_hdus(image, history)
+    return write_hdus(
+        image_hdus(image, history), path, overwrite=overwrite, compression=compression, quantize_level=quantize_level
+    )
+
+
+def write_hdus(
+    hdus: list[tuple[fits.Header, da.Array]],
+    path: str | os.PathLike,
+    *,
+    overwrite: bool = False,
+    compression: str | None = None,
+    quantize_level: float | None = None,
+) -> Path:
+    """
+    Write headers and pixels to one FITS file, block by block, as they are.
+
+    Parameters
+    ----------
+    hdus : list of (Header, dask array)
+        One for every HDU: keywords but for structural ones, the first with GPVERS, and pixels of the dtype to be
+        stored.
+    path : str or path
+        The file.
+    overwrite, compression, quantize_level
+        As for :func:`write_image`.
+
+    Returns
+    -------
+    Path
+        What was written.
+
+    Raises
+    ------
+    OutputExistsError, OutputError, ParameterError
+        As for :func:`write_image`.
+    """
     with atomic_path(path, overwrite) as temporary:
         if compression is None:
             _write_plain(hdus, temporary)

@@ -27,9 +27,9 @@ from galprep_dask.io.files import is_remote
 from galprep_dask.io.fits_find import find_plane
 from galprep_dask.io.fits_reader import FitsPlane
 from galprep_dask.io.header import find_quantity
-from galprep_dask.io.zarr import is_zarr, open_zarr_image
+from galprep_dask.io.zarr import is_zarr, open_zarr_image, open_zarr_plane
 
-__all__ = ["open_image"]
+__all__ = ["open_image", "open_plane"]
 
 #: Attributes of an image that have a meaning here; others are handed on.
 _ATTRS = ("header", "unit", "gain", "exptime", "zeropoint", "path", "hdu")
@@ -136,15 +136,74 @@ def open_image(
     return _open_array(path, chunks, unit, planes, quantities, wcs, header)
 
 
-def _open_fits(path, hdu, chunks, unit, planes, quantities, storage_options) -> xr.Dataset:
-    source = find_plane(path, hdu, storage_options)
+def open_plane(
+    path: str | os.PathLike,
+    hdu: int | str | None = None,
+    *,
+    name: str,
+    chunks="auto",
+    storage_options: dict | None = None,
+) -> da.Array:
+    """
+    Open one plane of a file lazily, in the type that it is stored in: integers stay integers.
+
+    Parameters
+    ----------
+    path : str or path
+        FITS file or Zarr store, or a URL of either.
+    hdu : int or str, optional
+        HDU of a FITS file. By default the one that is called ``name``, and the first image where none is.
+    name : str
+        What the plane is called in files of our own: "segmentation" for example.
+    chunks : int, tuple, dict or "auto"
+        As for :func:`open_image`.
+    storage_options : dict, optional
+        For the fsspec filesystem of a URL.
+
+    Returns
+    -------
+    dask array
+        Of two dimensions, or of three for a cube. Values equal those of ``astropy.io.fits``.
+
+    Raises
+    ------
+    ImageNotFoundError, ImageFileError, HDUError, ParameterError
+        As for :func:`open_image`.
+
+    Warns
+    -----
+    NotLazyWarning
+        The file is compressed as a whole.
+    """
+    path = os.fspath(path)
+    if is_zarr(path, storage_options):
+        if hdu is not None:
+            raise ParameterError(f"hdu={hdu!r} is for FITS files; {path!r} is a Zarr store.")
+        return open_zarr_plane(path, name, chunks, storage_options)
+    if hdu is None:
+        try:
+            source = find_plane(path, name.upper(), storage_options)
+        except HDUError:
+            source = find_plane(path, None, storage_options)
+    else:
+        source = find_plane(path, hdu, storage_options)
+    _warn_unless_lazy(source)
+    return lazy_plane(source, chunks, dtype=source.dtype)
+
+
+def _warn_unless_lazy(source: FitsPlane) -> None:
     if source.container is not None:
         warnings.warn(
-            f"{path!r} is compressed as a whole ({source.container}) and cannot be read in parts: every read takes "
-            f"all {math.prod(source.shape) * source.dtype.itemsize / 2**20:.0f} MiB. Unpack it, or compress it by "
-            "tiles (fpack, or write_image(..., compression=...)).",
-            NotLazyWarning, stacklevel=3,
+            f"{source.path!r} is compressed as a whole ({source.container}) and cannot be read in parts: every read "
+            f"takes all {math.prod(source.shape) * source.dtype.itemsize / 2**20:.0f} MiB. Unpack it, or compress it "
+            "by tiles (fpack, or write_image(..., compression=...)).",
+            NotLazyWarning, stacklevel=4,
         )  # fmt: skip
+
+
+def _open_fits(path, hdu, chunks, unit, planes, quantities, storage_options) -> xr.Dataset:
+    source = find_plane(path, hdu, storage_options)
+    _warn_unless_lazy(source)
     data = lazy_plane(source, chunks, dtype=float_dtype(source.dtype))
     headers = [source.header, source.primary]
     for name in quantities:

@@ -24,7 +24,7 @@ from galprep_dask.errors import (
 from galprep_dask.image import make_image
 from galprep_dask.io.atomic import atomic_path
 
-__all__ = ["is_zarr", "open_zarr_image", "write_zarr_image"]
+__all__ = ["is_zarr", "open_zarr_image", "open_zarr_plane", "write_zarr_image"]
 
 _MARKERS = ("zarr.json", ".zgroup", ".zarray")
 
@@ -59,28 +59,72 @@ def open_zarr_image(path: str, chunks="auto", storage_options: dict | None = Non
     ImageNotFoundError, ImageFileError
         There is no store at the path, or it is no image.
     """
-    filesystem, inner = fsspec.core.url_to_fs(path, **(storage_options or {}))
-    if not filesystem.exists(inner):
-        raise ImageNotFoundError(f"there is no Zarr store {path!r}. Check the path.")
-    try:
-        if _is_bare_array(filesystem, inner):
+    with _clear_errors(path):
+        if _is_bare_array(path, storage_options):
             array = da.from_zarr(path, storage_options=storage_options)
             return make_image(array, path=path, chunks=None if chunks == "auto" else chunks)
         image = xr.open_zarr(path, chunks={}, storage_options=storage_options, consolidated=False)
-    except GalprepError:
-        raise
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ImageFileError(f"{path!r} cannot be read as Zarr: {error}.") from error
     if "data" not in image:
         raise ImageShapeError(f"{path!r} has the variables {list(image.data_vars)}, but no 'data'.")
     if chunks != "auto":
-        image = image.chunk(_by_name(chunks, image))
+        image = image.chunk(_by_name(chunks, image["data"].dims))
     image.attrs.pop("hdu", None)
     return image.assign_attrs(path=path)
 
 
-def _by_name(chunks, image: xr.Dataset) -> dict:
-    dims = image["data"].dims
+def open_zarr_plane(path: str, name: str, chunks="auto", storage_options: dict | None = None) -> da.Array:
+    """
+    Open one variable of a Zarr store lazily, or a bare array, in the type that it is stored in.
+
+    Parameters
+    ----------
+    path : str
+        Store, local or remote.
+    name : str
+        The variable; a store that has only one may call it anything.
+    chunks : int, tuple, dict or "auto"
+        "auto" takes the chunks of the store.
+    storage_options : dict, optional
+        For the fsspec filesystem of a URL.
+
+    Returns
+    -------
+    dask array
+
+    Raises
+    ------
+    ImageNotFoundError, ImageFileError, ImageShapeError
+        There is no store at the path, it cannot be read, or it has no such variable.
+    """
+    with _clear_errors(path):
+        if _is_bare_array(path, storage_options):
+            plane = xr.DataArray(da.from_zarr(path, storage_options=storage_options))
+        else:
+            # Integers stay what they are: fill values would make floats of them.
+            store = xr.open_zarr(
+                path, chunks={}, storage_options=storage_options, consolidated=False, mask_and_scale=False
+            )
+            names = list(store.data_vars)
+            if name not in names and len(names) != 1:
+                raise ImageShapeError(f"{path!r} has the variables {names}, but no {name!r}.")
+            plane = store[name if name in names else names[0]]
+    if plane.ndim == 2:
+        plane = plane.rename(dict(zip(plane.dims, ("y", "x"), strict=True)))
+    return plane.data if chunks == "auto" else plane.chunk(_by_name(chunks, plane.dims)).data
+
+
+@contextmanager
+def _clear_errors(path: str) -> Iterator[None]:
+    """Turn what zarr and xarray raise into an error that names the store."""
+    try:
+        yield
+    except GalprepError:
+        raise
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ImageFileError(f"{path!r} cannot be read as Zarr: {error}.") from error
+
+
+def _by_name(chunks, dims: tuple) -> dict:
     if isinstance(chunks, dict):
         unknown = set(chunks) - set(dims)
     else:
@@ -91,7 +135,11 @@ def _by_name(chunks, image: xr.Dataset) -> dict:
     return chunks
 
 
-def _is_bare_array(filesystem, inner: str) -> bool:
+def _is_bare_array(path: str, storage_options: dict | None) -> bool:
+    """Tell an array from a group; ImageNotFoundError where there is neither."""
+    filesystem, inner = fsspec.core.url_to_fs(path, **(storage_options or {}))
+    if not filesystem.exists(inner):
+        raise ImageNotFoundError(f"there is no Zarr store {path!r}. Check the path.")
     if filesystem.exists(f"{inner}/.zarray"):
         return True
     marker = f"{inner}/zarr.json"

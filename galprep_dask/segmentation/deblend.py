@@ -2,19 +2,51 @@
 
 from __future__ import annotations
 
-import inspect
 import warnings
 
 import numpy as np
-from astropy.utils.exceptions import AstropyUserWarning
 
 from galprep_dask.arrays import ImageLike, as_image, as_mask
-from galprep_dask.blockwise import whole_image
-from galprep_dask.errors import ParameterError
-from galprep_dask.image import WARNINGS_LOCK, bad_pixels
-from galprep_dask.segmentation.detect import Segmentation, check_detection, labels_like, ranked
+from galprep_dask.errors import NotDeblendedWarning, ParameterError
+from galprep_dask.image import bad_pixels
+from galprep_dask.segmentation._deblend_blocks import Splits, paint_blocks, split_segments
+from galprep_dask.segmentation._kernels.cutouts import Rules
+from galprep_dask.segmentation._photutils import is_compiled, parameters
+from galprep_dask.segmentation.detect import Segmentation, check_detection, labels_like
 
-__all__ = ["deblend_sources"]
+__all__ = ["DeblendedSegmentation", "deblend_sources"]
+
+#: Bounding box in pixels past which a segment is left whole: 2000 x 2000.
+MAX_PIXELS = 4_000_000
+
+#: Peaks past which a segment is left whole: as many as photutils calls too many.
+MAX_PEAKS = 200
+
+
+class DeblendedSegmentation(Segmentation):
+    """
+    A segmentation whose sources were deblended.
+
+    Parameters
+    ----------
+    data : (ny, nx) array, NumPy, dask or xarray
+        Integer labels, 0 = sky.
+    parent_to_deblended_labels : dict of int to array
+        The labels that replace each label that was split, by the label it had before.
+    left_whole : dict of int to str
+        Why a source was not deblended, "pixels" or "peaks" for the budget it is past, by its label now.
+
+    Examples
+    --------
+    >>> found = DeblendedSegmentation(np.array([[1, 2, 2]]), {1: np.array([1, 2])}, {})
+    >>> found.n_labels, found.parent_to_deblended_labels[1].tolist()
+    (2, [1, 2])
+    """
+
+    def __init__(self, data: ImageLike, parent_to_deblended_labels: dict[int, np.ndarray], left_whole: dict[int, str]):
+        super().__init__(data)
+        self.parent_to_deblended_labels = parent_to_deblended_labels
+        self.left_whole = left_whole
 
 
 def deblend_sources(
@@ -22,12 +54,17 @@ def deblend_sources(
     segmentation: Segmentation | ImageLike,
     n_pixels: int = 5,
     *,
+    labels: int | np.ndarray | None = None,
     n_levels: int = 32,
     contrast: float = 0.001,
+    contrast_method: str | None = None,
     mode: str = "exponential",
     connectivity: int = 8,
     mask: ImageLike | None = None,
-) -> Segmentation:
+    relabel: bool = True,
+    max_pixels: int = MAX_PIXELS,
+    max_peaks: int = MAX_PEAKS,
+) -> DeblendedSegmentation:
     """
     Split sources that overlap, by multi-threshold watershed.
 
@@ -39,31 +76,57 @@ def deblend_sources(
         What was found.
     n_pixels : int
         Pixels of the smallest source that is kept.
+    labels : int or sequence of int, optional
+        Sources to deblend; all by default.
     n_levels : int
         Thresholds between a source's faintest and brightest pixel.
     contrast : float
         Share of a source's flux that a peak must have to become a source of its own: 0 splits at every
         peak, 1 never.
+    contrast_method : {None, "basin", "saddle"}
+        Which flux that is, where the installed photutils offers the choice (3.1 does).
     mode : {"exponential", "linear", "sinh"}
         Spacing of the thresholds. Where a source has pixels that are not positive, photutils replaces
-        "exponential" by another.
+        "exponential" by another, and by "linear" where it finds more than 200 candidates.
     connectivity : {8, 4}
         As for :func:`detect_sources`.
     mask : (ny, nx) bool array, optional
-        True marks bad pixels; what they hold has no influence.
+        True marks bad pixels, which belong to no source; what they hold has no influence.
+    relabel : bool
+        Whether labels are made consecutive. Otherwise sources that are not split keep theirs, and children
+        have labels above the largest.
+    max_pixels : int
+        Pixels in the bounding box of a source past which it is left whole.
+    max_peaks : int
+        Peaks of a source, told apart by ``n_levels`` thresholds, past which it is left whole.
 
     Returns
     -------
-    Segmentation
-        As ``photutils.segmentation.deblend_sources`` gives it on the whole array. It is computed here, in
-        one task that holds the image whole, and kept.
+    DeblendedSegmentation
+        Labels as ``photutils.segmentation.deblend_sources`` gives them on the whole array. Children are found
+        here, and kept; labels are written where ``data`` of the result is computed.
 
     Raises
     ------
     ParameterError
-        ``n_pixels``, ``n_levels``, ``contrast``, ``mode`` or ``connectivity`` makes no sense.
+        A parameter makes no sense, a label is not in the segmentation, or a segment is in pieces that
+        ``connectivity`` does not connect and one of them has no peak.
     ImageShapeError
         Shapes differ.
+
+    Warns
+    -----
+    NotDeblendedWarning
+        Sources past ``max_pixels`` or ``max_peaks`` were left whole; ``left_whole`` of the result names them.
+
+    Notes
+    -----
+    Every segment is gathered whole, however many chunks it crosses, and deblended by the installed photutils
+    in its own bounding box. Peaks are the regions of ``n_pixels`` pixels or more that thresholds can separate.
+    Where bad pixels cut off a piece without a peak, they take the segment's lowest value while it is split.
+
+    The time for one segment goes with its bounding box times the number of peaks that ``contrast`` removes, about a
+    second for a million pixels and one peak: without a budget one halo of a bright star holds up a run.
 
     References
     ----------
@@ -77,36 +140,97 @@ def deblend_sources(
     2
     """
     check_detection(n_pixels, connectivity)
-    if not isinstance(n_levels, int | np.integer) or n_levels < 1:
-        raise ParameterError(f"n_levels={n_levels!r}; expected a whole number, 1 or more.")
+    _check_rules(n_levels, contrast, contrast_method, mode, max_pixels, max_peaks)
+    wanted = _as_labels(labels)
+    image = as_image(data)
+    if image.dtype == bool:
+        image = image.astype(np.float32)  # photutils takes the negative
+    parents = labels_like(segmentation, image)
+    bad = bad_pixels(image, as_mask(mask, image))
+    rules = Rules(
+        int(n_pixels), int(n_levels), float(contrast), contrast_method, mode, int(connectivity),
+        int(max_pixels), int(max_peaks),
+    )  # fmt: skip
+    splits = split_segments(image, parents, bad, wanted, rules)
+    present = np.unique(splits.rows["label"])
+    if wanted is not None and not np.isin(wanted, present).all():
+        absent = np.setdiff1d(wanted, present)
+        raise ParameterError(f"labels {absent[:5].tolist()} are not in the segmentation ({len(absent)} in all).")
+    if contrast == 1:
+        relabel = relabel and is_compiled()  # photutils 3.0 gives the labels back as they are
+    first = _first_numbers(splits, wanted, relabel)
+    numbers = np.array([first.get(label, 0) for label in splits.rows["label"].tolist()], np.int64)
+    left_whole = {first[label]: why for label, why in sorted(splits.past.items())}
+    if left_whole:
+        _warn_of(left_whole, splits, max_pixels, max_peaks)
+    children = {
+        label: np.arange(first[label], first[label] + count, dtype=np.int32)
+        for label, count in sorted(splits.children.items())
+    }
+    return DeblendedSegmentation(paint_blocks(parents, bad, splits, numbers), children, left_whole)
+
+
+def _first_numbers(splits: Splits, wanted: np.ndarray | None, relabel: bool) -> dict[int, int]:
+    """Give the final label of every segment, or of the first of its children, as photutils counts them."""
+    good = np.unique(splits.rows["label"][splits.rows["area"] > 0])
+    order = good if wanted is None else wanted
+    number, following = {}, int(good.max(initial=0)) + 1
+    for label in order.tolist():
+        if label in splits.children:
+            number[label] = following  # a label that is named twice counts twice, and its last numbers stand
+            following += splits.children[label]
+    if following - 1 > np.iinfo(np.int32).max and not relabel:
+        raise ParameterError(
+            f"the last child would have the label {following - 1}; int32 ends at {np.iinfo(np.int32).max}. "
+            "Pass relabel=True."
+        )
+    whole = [label for label in good.tolist() if label not in number]
+    if not relabel:
+        return number | {label: label for label in whole}
+    final = {label: n for n, label in enumerate(whole, start=1)}
+    following = len(whole) + 1
+    for label in sorted(number, key=number.get):
+        final[label] = following
+        following += splits.children[label]
+    return final
+
+
+def _check_rules(n_levels, contrast, contrast_method, mode, max_pixels, max_peaks) -> None:
+    for name, value in (("n_levels", n_levels), ("max_pixels", max_pixels), ("max_peaks", max_peaks)):
+        if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < 1:
+            raise ParameterError(f"{name}={value!r}; expected a whole number, 1 or more.")
     if mode not in ("exponential", "linear", "sinh"):
         raise ParameterError(f"mode={mode!r}; expected 'exponential', 'linear' or 'sinh'.")
     if not 0 <= contrast <= 1:
         raise ParameterError(f"contrast={contrast!r}; expected a number from 0 to 1.")
-    image = as_image(data)
-    labels = labels_like(segmentation, image)
-    bad = bad_pixels(image, as_mask(mask, image))
-    children = whole_image(
-        _deblend_whole, image, labels, bad, dtype=np.int32, n_pixels=n_pixels, n_levels=n_levels,
-        contrast=contrast, mode=mode, connectivity=connectivity,
+    if contrast_method not in (None, "basin", "saddle"):
+        raise ParameterError(f"contrast_method={contrast_method!r}; expected None, 'basin' or 'saddle'.")
+    if contrast_method is not None and "contrast_method" not in parameters():
+        raise ParameterError(
+            f"contrast_method={contrast_method!r}: the installed photutils has no choice. "
+            "Leave it out, or install photutils 3.1 or later."
+        )
+
+
+def _as_labels(labels) -> np.ndarray | None:
+    if labels is None:
+        return None
+    wanted = np.atleast_1d(labels)
+    if wanted.ndim != 1 or wanted.dtype.kind not in "iu":
+        raise ParameterError(f"labels={labels!r}; expected whole numbers.")
+    if wanted.size and (wanted.min() < 1 or wanted.max() > np.iinfo(np.int32).max):
+        raise ParameterError(f"labels={labels!r}; expected labels of sources, 1 or more.")
+    return wanted.astype(np.int32)
+
+
+def _warn_of(left_whole, splits, max_pixels, max_peaks) -> None:
+    rows = splits.rows[np.isin(splits.rows["label"], list(splits.past))]
+    labels, rank = np.unique(rows["label"], return_inverse=True)
+    areas = np.bincount(rank, weights=rows["area"]).astype(int)
+    largest = labels[areas.argmax()]
+    warnings.warn(
+        f"{len(left_whole)} of the sources were left whole, past max_pixels={max_pixels} or max_peaks={max_peaks}; "
+        f"the largest is label {largest} of the segmentation with {areas.max()} pixels, past max_"
+        f"{splits.past[largest]}. See left_whole of the result.",
+        NotDeblendedWarning, stacklevel=3,
     )  # fmt: skip
-    return Segmentation(children.persist())
-
-
-def _deblend_whole(image, labels, bad, n_pixels, **how):
-    from photutils.segmentation import SegmentationImage
-    from photutils.segmentation import deblend_sources as deblend_whole
-
-    labels = np.where(bad, 0, labels)
-    if not labels.any():
-        return labels
-    if labels.max() > labels.size:
-        labels, _ = ranked(labels)  # children get new numbers in any case
-    # photutils 3.0 draws a progress bar unless told not to; 3.1 has none, and warns of the argument.
-    quiet = {"progress_bar": False} if "n_threads" not in inspect.signature(deblend_whole).parameters else {}
-    with WARNINGS_LOCK, warnings.catch_warnings():
-        # It points to an attribute that nobody gets to see here, and ``mode`` is documented to be replaced.
-        warnings.filterwarnings("ignore", "The deblending mode", AstropyUserWarning)
-        parents = SegmentationImage(labels)
-        children = deblend_whole(np.where(bad, 0.0, image), parents, n_pixels, **how, **quiet)
-    return children.data.astype(np.int32)

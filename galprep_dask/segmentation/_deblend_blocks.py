@@ -1,0 +1,266 @@
+"""Deblending over blocks, as dask graphs: two passes that find the children of segments, and one that writes labels.
+
+The first pass deblends the segments that end inside their block and cuts out the parts of those that go on. The
+second puts the parts of a segment together, in the block where it begins, and deblends it. What stays in memory are
+the children of segments that split, on the worker that found them. The last pass writes labels, lazily.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from functools import partial
+from typing import NamedTuple
+
+import dask.array as da
+import numpy as np
+from dask.base import tokenize
+from dask.highlevelgraph import HighLevelGraph
+from numba import njit
+
+from galprep_dask.blockwise import block_edges, map_objects, merge_blocks
+from galprep_dask.segmentation._kernels.cutouts import (
+    Children,
+    Cutout,
+    Rules,
+    cut_out,
+    join_parts,
+    measure,
+    split_block,
+    split_cutouts,
+)
+
+__all__ = ["Splits", "paint_blocks", "split_segments"]
+
+#: Pixels in the bounding box of a part that is handed over as soon as it is seen. A larger one may belong to a
+#: segment past the budget, and many would fill the memory: it is read again when its segment is known to be within.
+_SMALL_PART = 2**16
+
+
+class Splits(NamedTuple):
+    """What was found."""
+
+    rows: np.ndarray  # of ``ROW``, by label and then by block
+    blocks: da.Array  # one _Found a block
+    children: dict[int, int]  # number of children of every segment that split
+    past: dict[int, str]  # "pixels" or "peaks", for segments left whole past that budget
+
+
+class _Seen(NamedTuple):
+    rows: np.ndarray
+    children: dict[int, Children]
+    past_peaks: list[int]
+    parts: dict[int, Cutout]
+
+
+class _Found(NamedTuple):
+    children: dict[int, Children]
+    past_peaks: list[int]
+
+
+def split_segments(image: da.Array, labels: da.Array, bad: da.Array, wanted: np.ndarray | None, rules: Rules) -> Splits:
+    """Deblend the segments ``wanted``, or all, and keep the children of those that split."""
+    seen = map_objects(_see, image, labels, bad, shape=image.shape, wanted=wanted, rules=rules).persist()
+    rows = merge_blocks(_rows_of, _join_rows, seen).compute()[0, 0]
+    rows = rows[np.lexsort((rows["block_x0"], rows["block_y0"], rows["label"]))]
+    joining, past_pixels = _to_be_joined(rows, wanted, rules)
+    found = _found_blocks(seen, image, labels, bad, rows, joining, rules).persist()
+    children, past_peaks = merge_blocks(_counts_of, _merge_counts, found).compute()[0, 0]
+    past = dict.fromkeys(past_pixels.tolist(), "pixels") | dict.fromkeys(past_peaks, "peaks")
+    return Splits(rows, found, children, past)
+
+
+def _see(values, labels, bad, origin, shape, wanted, rules) -> _Seen:
+    """Deblend what ends inside a block, and cut out the small parts of what does not."""
+    rows = measure(labels, bad, origin, shape)
+    work = _is_wanted(rows["label"], wanted) & (rules.contrast < 1)
+    pixels = _box_pixels(rows)
+    rows["was_cut"] = work & rows["crosses"] & (pixels <= _SMALL_PART)
+    whole = work & ~rows["crosses"] & (rows["area"] >= 2 * rules.n_pixels) & (pixels <= rules.max_pixels)
+    parts = {int(row["label"]): cut_out(values, labels, bad, row) for row in rows[rows["was_cut"]]}
+    children, past_peaks = split_block(values, labels, bad, rows[whole], rules)
+    return _Seen(rows, children, past_peaks, parts)
+
+
+def _is_wanted(labels, wanted):
+    return np.ones(len(labels), bool) if wanted is None else np.isin(labels, wanted)
+
+
+def _box_pixels(rows):
+    return (rows["y1"] - rows["y0"]).astype(np.int64) * (rows["x1"] - rows["x0"])
+
+
+def _rows_of(boxed):
+    return boxed[0, 0].rows
+
+
+def _join_rows(rows):
+    return np.concatenate(rows)
+
+
+def _to_be_joined(rows, wanted, rules) -> tuple[np.ndarray, np.ndarray]:
+    """Give the labels of segments that lie in several blocks or may do so, and those past the budget of pixels."""
+    labels, first, n_blocks = np.unique(rows["label"], return_index=True, return_counts=True)
+    if len(labels) == 0 or rules.contrast == 1:
+        return labels[:0], labels[:0]
+    area = np.add.reduceat(rows["area"], first)
+    whole = np.zeros(len(labels), rows.dtype)
+    for name, reduce in (("y0", np.minimum), ("x0", np.minimum), ("y1", np.maximum), ("x1", np.maximum)):
+        whole[name] = reduce.reduceat(rows[name], first)
+    work = _is_wanted(labels, wanted) & (area >= 2 * rules.n_pixels)
+    within = _box_pixels(whole) <= rules.max_pixels
+    several = (n_blocks > 1) | rows["crosses"][first]
+    return labels[work & within & several], labels[work & ~within]
+
+
+def _found_blocks(seen, image, labels, bad, rows, joining, rules) -> da.Array:
+    """Join the segments of ``joining`` in the blocks where they begin, beside what these found themselves."""
+    edges = [block_edges(axis) for axis in image.chunks]
+    blocks = _block_indices(rows, edges)
+    drop, take, again, beginning = (defaultdict(list) for _ in range(4))
+    _, rank, n_blocks = np.unique(rows["label"], return_inverse=True, return_counts=True)
+    for n in np.flatnonzero((n_blocks[rank] > 1) & ~rows["crosses"]):
+        drop[blocks[n]].append(int(rows["label"][n]))  # it seemed to end here, and was deblended without the rest
+    for label, group in _groups(rows["label"], joining):
+        home = blocks[group.start]
+        beginning[home].append(label)
+        for n in range(group.start, group.stop):
+            block = blocks[n]
+            if rows["was_cut"][n]:
+                take[home].append(("parts", block))
+            else:
+                again[block].append(n)
+                take[home].append(("again", block))
+    token = tokenize(seen.name, image.name, labels.name, bad.name, joining)
+    names = {name: f"deblend-{name}-{token}" for name in ("parts", "again", "found")}
+    graph = {}
+    for name, block in {key for keys in take.values() for key in keys}:
+        if name == "parts":
+            graph[names[name], *block] = (_parts_of, (seen.name, *block))
+        else:
+            cut = partial(_cut_again, rows=rows[again[block]])
+            graph[names[name], *block] = (cut, *((array.name, *block) for array in (image, labels, bad)))
+    for block in np.ndindex(seen.numblocks):
+        join = partial(_find, joining=beginning.get(block, []), drop=frozenset(drop.get(block, [])), rules=rules)
+        parts = [(names[name], *source) for name, source in dict.fromkeys(take.get(block, []))]
+        graph[names["found"], *block] = (join, (seen.name, *block), parts)
+    graph = HighLevelGraph.from_collections(names["found"], graph, dependencies=[seen, image, labels, bad])
+    return da.Array(graph, names["found"], seen.chunks, meta=np.empty((0, 0), object))
+
+
+def _block_indices(rows, edges) -> list[tuple[int, int]]:
+    i, j = (
+        np.searchsorted(edge, rows[name], side="right") - 1
+        for edge, name in zip(edges, ("block_y0", "block_x0"), strict=True)
+    )
+    return list(zip(i.tolist(), j.tolist(), strict=True))
+
+
+def _groups(sorted_labels, labels):
+    """Give for every one of ``labels`` where it lies among the sorted ones."""
+    starts = np.searchsorted(sorted_labels, labels, side="left").tolist()
+    stops = np.searchsorted(sorted_labels, labels, side="right").tolist()
+    return zip(labels.tolist(), map(slice, starts, stops), strict=True)
+
+
+def _parts_of(boxed):
+    return boxed[0, 0].parts
+
+
+def _cut_again(values, labels, bad, rows):
+    return {int(row["label"]): cut_out(values, labels, bad, row) for row in rows}
+
+
+def _find(boxed, parts, joining, drop, rules):
+    seen = boxed[0, 0]
+    whole = [join_parts([part[label] for part in parts if label in part]) for label in joining]
+    children, past_peaks = split_cutouts(whole, rules)
+    children |= {label: split for label, split in seen.children.items() if label not in drop}
+    found = np.empty((1, 1), object)
+    found[0, 0] = _Found(children, past_peaks + [label for label in seen.past_peaks if label not in drop])
+    return found
+
+
+def _counts_of(boxed):
+    found = boxed[0, 0]
+    return {label: children.count for label, children in found.children.items()}, found.past_peaks
+
+
+def _merge_counts(parts):
+    children, past_peaks = {}, []
+    for counts, past in parts:
+        children |= counts
+        past_peaks += past
+    return children, past_peaks
+
+
+def paint_blocks(labels: da.Array, bad: da.Array, splits: Splits, first: np.ndarray) -> da.Array:
+    """
+    Write final labels, lazily.
+
+    Parameters
+    ----------
+    labels, bad : (ny, nx) dask arrays
+        The segmentation that was deblended, and the pixels that belong to no segment.
+    splits : Splits
+        What it was split into.
+    first : (n,) int array
+        For every row of ``splits.rows`` the number of its segment, or of the first of its children.
+
+    Returns
+    -------
+    (ny, nx) int32 dask array
+    """
+    rows, edges = splits.rows, [block_edges(axis) for axis in labels.chunks]
+    blocks = _block_indices(rows, edges)
+    here, sources = defaultdict(list), defaultdict(dict)
+    for n, block in enumerate(blocks):
+        here[block].append(n)
+    split = np.array(sorted(splits.children), rows["label"].dtype)
+    for _, group in _groups(rows["label"], split):
+        for n in range(group.start, group.stop):
+            sources[blocks[n]][blocks[group.start]] = None  # found where the segment begins
+    name = f"deblended-{tokenize(labels.name, bad.name, splits.blocks.name, first)}"
+    graph = {}
+    for block in np.ndindex(labels.numblocks):
+        mine = np.array(here[block], np.intp)
+        origin = tuple(int(edge[n]) for edge, n in zip(edges, block, strict=True))
+        paint = partial(_paint, origin=origin, present=rows["label"][mine], first=first[mine].astype(np.int32))
+        # The pixels are read again only where some of them leave a segment.
+        hidden = (bad.name, *block) if rows["has_bad"][mine].any() else None
+        found = [(splits.blocks.name, *source) for source in sources[block]]
+        graph[name, *block] = (paint, (labels.name, *block), hidden, found)
+    graph = HighLevelGraph.from_collections(name, graph, dependencies=[labels, bad, splits.blocks])
+    return da.Array(graph, name, labels.chunks, meta=np.empty((0, 0), np.int32))
+
+
+def _paint(labels, bad, found, origin, present, first):
+    out = _renumber(labels, present, first)
+    if bad is not None:
+        out[bad] = 0
+    ny, nx = labels.shape
+    number = dict(zip(present.tolist(), first.tolist(), strict=True))
+    for boxed in found:
+        for label, split in boxed[0, 0].children.items():
+            if label not in number:
+                continue
+            y0, x0 = split.y0 - origin[0], split.x0 - origin[1]
+            y1, x1 = y0 + split.numbers.shape[0], x0 + split.numbers.shape[1]
+            box = slice(max(y0, 0), max(min(y1, ny), 0)), slice(max(x0, 0), max(min(x1, nx), 0))
+            numbers = split.numbers[box[0].start - y0 : box[0].stop - y0, box[1].start - x0 : box[1].stop - x0]
+            inside = numbers > 0
+            out[box][inside] = numbers[inside] + np.int32(number[label] - 1)
+    return out
+
+
+@njit(nogil=True, cache=True)
+def _renumber(labels, present, first):
+    out = np.zeros(labels.shape, np.int32)
+    for y in range(labels.shape[0]):
+        last, number = 0, 0
+        for x in range(labels.shape[1]):
+            label = labels[y, x]
+            if label != 0:
+                if label != last:
+                    last, number = label, first[np.searchsorted(present, label)]
+                out[y, x] = number
+    return out
