@@ -16,8 +16,8 @@ from galprep_dask.errors import ParameterError
 from galprep_dask.image import bad_pixels
 from galprep_dask.masks._kernels.ellipses import paint_ellipses
 from galprep_dask.masks.growth import addgrow_of, check_addgrow
-from galprep_dask.segmentation import Segmentation
-from galprep_dask.segmentation.detect import labels_like, ranked
+from galprep_dask.segmentation import Segmentation, source_catalog
+from galprep_dask.segmentation.detect import labels_like
 
 __all__ = ["Ellipses", "draw_ellipses", "ellipse_labels", "ellipse_mask", "ellipses_from", "scaled"]
 
@@ -49,8 +49,8 @@ def ellipse_mask(
     Returns
     -------
     (ny, nx) bool array, of the kind of ``data``
-        The moments are measured at the call, with the image held whole; of a dask or xarray image the mask itself is
-        drawn lazily, block by block.
+        The moments are measured at the call, in one pass over the blocks; of a dask or xarray image the mask itself
+        is drawn lazily.
 
     Raises
     ------
@@ -71,7 +71,8 @@ def ellipse_mask(
     image = as_image(data)
     labels = labels_like(segmentation, image)
     bad = bad_pixels(image, as_mask(mask, image))
-    ellipses = scaled(ellipses_of(*da.compute(labels, image, bad)), magnification, addgrow)
+    # From the segmentation itself, which may have its sums already.
+    ellipses = scaled(ellipses_of(segmentation, image, bad), magnification, addgrow)
     return like(draw_ellipses(ellipses, labels, dtype=bool), data)
 
 
@@ -88,18 +89,13 @@ class Ellipses(NamedTuple):
     """From x towards y, in radians."""
 
 
-def ellipses_of(labels: np.ndarray, image: np.ndarray, bad: np.ndarray) -> Ellipses:
-    """Give the 1-sigma ellipses of all sources of an image that is in memory."""
-    from photutils.segmentation import SegmentationImage, SourceCatalog
-
-    ranks, originals = ranked(labels)
-    if len(originals) == 1:
-        return Ellipses(np.empty(0, np.int32), *np.empty((5, 0)))
-    catalog = SourceCatalog(np.where(bad, 0.0, image), SegmentationImage(ranks), mask=bad)
-    return ellipses_from(
-        originals[1:], catalog.x_centroid, catalog.y_centroid, catalog.semimajor_axis.value,
-        catalog.semiminor_axis.value, catalog.orientation.to_value("rad"),
-    )  # fmt: skip
+def ellipses_of(segmentation: Segmentation | ImageLike, image: ImageLike, bad: ImageLike) -> Ellipses:
+    """Give the 1-sigma ellipses of all sources, from sums over blocks."""
+    columns = ["label", "x_centroid", "y_centroid", "semimajor_axis", "semiminor_axis", "orientation"]
+    catalog = source_catalog(image, segmentation, mask=bad, columns=columns)
+    shape = (catalog[name] for name in columns[1:3])
+    axes = (catalog[name].to_value("pix") for name in columns[3:5])
+    return ellipses_from(catalog["label"], *shape, *axes, catalog["orientation"].to_value("rad"))
 
 
 def ellipses_from(label, x_centroid, y_centroid, semimajor_axis, semiminor_axis, orientation) -> Ellipses:

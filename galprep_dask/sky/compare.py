@@ -19,8 +19,6 @@ from galprep_dask.sky.constant import fit_median_sky
 from galprep_dask.sky.mesh import fit_mesh_sky
 from galprep_dask.sky.piecewise import fit_piecewise_sky
 from galprep_dask.sky.polynomial import fit_polynomial_sky
-from galprep_dask.sky.subtract import subtract_sky
-from galprep_dask.stats import sigma_clipped_stats
 
 __all__ = ["SkyComparison", "compare_sky_models"]
 
@@ -195,7 +193,6 @@ def _judged(fit, image, masked, wider, sources, size, n_folds) -> _Judged:
     nothing = np.empty(0)
     try:
         sky, careful = fit(image, masked), fit(image, wider)
-        _, _, noise = sigma_clipped_stats(subtract_sky(image, sky), masked, sigma=5.0)
         parts = []
         for fold in range(n_folds):
             held = fit(image, map_blocks_at(hold_out, masked, dtype=bool, size=size, fold=fold))
@@ -207,9 +204,11 @@ def _judged(fit, image, masked, wider, sources, size, n_folds) -> _Judged:
     if not filled.any():
         return _Judged(nothing, nothing, np.nan, np.nan, f"no held-out square of {size} px has enough good pixels")
     n, mean, squares = found.n[filled], found.total[filled] / found.n[filled], found.squares[filled]
-    # What noise alone makes of the square of a mean of n pixels.
-    by_noise = np.maximum(squares / n - mean**2, 0.0) / (n - 1)
+    # The noise of a pixel is the scatter inside squares, where the sky hardly changes.
+    scatter = np.maximum(squares - n * mean**2, 0.0)
+    noise = float(np.sqrt(scatter.sum() / (n - 1).sum()))
     unit = noise if noise > 0 else 1.0
+    by_noise = scatter / (n - 1) / n  # what noise alone makes of the square of a mean of n pixels
     eaten = _over_squares(sky.evaluate(image.shape, image.chunks), careful, ~sources, size, None)
     if len(eaten.n) == 0:
         return _Judged(found.square[filled], (mean**2 - by_noise) / unit**2, 0.0, 0.0)
