@@ -268,6 +268,20 @@ def growth_rings(
     -------
     (n_labels,) int64 array
         In the order of ``Segmentation.labels``.
+
+    Raises
+    ------
+    ParameterError, ImageShapeError
+        As for :func:`grow_mask`.
+
+    Examples
+    --------
+    >>> image = np.zeros((30, 30))
+    >>> image[10:20, 10:20] = 1.0
+    >>> segments = np.zeros((30, 30), int)
+    >>> segments[14:16, 14:16] = 3
+    >>> growth_rings(segments, image, sky_level=0.0, sky_std=0.1, max_grow_size=20).tolist()
+    [6]
     """
     _check(sky_level, sky_std, max_grow_size, 0)
     segmentation = as_segmentation(segmentation)
@@ -295,7 +309,21 @@ def grow_by(segmentation: Segmentation | ImageLike, radius: float | np.ndarray) 
     Returns
     -------
     (ny, nx) bool dask array
+        The labels are read once at the call, and again when it is computed.
+
+    Raises
+    ------
+    ParameterError
+        A radius is negative or not finite.
+
+    Examples
+    --------
+    >>> segments = np.zeros((9, 9), int)
+    >>> segments[4, 4] = 1
+    >>> grow_by(segments, 2.0)[4].compute().astype(int).tolist()
+    [0, 0, 1, 1, 1, 1, 1, 0, 0]
     """
+    check_addgrow(radius)
     segmentation = as_segmentation(segmentation)
     labels = segmentation.data
     if segmentation.n_labels == 0:

@@ -41,10 +41,20 @@ class SkyComparison:
     best : str
         Name of the model to take: the first, and so the simplest if they are given in that order, that is as good as
         the best one to within the errors, among those that do not eat sources.
+    fit : callable
+        Its ``fit(data, mask)``, to go on with: for :func:`fit_sky_between_sources`, for example.
+
+    Examples
+    --------
+    >>> image = np.random.default_rng(0).normal(100, 1, (300, 300))
+    >>> compared = compare_sky_models(image, models={"one level": fit_median_sky})
+    >>> compared.best, bool(compared.table["structure"][0] < 0.1)
+    ('one level', True)
     """
 
     table: Table = field(repr=False)
     best: str
+    fit: Callable = field(repr=False)
 
     def __str__(self) -> str:
         lines = self.table.pformat(max_lines=-1, max_width=-1)
@@ -140,7 +150,8 @@ def compare_sky_models(
     table = Table(rows=rows, names=_COLUMNS, dtype=_DTYPES)
     for column in _COLUMNS[1:5]:
         table[column].format = "%.4f"
-    return SkyComparison(table, _best(judged, max_eaten))
+    best = _best(judged, max_eaten)
+    return SkyComparison(table, best, models[best])
 
 
 def default_models(square_size: int) -> dict[str, Callable]:

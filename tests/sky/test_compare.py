@@ -38,6 +38,7 @@ def test_the_simplest_model_that_follows_the_sky_is_best(order):
     assert (missed > 0.1).all()
     assert (table["n_squares"] == 13 * 15).all()  # of 32 px; every one is held out once
     assert compared.best in str(compared)
+    assert compared.fit is DEGREES[compared.best]
 
 
 def test_structure_is_the_rms_that_a_model_misses():
