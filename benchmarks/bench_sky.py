@@ -82,12 +82,41 @@ MESH = {
 }
 
 
-def measure(before, code, size, repeats):
+LAZY = """
+import resource, sys, time
+import numpy as np, dask, dask.array as da
+from galprep_dask.sky import fit_mesh_sky, fit_polynomial_sky
+size = int(sys.argv[1])
+dask.config.set(num_workers=2)
+tile = np.random.default_rng(0).standard_normal((2048, 2048), dtype="f4")
+def generate(block_info=None):
+    (y0, y1), (x0, x1) = block_info[None]["array-location"]
+    return tile[: y1 - y0, : x1 - x0] + np.float32(100 + 1e-4 * y0 - 2e-4 * x0)
+def made(side):
+    chunks = da.core.normalize_chunks(2048, (side, side))
+    return da.map_blocks(generate, chunks=chunks, dtype="f4", meta=np.empty((0, 0), "f4"))
+blocks = made(size)
+fit_polynomial_sky(made(2048)); fit_mesh_sky(made(2048), box_size=64).evaluate().compute()
+def evaluated(sky):
+    sky.evaluate(blocks.shape, 2048).map_blocks(np.max, dtype="f8", chunks=(1, 1), keepdims=True,
+                                                meta=np.empty((0, 0))).compute()
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+"""
+
+#: Pixels are made when a block is asked for, so that the peak is that of the fit.
+OUT_OF_CORE = {
+    "fit_polynomial_sky, clipping": "fit_polynomial_sky(blocks)",
+    "fit_mesh_sky, and evaluated": "evaluated(fit_mesh_sky(blocks, box_size=64))",
+}
+
+
+def measure(before, code, size, repeats, prepare=PREPARE):
     """Give the least seconds and the greatest MiB beyond image and imports of a few fresh processes."""
     seconds, memory = [], []
     for _ in range(repeats):
         done = subprocess.run(
-            [sys.executable, "-c", PREPARE + before + START + code + FINISH, str(size)],
+            [sys.executable, "-c", prepare + before + START + code + FINISH, str(size)],
             capture_output=True,
             text=True,
             check=True,
@@ -115,10 +144,16 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.strip().splitlines()[0])
     parser.add_argument("--size", type=int, default=4096, help="side of the image in pixels")
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--large", type=int, default=16384, help="side of the image whose peak is compared with 4096")
     given = parser.parse_args()
     reference = "astropy LinearLSQFitter, 1 px in 16"
     report("Polynomial of order 3", POLYNOMIAL, given.size, given.repeats, reference)
     report("Mesh of 64 x 64 boxes", MESH, given.size, given.repeats, "photutils Background2D")
+    print("\nOut of core, chunks of 2048 x 2048 made as they are read, two threads; seconds for a million pixels")
+    for name, code in OUT_OF_CORE.items():
+        for size in (4096, given.large):
+            seconds, memory = measure("", code, size, 1, LAZY)
+            print(f"  {name:30s} {size:6d}   {seconds / size**2 * 1e6:7.4f} s   peak {memory:6.0f} MiB", flush=True)
 
 
 if __name__ == "__main__":
