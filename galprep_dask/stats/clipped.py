@@ -8,9 +8,10 @@ from galprep_dask.arrays import ImageLike, as_image, as_mask
 from galprep_dask.blockwise import merge_blocks
 from galprep_dask.errors import ParameterError
 from galprep_dask.image import no_good_pixels
-from galprep_dask.stats._kernels.replay import Items, clip_items, items_from, measure_windows, merge_measured
+from galprep_dask.stats._kernels.clip import clip, in_order
+from galprep_dask.stats._kernels.measure import measure_block, merge_measured, ordered_values, plan_measurement
 from galprep_dask.stats._kernels.summary import cell_bounds, count_cells, merge_cells
-from galprep_dask.stats._kernels.windows import find_windows, power_of_two_unit
+from galprep_dask.stats._kernels.windows import find_windows, sort_cells
 
 __all__ = ["sigma_clipped_stats"]
 
@@ -70,19 +71,17 @@ def sigma_clipped_stats(
     data = as_image(data)
     mask = as_mask(mask, data)
     arrays = (data,) if mask is None else (data, mask)
-    cells = merge_blocks(count_cells, merge_cells, *arrays).compute()[0, 0]
-    if len(cells.n) == 0:
+    counts = merge_blocks(count_cells, merge_cells, *arrays).compute()[0, 0]
+    if len(counts.n) == 0:
         raise no_good_pixels("take statistics")
-    low, high = cell_bounds(cells, data.dtype)
-    unit = power_of_two_unit(low, high)
-    if (low == high).all():
-        order = np.argsort(low)
-        return clip_items(Items(low[order], cells.n[order], np.zeros(len(low))), sigma, maxiters)
-    windows, centre, span = find_windows(low, high, cells.n, sigma, maxiters, unit)
-    fixed = {"windows": windows, "span": span, "centre": centre, "unit": unit}
-    measured = merge_blocks(_measure_block, merge_measured, *arrays, **fixed).compute()[0, 0]
-    return clip_items(items_from(measured, windows, centre, unit), sigma, maxiters)
+    cells = sort_cells(*cell_bounds(counts, data.dtype), counts.n)
+    if (cells.low == cells.high).all():
+        values, nothing = cells.low, np.zeros(len(cells.n))
+        return clip(in_order(values[:0], cells.n, values, nothing, values, values, nothing), sigma, maxiters)
+    plan = plan_measurement(cells, find_windows(cells, sigma, maxiters))
+    measured = merge_blocks(_measure_block, merge_measured, *arrays, plan=plan).compute()[0, 0]
+    return clip(ordered_values(measured, plan), sigma, maxiters)
 
 
-def _measure_block(block, mask=None, **kwargs):
-    return measure_windows(block, mask, **kwargs)
+def _measure_block(block, mask=None, *, plan):
+    return measure_block(block, mask, plan)

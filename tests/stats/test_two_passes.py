@@ -13,7 +13,7 @@ from hypothesis.extra import numpy as hnp
 from strategies import chunks_for
 
 from galprep_dask.stats import sigma_clipped_stats
-from galprep_dask.stats._kernels import replay, summary
+from galprep_dask.stats._kernels import measure, summary
 
 
 def clip_sorted(image, sigma, maxiters):
@@ -106,7 +106,7 @@ def test_values_exactly_on_a_bound(image, chunks, sigma, maxiters):
 @pytest.mark.parametrize("sigma", [1.5, 3.0])
 def test_few_cells_and_few_values_are_enough(name, sigma, monkeypatch):
     monkeypatch.setattr(summary, "_MAX_CELLS", 2000)
-    monkeypatch.setattr(replay, "_MAX_VALUES", 2000)
+    monkeypatch.setattr(measure, "_MAX_VALUES", 2000)
     image = field(name)
     lazy = da.from_array(image, chunks=(64, 64), name=False)
     for maxiters in (0, 5):
