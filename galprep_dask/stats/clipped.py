@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-import numpy as np
+from itertools import product
+from uuid import uuid4
 
-from galprep_dask.arrays import ImageLike, as_image, as_mask
+import dask.array as da
+import numpy as np
+from dask.array.core import normalize_chunks, slices_from_chunks
+
+from galprep_dask.arrays import CHUNK_SIDE, ImageLike, as_image, as_mask
 from galprep_dask.blockwise import merge_blocks
 from galprep_dask.errors import ParameterError
 from galprep_dask.image import no_good_pixels
 from galprep_dask.stats._kernels.clip import clip, in_order
-from galprep_dask.stats._kernels.measure import measure_block, merge_measured, ordered_values, plan_measurement
+from galprep_dask.stats._kernels.measure import measure_block, merge_measured, ordered_values
+from galprep_dask.stats._kernels.plan import plan_second_pass
 from galprep_dask.stats._kernels.summary import cell_bounds, count_cells, merge_cells
-from galprep_dask.stats._kernels.windows import find_windows, sort_cells
+from galprep_dask.stats._kernels.windows import sort_cells
 
 __all__ = ["sigma_clipped_stats"]
 
@@ -68,8 +74,8 @@ def sigma_clipped_stats(
         raise ParameterError(f"sigma={sigma!r}; expected a positive number.")
     if maxiters is not None and maxiters < 0:
         raise ParameterError(f"maxiters={maxiters!r}; expected 0 or more, or None.")
-    data = as_image(data)
-    mask = as_mask(mask, data)
+    data = as_image(_lent(data))
+    mask = as_mask(_lent(mask, data.chunks), data)
     arrays = (data,) if mask is None else (data, mask)
     counts = merge_blocks(count_cells, merge_cells, *arrays).compute()[0, 0]
     if len(counts.n) == 0:
@@ -78,9 +84,28 @@ def sigma_clipped_stats(
     if (cells.low == cells.high).all():
         values, nothing = cells.low, np.zeros(len(cells.n))
         return clip(in_order(values[:0], cells.n, values, nothing, values, values, nothing), sigma, maxiters)
-    plan = plan_measurement(cells, find_windows(cells, sigma, maxiters))
+    plan = plan_second_pass(cells, sigma, maxiters)
     measured = merge_blocks(_measure_block, merge_measured, *arrays, plan=plan).compute()[0, 0]
     return clip(ordered_values(measured, plan), sigma, maxiters)
+
+
+def _lent(array, chunks=None):
+    """
+    Give a NumPy image to dask as it is, by default in blocks of whole rows, which lie in one piece.
+
+    ``da.from_array`` would copy it, in case it is changed before it is computed; here it is computed at once.
+    """
+    held = array.data if hasattr(array, "dims") else array
+    if not isinstance(held, np.ndarray) or isinstance(held, np.ma.MaskedArray) or held.ndim != 2 or held.size == 0:
+        return array
+    if chunks is None:
+        chunks = normalize_chunks((max(CHUNK_SIDE**2 // held.shape[1], 1), -1), held.shape)
+    if tuple(map(sum, chunks)) != held.shape:
+        return array
+    name = f"lent-{uuid4()}"
+    numbers = product(*(range(len(axis)) for axis in chunks))
+    blocks = {(name, *at): np.asarray(held[where]) for at, where in zip(numbers, slices_from_chunks(chunks), strict=True)}
+    return da.Array(blocks, name, chunks, dtype=held.dtype)
 
 
 def _measure_block(block, mask=None, *, plan):

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import count
 from typing import NamedTuple
 
 import numpy as np
 from numba import njit
 
-from galprep_dask.stats._kernels.strips import ANY_ORDER
+from galprep_dask.stats._kernels.strips import ANY_ORDER, n_up_to
 from galprep_dask.stats._kernels.windows import power_of_two_unit
 
-__all__ = ["Ordered", "clip", "in_order"]
+__all__ = ["Ordered", "Step", "clip", "clip_steps", "in_order"]
 
 
 class Ordered(NamedTuple):
@@ -39,41 +41,51 @@ def in_order(values, n, mean, spread, least, most, before) -> Ordered:
     return Ordered(values + 0.0, n, *groups, before, before + np.cumsum(n) - n)
 
 
+class Step(NamedTuple):
+    """Statistics of the values left after some iterations: those of ranks ``low <= rank < high``."""
+
+    low: int
+    high: int
+    mean: float
+    median: float
+    std: float
+
+
 def clip(order: Ordered, sigma: float, maxiters: int | None) -> tuple[float, float, float]:
+    """Mean, median and standard deviation, clipped about the median until nothing changes."""
+    *_, last = clip_steps(order, sigma, maxiters)
+    return last.mean + 0.0, last.median + 0.0, last.std
+
+
+def clip_steps(order: Ordered, sigma: float, maxiters: int | None) -> Iterator[Step]:
     """
-    Mean, median and standard deviation, clipped about the median until nothing changes.
+    Give the statistics of all values, and then of those left after each iteration that drops any.
 
     What is left after clipping is always a run of the ascending values, so that an iteration is two searches and a
     few sums. A value at a bound is kept, also where the bound was rounded.
     """
-    mean, median, std = _clip(order, float(sigma), -1 if maxiters is None else maxiters)
-    return mean + 0.0, median + 0.0, std
+    low, high = 0, len(order.values) + int(order.n.sum())
+    for iteration in count():
+        step = Step(low, high, *_statistics(order, low, high))
+        yield step
+        if iteration == maxiters:
+            return
+        low, high = _kept(order, low, high, step.median, sigma * step.std * (1 + 1e-12))
+        if (low, high) == (step.low, step.high):
+            return
 
 
 @njit(nogil=True, cache=True)
-def _clip(order, sigma, maxiters):
-    low, high = 0, len(order.values) + order.n.sum()
-    iterations = 0
-    while True:
-        median = _median(order, low, high)
-        mean, std = _moments(order, low, high, median)
-        if iterations == maxiters:
-            return mean, median, std
-        iterations += 1
-        reach = sigma * std * (1 + 1e-12)
-        first = _first_beyond(order, low, high, median, -reach, True)
-        last = _first_beyond(order, first, high, median, reach, False)
-        if (first, last) == (low, high):
-            return mean, median, std
-        low, high = first, last
-        if low == high:
-            return np.nan, np.nan, np.nan
+def _kept(order, low, high, median, reach):
+    """Ranks of a run whose distance from the median is within the reach."""
+    first = _first_beyond(order, low, high, median, -reach, True)
+    return first, _first_beyond(order, first, high, median, reach, False)
 
 
 @njit(nogil=True, cache=True)
 def _value(order, rank):
     """Value of a rank; those of a group are taken to lie evenly between its least and its greatest."""
-    group = np.searchsorted(order.rank, rank, side="right") - 1
+    group = n_up_to(order.rank, rank) - 1
     if group < 0:
         return order.values[rank]
     inside = rank - order.rank[group]
@@ -93,7 +105,7 @@ def _value_in_group(order, group, inside):
 @njit(nogil=True, cache=True)
 def _n_values_below(order, rank):
     """How many of the values known one by one have a lower rank."""
-    group = np.searchsorted(order.rank, rank, side="right") - 1
+    group = n_up_to(order.rank, rank) - 1
     if group < 0:
         return rank
     return order.before[group] + max(rank - order.rank[group] - order.n[group], 0)
@@ -113,21 +125,19 @@ def _first_beyond(order, low, high, median, reach, inclusive):
 
 
 @njit(nogil=True, cache=True)
-def _median(order, low, high):
-    """Median in float64: in float32 the mean of two neighbours at 3e7 is one of them."""
+def _statistics(order, low, high):
+    """Mean, median and standard deviation of a run of ranks."""
+    if low == high:
+        return np.nan, np.nan, np.nan
+    # The median in float64: in float32 the mean of two neighbours at 3e7 is one of them.
     below, above = _value(order, (low + high - 1) // 2), _value(order, (low + high) // 2)
-    middle = (below + above) / 2
-    return middle if np.isfinite(middle) else below / 2 + above / 2
-
-
-@njit(nogil=True, cache=True)
-def _moments(order, low, high, about):
-    """Mean and standard deviation of a run of ranks."""
+    median = (below + above) / 2
+    median = median if np.isfinite(median) else below / 2 + above / 2
     values = order.values[_n_values_below(order, low) : _n_values_below(order, high)]
-    group = np.searchsorted(order.rank, low, side="right") - 1
+    group = n_up_to(order.rank, low) - 1
     if group < 0 or low >= order.rank[group] + order.n[group]:
         group += 1
-    end = np.searchsorted(order.rank, high, side="left")
+    end = n_up_to(order.rank, high - 1)
     n, mean, spread = np.empty(end - group), np.empty(end - group), np.empty(end - group)
     for i in range(end - group):
         n[i], mean[i], spread[i] = _part_of_group(order, group + i, low, high)
@@ -135,7 +145,7 @@ def _moments(order, low, high, about):
     for i in range(len(n)):
         largest = max(largest, abs(mean[i]), spread[i])
     unit = power_of_two_unit(largest)
-    middle, total = about * unit, float(high - low)
+    middle, total = median * unit, float(high - low)
     mean_distance = _sum_of_distances(values, unit, middle)
     for i in range(len(n)):
         mean_distance += n[i] * (mean[i] * unit - middle)
@@ -143,7 +153,7 @@ def _moments(order, low, high, about):
     squares = _sum_of_squares(values, unit, middle + mean_distance)
     for i in range(len(n)):
         squares += n[i] * ((mean[i] * unit - middle - mean_distance) ** 2 + (spread[i] * unit) ** 2)
-    return about + mean_distance / unit, np.sqrt(squares / total) / unit
+    return median + mean_distance / unit, median, np.sqrt(squares / total) / unit
 
 
 @njit(nogil=True, cache=True)

@@ -1,11 +1,4 @@
-"""
-Second pass: the values inside the windows, and sums of those between them.
-
-Where the windows hold no more than a chunk does, their values are gathered one by one. Windows that hold more
-are cut into groups of neighbours, the finer the more values there are, and for each group are kept their number,
-mean and spread, and the least and greatest of them: a group of equal values, or of two, is known as well as if they
-had been gathered.
-"""
+"""Second pass: the values inside the windows, one by one or in groups, and sums of those between them."""
 
 from __future__ import annotations
 
@@ -15,34 +8,10 @@ import numpy as np
 from numba import njit
 
 from galprep_dask.stats._kernels.clip import Ordered, in_order
-from galprep_dask.stats._kernels.strips import ANY_ORDER, STRIP, flat_block, load_strip, with_room
-from galprep_dask.stats._kernels.windows import SortedCells, power_of_two_unit
+from galprep_dask.stats._kernels.plan import Plan
+from galprep_dask.stats._kernels.strips import ANY_ORDER, STRIP, flat_block, load_strip, n_up_to, with_room
 
-__all__ = ["Measured", "Plan", "measure_block", "merge_measured", "ordered_values", "plan_measurement"]
-
-#: Values gathered at most, in all blocks together: as many bytes as a chunk of float32 has.
-_MAX_VALUES = 2**21
-#: Groups of neighbours in all windows together, and pieces of windows in which they have one width.
-_MAX_GROUPS = 2**16
-_MAX_PIECES = 2**8
-#: A gap that holds a larger share of the values is summed many values at a time.
-_BROAD = 1 / 64
-
-
-class Plan(NamedTuple):
-    """
-    What the second pass does with which values.
-
-    ``windows`` are first and last value of each, in ascending order, and ``n_groups`` how many groups each is cut
-    into, 0 where its values are gathered. Gap ``i`` ends where window ``i`` begins; its values are measured from
-    ``origin[i]`` in ``unit[i]``, and ``broad`` are the numbers of the gaps that hold many of them.
-    """
-
-    windows: np.ndarray
-    n_groups: np.ndarray
-    broad: np.ndarray
-    origin: np.ndarray
-    unit: np.ndarray
+__all__ = ["Measured", "measure_block", "merge_measured", "ordered_values"]
 
 
 class Measured(NamedTuple):
@@ -57,76 +26,34 @@ class Measured(NamedTuple):
     sums: np.ndarray
 
 
-# Before the pass -----------------------------------------------------------------------------------------
-
-
-def plan_measurement(cells: SortedCells, windows: np.ndarray) -> Plan:
-    """Choose which windows are gathered, those of few values first, and how finely the others are cut."""
-    held = cells.n_between(*windows.T)
-    order = np.argsort(held, kind="stable")
-    gathered = np.empty(len(held), bool)
-    gathered[order] = np.cumsum(held[order]) <= _MAX_VALUES
-    n_groups = np.zeros(len(held), np.int64)
-    if not gathered.all():
-        windows, gathered = _cut(cells, windows, gathered)
-        held = np.where(gathered, 0, cells.n_between(*windows.T))
-        n_groups = np.where(gathered, 0, 1 + held * _MAX_GROUPS // held.sum())
-    start = np.concatenate([cells.low[:1], windows[:, 1]])
-    stop = np.concatenate([windows[:, 0], cells.high[cells.by_high[-1:]]])
-    unit = np.array([power_of_two_unit(size) for size in np.maximum(np.abs(start), np.abs(stop))])
-    origin = np.clip(0.0, np.minimum(start, stop), np.maximum(start, stop))
-    broad = np.flatnonzero(cells.n_between(start, stop) > _BROAD * cells.n.sum())
-    return Plan(windows, n_groups, broad, origin, unit)
-
-
-def _cut(cells, windows, gathered):
-    """Cut the windows that are not gathered into pieces of about as many values each, where cells begin."""
-    share = max(int(cells.n.sum()) // _MAX_PIECES, 1)
-    piece = (np.cumsum(cells.n) - cells.n // 2) // share
-    cuts = cells.low[np.flatnonzero(np.diff(piece, prepend=piece[0]))]
-    cut_windows, whole = [], []
-    for (low, high), gather in zip(windows, gathered, strict=True):
-        inside = np.unique(cuts[(cuts > low) & (cuts <= high) & ~gather])
-        starts, ends = np.append(low, inside), np.append(np.nextafter(inside, -np.inf), high)
-        cut_windows.append(np.stack([starts, ends], axis=1))
-        whole.append(np.full(len(starts), gather))
-    return np.concatenate(cut_windows), np.concatenate(whole)
-
-
-# The pass ------------------------------------------------------------------------------------------------
-
-
 def measure_block(block, mask, plan: Plan) -> Measured:
     """Gather, group and sum the good values of a block."""
     values, bad = flat_block(block, mask)
-    return Measured(*_measure(values, bad, *plan))
+    first_row = len(plan.unit) + np.cumsum(plan.n_groups) - plan.n_groups
+    sums = np.zeros((len(plan.unit) + int(plan.n_groups.sum()), 5))
+    sums[:, 3], sums[:, 4] = np.inf, -np.inf
+    return Measured(_measure(values, bad, *plan, first_row, sums), sums)
 
 
 @njit(nogil=True, cache=True)
-def _measure(values, bad, windows, n_groups, broad, origin, unit):
-    n_windows = len(windows)
-    scales = _group_scales(windows, n_groups)
-    first_row = n_windows + 1 + np.cumsum(n_groups) - n_groups
-    sums = np.zeros((n_windows + 1 + n_groups.sum(), 5))
-    sums[:, 3], sums[:, 4] = np.inf, -np.inf
+def _measure(values, bad, windows, n_groups, scales, broad, origin, unit, first_row, sums):
+    """Fill in the sums, and give the gathered values."""
     strip, rest, taken = np.empty(STRIP), np.empty(STRIP), np.empty(STRIP, np.uint8)
     inside, n_inside = np.empty(STRIP, values.dtype), 0
     for start in range(0, len(values), STRIP):
         size = load_strip(values, bad, start, strip)
-        taken[:] = 0
+        _take_not_finite(strip, size, taken)
         for gap in broad:
             low = windows[gap - 1, 1] if gap > 0 else -np.inf
-            high = windows[gap, 0] if gap < n_windows else np.inf
+            high = windows[gap, 0] if gap < len(windows) else np.inf
             _add_between(strip[:size], low, high, origin[gap], unit[gap], taken, sums[gap])
-        n_rest = _collect(strip[:size], taken, rest)
+        n_rest = _collect(strip, taken, rest)
         inside = with_room(inside, n_inside, n_rest)
         for value in rest[:n_rest]:
-            if not np.isfinite(value):
-                continue
-            after = _n_begun(windows, value)
-            window = after - 1
-            if after == 0 or value > windows[window, 1]:
-                _add(sums[after], value * unit[after] - origin[after] * unit[after])
+            gap = n_up_to(windows[:, 0], value)
+            window = gap - 1
+            if gap == 0 or value > windows[window, 1]:
+                _add(sums[gap], value * unit[gap] - origin[gap] * unit[gap])
             elif n_groups[window] == 0:
                 inside[n_inside] = value
                 n_inside += 1
@@ -136,18 +63,7 @@ def _measure(values, bad, windows, n_groups, broad, origin, unit):
                 row = sums[first_row[window] + group]
                 _add(row, place - group)
                 row[3], row[4] = min(row[3], value), max(row[4], value)
-    return inside[:n_inside], sums
-
-
-@njit(nogil=True, cache=True)
-def _group_scales(windows, n_groups):
-    """Unit, beginning in that unit, and groups per that unit, of each window."""
-    scales = np.zeros((len(windows), 3))
-    for i in range(len(windows)):
-        unit = power_of_two_unit(max(abs(windows[i, 0]), abs(windows[i, 1])))
-        width = windows[i, 1] * unit - windows[i, 0] * unit
-        scales[i] = unit, windows[i, 0] * unit, n_groups[i] / width if width > 0 else 0.0
-    return scales
+    return inside[:n_inside]
 
 
 @njit(nogil=True, cache=True, fastmath=ANY_ORDER)
@@ -167,26 +83,22 @@ def _add_between(strip, low, high, origin, unit, taken, row):
 
 
 @njit(nogil=True, cache=True)
-def _collect(strip, taken, rest):
-    """Copy what has not been taken; without a branch, which would often be guessed wrong."""
-    number = 0
+def _take_not_finite(strip, size, taken):
     for i in range(len(strip)):
-        rest[number] = strip[i]
-        number += 1 - taken[i]
-    return number
+        taken[i] = np.uint8((strip[i] - strip[i] != 0.0) | (i >= size))
 
 
 @njit(nogil=True, cache=True)
-def _n_begun(windows, value):
-    """How many windows begin at or below a value."""
-    low, high = 0, len(windows)
-    while low < high:
-        half = (low + high) // 2
-        if windows[half, 0] <= value:
-            low = half + 1
-        else:
-            high = half
-    return low
+def _collect(strip, taken, rest):
+    """Copy what has not been taken, looking at eight values at a time: most often they all have been."""
+    number = 0
+    eights = taken.view(np.uint64)
+    for j in range(len(eights)):
+        if eights[j] != np.uint64(0x0101010101010101):
+            for i in range(8 * j, 8 * j + 8):
+                rest[number] = strip[i]
+                number += 1 - taken[i]
+    return number
 
 
 @njit(nogil=True, cache=True)
@@ -206,9 +118,6 @@ def merge_measured(parts: list[Measured]) -> Measured:
     return Measured(np.concatenate([part.values for part in parts]), sums)
 
 
-# After the pass ------------------------------------------------------------------------------------------
-
-
 def ordered_values(measured: Measured, plan: Plan) -> Ordered:
     """Put values, gaps and groups in ascending order; a gap is taken for as many values at its mean."""
     n, distance, squares, least, most = measured.sums.T.copy()
@@ -217,7 +126,7 @@ def ordered_values(measured: Measured, plan: Plan) -> Ordered:
     gap = np.arange(len(plan.windows) + 1)
     window = np.repeat(gap[:-1], plan.n_groups)
     number = np.arange(len(window)) - np.repeat(np.cumsum(plan.n_groups) - plan.n_groups, plan.n_groups)
-    unit, start, per_unit = _group_scales(plan.windows, plan.n_groups)[window].T
+    unit, start, per_unit = plan.scales[window].T
     width = np.divide(1.0, per_unit, out=np.zeros(len(window)), where=per_unit > 0)
     begins, ends = np.append(-np.inf, plan.windows[:, 1]), np.append(plan.windows[:, 0], np.inf)
     mean = np.concatenate([

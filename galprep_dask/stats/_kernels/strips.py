@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-__all__ = ["ANY_ORDER", "STRIP", "flat_block", "load_strip", "with_room"]
+__all__ = ["ANY_ORDER", "STRIP", "flat_block", "load_strip", "n_up_to", "with_room"]
 
 #: Values at a time: the buffers of both passes fit beside their tables.
 STRIP = 512
@@ -49,5 +49,19 @@ def with_room(row, used, more):
     if used + more <= len(row):
         return row
     longer = np.empty(2 * (used + more), row.dtype)
-    longer[:used] = row[:used]
+    for i in range(used):
+        longer[i] = row[i]
     return longer
+
+
+@njit(nogil=True, cache=True)
+def n_up_to(ascending, value):
+    """How many numbers of an ascending row are not above a value."""
+    low, high = 0, len(ascending)
+    while low < high:
+        half = (low + high) // 2
+        if ascending[half] <= value:
+            low = half + 1
+        else:
+            high = half
+    return low

@@ -92,8 +92,8 @@ def _grid(sample, dtype):
 @njit(nogil=True, cache=True)
 def _count_core(values, bad, scale, first):
     """Count values near the centre, and give the others."""
-    core = np.zeros(2 ** (_HALF_BITS + 1) + 1, np.uint32)  # the last is for what is in none of them
-    beyond = len(core) - 1
+    beyond = np.int32(2 ** (_HALF_BITS + 1))
+    core = np.zeros(beyond + 2, np.uint32)  # the last two count what is in no cell
     strip, cell = np.empty(STRIP), np.empty(STRIP, np.int32)
     others, n_others = np.empty(STRIP), 0
     for start in range(0, len(values), STRIP):
@@ -101,20 +101,21 @@ def _count_core(values, bad, scale, first):
         _find_cells(strip[:size], scale, first, beyond, cell)
         others = with_room(others, n_others, size)
         for i in range(size):
-            core[cell[i]] += np.uint32(1)
-            if cell[i] == beyond and math.isfinite(strip[i]):
+            core[np.uint32(cell[i])] += np.uint32(1)
+            if cell[i] == beyond:
                 others[n_others] = strip[i]
                 n_others += 1
-    return core[:-1], others[:n_others]
+    return core[:beyond], others[:n_others]
 
 
 @njit(nogil=True, cache=True)
 def _find_cells(strip, scale, first, beyond, cell):
-    """Number the cells of many values at a time; what is not finite is beyond them."""
+    """Number the cells of many values at a time: ``beyond`` for what is in none, one more for what is not finite."""
     end = np.float64(beyond)
     for i in range(len(strip)):
         k = np.floor(strip[i] * scale) - first
-        cell[i] = np.int32(k if (k >= 0.0) & (k < end) else end)
+        k = k if (k >= 0.0) & (k < end) else end
+        cell[i] = np.int32(k if strip[i] - strip[i] == 0.0 else end + 1.0)
 
 
 def _count_far(others, centre, least):

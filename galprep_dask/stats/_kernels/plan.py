@@ -1,0 +1,105 @@
+"""
+What the second pass has to do: which values it gathers, and which it takes together.
+
+As a rule the windows hold fewer values than a chunk, and all of them are gathered. Where they hold more, as they can
+where dozens of iterations each drop a little, the clipping is tried on the cells first. What lies near the
+medians and bounds that come out is gathered, the last iteration first, and the rest of the windows is cut into groups
+of neighbours, finer where there are more of them. Of a group are kept number, mean and spread, and the least and the
+greatest value, so that one of equal values, or of two, is known as well as if they had been gathered.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from galprep_dask.stats._kernels.clip import clip_steps, in_order
+from galprep_dask.stats._kernels.windows import SortedCells, find_windows, power_of_two_unit
+
+__all__ = ["Plan", "plan_second_pass"]
+
+#: Values gathered at most, in all blocks together: as many bytes as a chunk of float32 has.
+_MAX_VALUES = 2**21
+#: Groups of neighbours in all windows together, and pieces of windows in which they have one width.
+_MAX_GROUPS = 2**16
+_MAX_PIECES = 2**8
+#: A gap that holds a larger share of the values is summed many values at a time.
+_BROAD = 1 / 64
+
+
+class Plan(NamedTuple):
+    """
+    What the second pass does with which values.
+
+    ``windows`` are first and last value of each, in ascending order, and ``n_groups`` how many groups each is cut
+    into, 0 where its values are gathered; ``scales`` are a unit, the beginning of the window in it, and groups per
+    that unit. Gap ``i`` ends where window ``i`` begins; its values are measured from ``origin[i]`` in ``unit[i]``,
+    and ``broad`` are the numbers of the gaps that hold many of them.
+    """
+
+    windows: np.ndarray
+    n_groups: np.ndarray
+    scales: np.ndarray
+    broad: np.ndarray
+    origin: np.ndarray
+    unit: np.ndarray
+
+
+def plan_second_pass(cells: SortedCells, sigma: float, maxiters: int | None) -> Plan:
+    """Find the windows, choose which are gathered and how finely the others are cut, and where gaps are measured from."""
+    windows = find_windows(cells, sigma, maxiters)
+    n_groups = np.zeros(len(windows), np.int64)
+    held = cells.n_between(*windows.T)
+    if held.sum() > _MAX_VALUES:
+        windows, gathered = _divide(cells, windows, held, _near_trial(cells, sigma, maxiters))
+        held = np.where(gathered, 0, cells.n_between(*windows.T))
+        n_groups = np.where(gathered, 0, 1 + held * _MAX_GROUPS // max(held.sum(), 1))
+    unit = _units(*windows.T)
+    start, width = windows[:, 0] * unit, windows[:, 1] * unit - windows[:, 0] * unit
+    scales = np.stack([unit, start, np.divide(n_groups, width, out=np.zeros(len(width)), where=width > 0)], axis=1)
+    start = np.concatenate([cells.low[:1], windows[:, 1]])
+    stop = np.concatenate([windows[:, 0], cells.high[cells.by_high[-1:]]])
+    broad = np.flatnonzero(cells.n_between(start, stop) > _BROAD * cells.n.sum())
+    origin = np.clip(0.0, np.minimum(start, stop), np.maximum(start, stop))
+    return Plan(windows, n_groups, scales, broad, origin, _units(start, stop))
+
+
+def _units(start, stop):
+    return np.array([power_of_two_unit(largest) for largest in np.maximum(np.abs(start), np.abs(stop))])
+
+
+def _near_trial(cells, sigma, maxiters):
+    """
+    Where bounds and medians lie if values lie evenly in their cells: three cells each, as far as they may be gathered.
+
+    The last iterations come first: what an earlier one gets wrong matters the less the more follow.
+    """
+    nothing = np.zeros(len(cells.n))
+    spread = (cells.high / 2 - cells.low / 2) / np.sqrt(3)
+    middle = cells.low / 2 + cells.high / 2
+    order = in_order(nothing[:0], cells.n, middle, spread, cells.low, cells.high, nothing)
+    ranks = [rank for step in clip_steps(order, sigma, maxiters) for rank in (step.low, step.high - 1, (step.low + step.high) // 2)]
+    cell = np.searchsorted(order.rank, ranks[::-1], side="right") - 1
+    cell = cell[np.sort(np.unique(cell, return_index=True)[1])]
+    low, high = cells.low[np.maximum(cell - 1, 0)], cells.high[np.minimum(cell + 1, len(cells.n) - 1)]
+    few = np.cumsum(cells.n_between(low, high)) <= _MAX_VALUES // 2
+    return low[few], high[few]
+
+
+def _divide(cells, windows, held, near):
+    """Divide windows of many values into what lies near the trial, and pieces of about as many values each."""
+    order = np.argsort(held, kind="stable")
+    small = np.empty(len(held), bool)
+    small[order] = np.cumsum(held[order]) <= _MAX_VALUES // 2
+    # A piece ends and another begins where half of a cell's values lie on either side of a multiple of their share.
+    piece = (np.cumsum(cells.n) - cells.n // 2) * _MAX_PIECES // cells.n.sum()
+    cuts = [cells.low[np.flatnonzero(np.diff(piece, prepend=piece[0]))], near[0], np.nextafter(near[1], np.inf)]
+    cuts = np.unique(np.concatenate(cuts))
+    divided, gathered = [], []
+    for (low, high), whole in zip(windows, small, strict=True):
+        inside = cuts[(cuts > low) & (cuts <= high) & ~whole]
+        starts, ends = np.append(low, inside), np.append(np.nextafter(inside, -np.inf), high)
+        divided.append(np.stack([starts, ends], axis=1))
+        gathered.append(whole | ((starts[:, None] >= near[0]) & (starts[:, None] <= near[1])).any(axis=1))
+    return np.concatenate(divided), np.concatenate(gathered)
