@@ -120,22 +120,26 @@ def merge_measured(parts: list[Measured]) -> Measured:
 
 def ordered_values(measured: Measured, plan: Plan) -> Ordered:
     """Put values, gaps and groups in ascending order; a gap is taken for as many values at its mean."""
-    n, distance, squares, least, most = measured.sums.T.copy()
+    n, distance, squares, least, most = measured.sums.T
     distance, squares = distance / np.maximum(n, 1), squares / np.maximum(n, 1)
     spread = np.sqrt(np.maximum(squares - distance**2, 0.0))
-    gap = np.arange(len(plan.windows) + 1)
+    gap = np.arange(len(plan.unit))
     window = np.repeat(gap[:-1], plan.n_groups)
-    number = np.arange(len(window)) - np.repeat(np.cumsum(plan.n_groups) - plan.n_groups, plan.n_groups)
+    is_gap, is_group = slice(len(gap)), slice(len(gap), None)
+
+    begins, ends = np.append(-np.inf, plan.windows[:, 1]), np.append(plan.windows[:, 0], np.inf)
+    gap_mean = np.clip((distance[is_gap] + plan.origin * plan.unit) / plan.unit, begins, ends)
+    gap_spread = spread[is_gap] / plan.unit
+
     unit, start, per_unit = plan.scales[window].T
     width = np.divide(1.0, per_unit, out=np.zeros(len(window)), where=per_unit > 0)
-    begins, ends = np.append(-np.inf, plan.windows[:, 1]), np.append(plan.windows[:, 0], np.inf)
-    mean = np.concatenate([
-        np.clip((distance[: len(gap)] + plan.origin * plan.unit) / plan.unit, begins, ends),
-        np.clip((start + (number + distance[len(gap) :]) * width) / unit, least[len(gap) :], most[len(gap) :]),
-    ])  # fmt: skip
-    least[: len(gap)] = most[: len(gap)] = mean[: len(gap)]
-    spread *= np.concatenate([1 / plan.unit, width / unit])
+    number = np.arange(len(window)) - np.repeat(np.cumsum(plan.n_groups) - plan.n_groups, plan.n_groups)
+    least, most = least[is_group], most[is_group]
+    mean = np.clip((start + (number + distance[is_group]) * width) / unit, least, most)
+    spread = np.minimum(spread[is_group] * width / unit, most / 2 - least / 2)  # none at all among equal values
+
     values = np.sort(measured.values).astype(np.float64)
-    before = np.searchsorted(values, ends)[np.concatenate([gap, window])]
+    before = np.searchsorted(values, ends)
     place = np.argsort(np.concatenate([2 * gap, 2 * window + 1]), kind="stable")
-    return in_order(values, *(row[place] for row in (n, mean, spread, least, most, before)))
+    rows = (gap_mean, mean), (gap_spread, spread), (gap_mean, least), (gap_mean, most), (before, before[window])
+    return in_order(values, n[place], *(np.concatenate(both)[place] for both in rows))

@@ -54,7 +54,8 @@ def plan_second_pass(cells: SortedCells, sigma: float, maxiters: int | None) -> 
     if held.sum() > _MAX_VALUES:
         windows, gathered = _divide(cells, windows, held, _near_trial(cells, sigma, maxiters))
         held = np.where(gathered, 0, cells.n_between(*windows.T))
-        n_groups = np.where(gathered, 0, 1 + held * _MAX_GROUPS // max(held.sum(), 1))
+        shares = (held / max(held.sum(), 1) + 1 / max(np.count_nonzero(~gathered), 1)) / 2  # by number, and to each piece some
+        n_groups = np.where(gathered, 0, 1 + (shares * _MAX_GROUPS).astype(np.int64))
     unit = _units(*windows.T)
     start, width = windows[:, 0] * unit, windows[:, 1] * unit - windows[:, 0] * unit
     scales = np.stack([unit, start, np.divide(n_groups, width, out=np.zeros(len(width)), where=width > 0)], axis=1)
