@@ -59,11 +59,21 @@ def plan_second_pass(cells: SortedCells, sigma: float, maxiters: int | None) -> 
     unit = _units(*windows.T)
     start, width = windows[:, 0] * unit, windows[:, 1] * unit - windows[:, 0] * unit
     scales = np.stack([unit, start, np.divide(n_groups, width, out=np.zeros(len(width)), where=width > 0)], axis=1)
-    start = np.concatenate([cells.low[:1], windows[:, 1]])
-    stop = np.concatenate([windows[:, 0], cells.high[cells.by_high[-1:]]])
+    start, stop = _occupied(cells, np.append(-np.inf, windows[:, 1]), np.append(windows[:, 0], np.inf))
     broad = np.flatnonzero(cells.n_between(start, stop) > _BROAD * cells.n.sum())
     origin = np.clip(0.0, np.minimum(start, stop), np.maximum(start, stop))
     return Plan(windows, n_groups, scales, broad, origin, _units(start, stop))
+
+
+def _occupied(cells, start, stop):
+    """Narrow gaps to where their values are: one that reaches to 1e300 may hold nothing but fluxes of 1e-12."""
+    high = cells.high[cells.by_high]
+    lowest = np.append(np.minimum.accumulate(cells.low[cells.by_high][::-1])[::-1], high[-1])
+    highest = np.append(cells.low[0], np.maximum.accumulate(cells.high))
+    return (
+        np.maximum(start, lowest[np.searchsorted(high, start, side="left")]),
+        np.minimum(stop, highest[np.searchsorted(cells.low, stop, side="right")]),
+    )
 
 
 def _units(start, stop):

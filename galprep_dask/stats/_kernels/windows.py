@@ -144,8 +144,11 @@ def _std_limits(cells, low0, low1, high0, high1):
     mean, and moving them inside their cells by h changes the root of the sum of squares by at most the root of the
     sum of h^2. Of the others those are taken that make the mean square largest, or smallest.
     """
-    last = cells.by_high[len(cells.n) - 1]
-    unit = power_of_two_unit(max(abs(max(cells.low[0], low0)), abs(min(cells.high[last], high1))))
+    largest = 0.0
+    for i in range(len(cells.n)):
+        if _kept(cells.low[i], cells.high[i], low0, low1, high0, high1)[0]:
+            largest = max(largest, abs(max(cells.low[i], low0)), abs(min(cells.high[i], high1)))
+    unit = power_of_two_unit(largest)
     n_sure, total, width = 0, 0.0, 0.0
     for i in range(len(cells.n)):
         if _kept(cells.low[i], cells.high[i], low0, low1, high0, high1)[1]:
