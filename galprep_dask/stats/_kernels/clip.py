@@ -96,10 +96,9 @@ def _value(order, rank):
 
 @njit(nogil=True, cache=True)
 def _value_in_group(order, group, inside):
-    if inside == 0 or order.n[group] == 1:
-        return order.least[group]
-    share = inside / (order.n[group] - 1)
-    return order.least[group] * (1 - share) + order.most[group] * share
+    least, most = order.least[group], order.most[group]
+    share = inside / max(order.n[group] - 1, 1)
+    return min(max(least * (1 - share) + most * share, least), most)  # no rounding among equal values
 
 
 @njit(nogil=True, cache=True)
