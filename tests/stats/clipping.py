@@ -53,5 +53,6 @@ def field(name, shape=(300, 257)):
 
 NAMES = [
     "normal", "sky and sources", "Cauchy", "lognormal over 40 decades", "high level", "tiny", "denormal",
-    "squares overflow", "smallest negatives", "tiny and huge", "extreme", "mostly equal", "gradient", "a block of rubbish", "infinities",
+    "squares overflow", "smallest negatives", "tiny and huge", "extreme", "mostly equal", "gradient",
+    "a block of rubbish", "infinities",
 ]  # fmt: skip

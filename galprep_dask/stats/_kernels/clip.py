@@ -157,7 +157,7 @@ def _statistics(order, low, high):
 
 @njit(nogil=True, cache=True)
 def _part_of_group(order, group, low, high):
-    """Number, mean and spread of those values of a group whose ranks lie in a run."""
+    """Give number, mean and spread of those values of a group whose ranks lie in a run."""
     n, mean, spread = order.n[group], order.mean[group], order.spread[group]
     first, last = max(low - order.rank[group], 0), min(high - order.rank[group], n)
     if last - first == n:

@@ -47,14 +47,15 @@ class Plan(NamedTuple):
 
 
 def plan_second_pass(cells: SortedCells, sigma: float, maxiters: int | None) -> Plan:
-    """Find the windows, choose which are gathered and how finely the others are cut, and where gaps are measured from."""
+    """Find the windows, choose which are gathered and how finely the others are cut, and how gaps are measured."""
     windows = find_windows(cells, sigma, maxiters)
     n_groups = np.zeros(len(windows), np.int64)
     held = cells.n_between(*windows.T)
     if held.sum() > _MAX_VALUES:
         windows, gathered = _divide(cells, windows, held, _near_trial(cells, sigma, maxiters))
         held = np.where(gathered, 0, cells.n_between(*windows.T))
-        shares = (held / max(held.sum(), 1) + 1 / max(np.count_nonzero(~gathered), 1)) / 2  # by number, and to each piece some
+        # Half of the groups by the number of values, half evenly: pieces of few values can be where a bound lies.
+        shares = held / max(held.sum(), 1) / 2 + 1 / max(np.count_nonzero(~gathered), 1) / 2
         n_groups = np.where(gathered, 0, 1 + (shares * _MAX_GROUPS).astype(np.int64))
     unit = _units(*windows.T)
     start, width = windows[:, 0] * unit, windows[:, 1] * unit - windows[:, 0] * unit
@@ -82,7 +83,7 @@ def _units(start, stop):
 
 def _near_trial(cells, sigma, maxiters):
     """
-    Where bounds and medians lie if values lie evenly in their cells: three cells each, as far as they may be gathered.
+    Where bounds and medians lie if values lie evenly in their cells: three cells each, and whether they are gathered.
 
     The last iterations come first: what an earlier one gets wrong matters the less the more follow.
     """
@@ -90,12 +91,12 @@ def _near_trial(cells, sigma, maxiters):
     spread = (cells.high / 2 - cells.low / 2) / np.sqrt(3)
     middle = cells.low / 2 + cells.high / 2
     order = in_order(nothing[:0], cells.n, middle, spread, cells.low, cells.high, nothing)
-    ranks = [rank for step in clip_steps(order, sigma, maxiters) for rank in (step.low, step.high - 1, (step.low + step.high) // 2)]
-    cell = np.searchsorted(order.rank, ranks[::-1], side="right") - 1
+    steps = list(clip_steps(order, sigma, maxiters))[::-1]
+    ranks = [rank for step in steps for rank in ((step.low + step.high) // 2, step.high - 1, step.low)]
+    cell = np.searchsorted(order.rank, ranks, side="right") - 1
     cell = cell[np.sort(np.unique(cell, return_index=True)[1])]
     low, high = cells.low[np.maximum(cell - 1, 0)], cells.high[np.minimum(cell + 1, len(cells.n) - 1)]
-    few = np.cumsum(cells.n_between(low, high)) <= _MAX_VALUES // 2
-    return low[few], high[few]
+    return low, high, np.cumsum(cells.n_between(low, high)) <= _MAX_VALUES // 2
 
 
 def _divide(cells, windows, held, near):
@@ -105,12 +106,13 @@ def _divide(cells, windows, held, near):
     small[order] = np.cumsum(held[order]) <= _MAX_VALUES // 2
     # A piece ends and another begins where half of a cell's values lie on either side of a multiple of their share.
     piece = (np.cumsum(cells.n) - cells.n // 2) * _MAX_PIECES // cells.n.sum()
-    cuts = [cells.low[np.flatnonzero(np.diff(piece, prepend=piece[0]))], near[0], np.nextafter(near[1], np.inf)]
+    near_low, near_high, few = near
+    cuts = cells.low[np.flatnonzero(np.diff(piece, prepend=piece[0]))], near_low, np.nextafter(near_high, np.inf)
     cuts = np.unique(np.concatenate(cuts))
     divided, gathered = [], []
     for (low, high), whole in zip(windows, small, strict=True):
         inside = cuts[(cuts > low) & (cuts <= high) & ~whole]
         starts, ends = np.append(low, inside), np.append(np.nextafter(inside, -np.inf), high)
         divided.append(np.stack([starts, ends], axis=1))
-        gathered.append(whole | ((starts[:, None] >= near[0]) & (starts[:, None] <= near[1])).any(axis=1))
+        gathered.append(whole | ((starts[:, None] >= near_low[few]) & (starts[:, None] <= near_high[few])).any(axis=1))
     return np.concatenate(divided), np.concatenate(gathered)

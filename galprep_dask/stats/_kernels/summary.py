@@ -110,7 +110,7 @@ def _count_core(values, bad, scale, first):
 
 @njit(nogil=True, cache=True)
 def _find_cells(strip, scale, first, beyond, cell):
-    """Number the cells of many values at a time: ``beyond`` for what is in none, one more for what is not finite."""
+    """Find the cells of many values at a time: ``beyond`` for what is in none, one more for what is not finite."""
     end = np.float64(beyond)
     for i in range(len(strip)):
         k = np.floor(strip[i] * scale) - first
@@ -119,7 +119,7 @@ def _find_cells(strip, scale, first, beyond, cell):
 
 
 def _count_far(others, centre, least):
-    """Count the values that are ``2^least`` and more from the centre, a row of cells for each octave of the distance."""
+    """Count the values that are ``2^least`` and more from the centre, by a row of cells for each octave of distance."""
     with np.errstate(over="ignore"):
         distance = np.abs(others - centre)
     octave = np.where(np.isinf(distance), 1025, np.frexp(distance)[1])
