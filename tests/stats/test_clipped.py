@@ -1,3 +1,5 @@
+import tracemalloc
+
 import dask.array as da
 import numpy as np
 import pytest
@@ -110,11 +112,79 @@ def test_non_finite_pixels_are_left_out_without_a_mask():
     assert sigma_clipped_stats(image, maxiters=0) == (2.0, 2.0, pytest.approx(np.sqrt(2 / 3), rel=1e-15))
 
 
-@pytest.mark.parametrize("dtype", [">f4", ">f8", ">i2", "?"])
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+@pytest.mark.parametrize("value", [0.0, 0.1, -3e7, 1e-12, 1e30])
+def test_constant_images_have_no_spread(value, dtype):
+    image = np.full((60, 70), value, dtype)
+    assert sigma_clipped_stats(da.from_array(image, chunks=(17, 70))) == (image[0, 0], image[0, 0], 0.0)
+
+
+def test_one_good_pixel_is_enough():
+    image = np.full((40, 50), np.nan)
+    image[31, 7] = 4.5
+    assert sigma_clipped_stats(da.from_array(image, chunks=16)) == (4.5, 4.5, 0.0)
+    mask = np.isnan(image)
+    assert sigma_clipped_stats(np.where(mask, 1e30, image), mask) == (4.5, 4.5, 0.0)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_a_block_without_good_pixels_has_no_effect(bad):
+    rng = np.random.default_rng(5)
+    good = rng.normal(20, 3, (40, 60)).astype("f4")
+    image = np.concatenate([good, np.full((40, 60), bad, "f4"), rng.normal(20, 3, (13, 60)).astype("f4")])
+    expected = sigma_clipped_stats(np.concatenate([image[:40], image[80:]]))
+    assert_same(sigma_clipped_stats(da.from_array(image, chunks=(40, 60))), expected)
+    mask = np.zeros(image.shape, bool)
+    mask[40:80] = True
+    assert_same(sigma_clipped_stats(np.where(mask, np.float32(7), image), mask), expected)
+
+
+def test_sigma_that_drops_every_pixel_leaves_nan_as_in_astropy():
+    assert np.isnan(sigma_clipped_stats(np.array([[-1.0, 1.0]]), sigma=0.5)).all()
+
+
+def kinds(array):
+    return array, da.from_array(array, chunks=(9, 14), name=False), xr.DataArray(array, dims=("y", "x"))
+
+
+def test_every_kind_of_array_for_data_and_mask():
+    rng = np.random.default_rng(9)
+    image, mask = rng.normal(8, 2, (37, 41)).astype("f4"), rng.uniform(size=(37, 41)) < 0.2
+    expected = sigma_clipped_stats(image[~mask][None])
+    for data in (*kinds(image), image.astype(">f4"), np.asfortranarray(image)):
+        for bad in (*kinds(mask), mask.astype("u1")):
+            assert_same(sigma_clipped_stats(data, bad), expected)
+    assert_same(sigma_clipped_stats(image[:, ::-1], mask[:, ::-1]), expected)
+    assert_same(sigma_clipped_stats(image, mask, sigma=3.0, maxiters=5), expected)
+
+
+def test_a_numpy_image_is_not_copied():
+    image = np.random.default_rng(2).normal(3, 1, (1500, 2000))
+    mask = image > 5
+    sigma_clipped_stats(image[:50], mask[:50])
+    tracemalloc.start()
+    sigma_clipped_stats(image, mask)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < image.nbytes / 4
+
+
+@pytest.mark.parametrize("dtype", [">f4", ">f8", ">i2", "?", "f2", "u1", "i1", "i2", "u2", "i4", "u4", "i8", "u8"])
 def test_every_dtype_of_a_fits_file(dtype):
     image = np.random.default_rng(1).integers(0, 2, (20, 30)).astype(dtype)
+    if dtype != "?":
+        image += np.arange(30, dtype=dtype)
     expected = astropy_stats(image.astype("f8"))
     np.testing.assert_allclose(sigma_clipped_stats(image), expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", ["i2", "u2", "i4", "u4", "i8"])
+def test_the_whole_range_of_integers(dtype):
+    limits = np.iinfo(dtype)
+    image = np.random.default_rng(1).integers(limits.min, limits.max, (80, 90), dtype=dtype)
+    expected = astropy_stats(image.astype("f8"), sigma=1.7, maxiters=3)
+    found = sigma_clipped_stats(da.from_array(image, chunks=(30, 90)), sigma=1.7, maxiters=3)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-9 * expected[2])
 
 
 def test_input_is_not_modified():

@@ -15,7 +15,9 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
-__all__ = ["Cells", "cell_bounds", "count_cells", "flat_block", "merge_cells"]
+from galprep_dask.stats._kernels.strips import STRIP, flat_block, load_strip, with_room
+
+__all__ = ["Cells", "cell_bounds", "count_cells", "merge_cells"]
 
 #: Cells per spread of a block (two to the power of), and cells on either side of its centre.
 _FINENESS = 11
@@ -38,13 +40,6 @@ class Cells(NamedTuple):
     n: np.ndarray
 
 
-def flat_block(block: np.ndarray, mask: np.ndarray | None) -> tuple[np.ndarray, np.ndarray | None]:
-    """Give a block and its mask one-dimensional, the block in float32 or float64 of the same values."""
-    if block.dtype not in (np.float32, np.float64):
-        block = block.astype(np.float32 if block.dtype.itemsize <= 2 else np.float64)
-    return np.ascontiguousarray(block).ravel(), None if mask is None else np.ascontiguousarray(mask).ravel()
-
-
 def count_cells(block: np.ndarray, mask: np.ndarray | None = None) -> Cells:
     """Count the finite, unmasked values of a block by cells."""
     values, bad = flat_block(block, mask)
@@ -53,34 +48,25 @@ def count_cells(block: np.ndarray, mask: np.ndarray | None = None) -> Cells:
         return Cells(*np.zeros((3, 0), np.int64))
     centre, exponent = _grid(sample, block.dtype)
     first = math.floor(math.ldexp(centre, -exponent)) - 2**_HALF_BITS
-    scale = math.ldexp(1.0, -exponent)
-    core, reach = _count_core(values, bad, scale, float(first), centre)
+    core, others = _count_core(values, bad, math.ldexp(1.0, -exponent), float(first))
     index = np.flatnonzero(core)
-    if reach == 0:
-        return Cells(np.full(len(index), exponent), index + first, core[index].astype(np.int64))
-    least = exponent + _HALF_BITS
-    octaves = np.arange(least, max(least, 1025 if math.isinf(reach) else math.frexp(reach)[1]) + 1)
-    widths = octaves - 1 - _FAR_BITS
-    far_scale = np.ldexp(1.0, -widths)
-    far_first = np.floor(centre * far_scale) - _FAR_MIDDLE
-    far = _count_far(values, bad, scale, float(first), centre, least, far_scale, far_first)
-    rows, columns = np.nonzero(far)
-    return Cells(
-        np.concatenate([np.full(len(index), exponent), widths[rows]]),
-        np.concatenate([index + first, far_first[rows].astype(np.int64) + columns]),
-        np.concatenate([core[index], far[rows, columns]]).astype(np.int64),
-    )
+    near = np.full(len(index), exponent), index + first, core[index].astype(np.int64)
+    if len(others) == 0:
+        return Cells(*near)
+    far = _count_far(others, centre, exponent + _HALF_BITS)
+    return Cells(*(np.concatenate(both) for both in zip(near, far, strict=True)))
 
 
 def _sample(values, bad):
     """Give some good values, sorted: spread over the block, or the first ones where these are all bad."""
     step = (len(values) // _SAMPLE) | 1  # odd, not to stay in a few columns of the image
-    some = values[::step] if bad is None else values[::step][~bad[::step]]
-    some = some[np.isfinite(some)]
-    if len(some) == 0 and step > 1:
-        some = values if bad is None else values[~bad]
-        some = some[np.isfinite(some)][:_SAMPLE]
-    return np.sort(some).astype(np.float64)
+    some = _good(values[::step], bad[::step])
+    return np.sort(some if len(some) else _good(values, bad)[:_SAMPLE]).astype(np.float64)
+
+
+def _good(values, bad):
+    values = values[~bad] if len(bad) else values
+    return values[np.isfinite(values)]
 
 
 def _grid(sample, dtype):
@@ -104,38 +90,52 @@ def _grid(sample, dtype):
 
 
 @njit(nogil=True, cache=True)
-def _count_core(values, bad, scale, first, centre):
-    """Count values near the centre, and find how far from it the furthest of the others is."""
-    core = np.zeros(2 ** (_HALF_BITS + 1), np.uint32)
-    end, start = first + len(core), np.int64(first)
-    reach = 0.0
-    for i in range(len(values)):
-        if bad is not None and bad[i]:
-            continue
-        value = np.float64(values[i])
-        t = value * scale
-        if t >= first and t < end:  # what is not finite fails both
-            core[np.uint64(np.int64(math.floor(t)) - start)] += np.uint32(1)
-        elif math.isfinite(value):
-            reach = max(reach, abs(value - centre))
-    return core, reach
+def _count_core(values, bad, scale, first):
+    """Count values near the centre, and give the others."""
+    beyond = np.int32(2 ** (_HALF_BITS + 1))
+    core = np.zeros(beyond + 2, np.uint32)  # the last two count what is in no cell
+    strip, cell = np.empty(STRIP), np.empty(STRIP, np.int32)
+    others, n_others = np.empty(STRIP), 0
+    for start in range(0, len(values), STRIP):
+        size = load_strip(values, bad, start, strip)
+        _find_cells(strip[:size], scale, first, beyond, cell)
+        others = with_room(others, n_others, size)
+        for i in range(size):
+            core[np.uint32(cell[i])] += np.uint32(1)
+            if cell[i] == beyond:
+                others[n_others] = strip[i]
+                n_others += 1
+    return core[:beyond], others[:n_others]
 
 
 @njit(nogil=True, cache=True)
-def _count_far(values, bad, scale, first, centre, least, far_scale, far_first):
-    """Count the other values, a row for each octave of the distance."""
-    far = np.zeros((len(far_scale), 2 * _FAR_MIDDLE), np.uint32)
-    end = first + 2 ** (_HALF_BITS + 1)
-    for i in range(len(values)):
-        if bad is not None and bad[i]:
-            continue
-        value = np.float64(values[i])
-        t = value * scale
-        if (t < first or t >= end) and math.isfinite(value):
-            distance = abs(value - centre)
-            octave = 1025 if math.isinf(distance) else math.frexp(distance)[1]
-            row = max(octave - least, 0)
-            far[row, np.int64(np.floor(value * far_scale[row]) - far_first[row])] += np.uint32(1)
+def _find_cells(strip, scale, first, beyond, cell):
+    """Find the cells of many values at a time: ``beyond`` for what is in none, one more for what is not finite."""
+    end = np.float64(beyond)
+    for i in range(len(strip)):
+        k = np.floor(strip[i] * scale) - first
+        k = k if (k >= 0.0) & (k < end) else end
+        cell[i] = np.int32(k if strip[i] - strip[i] == 0.0 else end + 1.0)
+
+
+def _count_far(others, centre, least):
+    """Count the values that are ``2^least`` and more from the centre, by a row of cells for each octave of distance."""
+    with np.errstate(over="ignore"):
+        distance = np.abs(others - centre)
+    octave = np.where(np.isinf(distance), 1025, np.frexp(distance)[1])
+    widths = np.arange(least, max(least, int(octave.max())) + 1) - 1 - _FAR_BITS
+    scale = np.ldexp(1.0, -widths)
+    first = np.floor(centre * scale) - _FAR_MIDDLE
+    far = _count_rows(others, np.maximum(octave - least, 0), scale, first)
+    rows, columns = np.nonzero(far)
+    return widths[rows], first[rows].astype(np.int64) + columns, far[rows, columns].astype(np.int64)
+
+
+@njit(nogil=True, cache=True)
+def _count_rows(others, row, scale, first):
+    far = np.zeros((len(scale), 2 * _FAR_MIDDLE), np.uint32)
+    for i in range(len(others)):
+        far[row[i], np.int64(np.floor(others[i] * scale[row[i]]) - first[row[i]])] += np.uint32(1)
     return far
 
 
@@ -200,13 +200,15 @@ def _coarsen(cells: Cells) -> Cells:
 def cell_bounds(cells: Cells, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray]:
     """Least and greatest value of ``dtype`` in each cell, float64; the same number where there is but one."""
     limit = np.finfo(np.float64).max
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", under="ignore"):
         low = np.clip(np.ldexp(cells.k.astype(np.float64), cells.f), -limit, limit)
         end = np.ldexp((cells.k + 1).astype(np.float64), cells.f)
     if dtype.kind in "iub":
         low, high = np.ceil(low), np.ceil(end) - 1
     elif dtype.itemsize >= 8:
         high = np.nextafter(end, -np.inf)
+        # Divided by the width of a very wide cell, the smallest negative numbers round to the zero above them.
+        low = np.where(cells.k == 0, -np.ldexp(1.0, cells.f - 1075), low)
     else:
         with np.errstate(over="ignore", under="ignore"):
             nearest = end.astype(np.float32)

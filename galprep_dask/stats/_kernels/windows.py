@@ -10,10 +10,12 @@ these the limits of the next bounds. Nothing is assumed about how values lie ins
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import numpy as np
+from numba import njit
 
-__all__ = ["find_windows", "power_of_two_unit"]
+__all__ = ["SortedCells", "find_windows", "power_of_two_unit", "sort_cells"]
 
 #: Iterations followed; where clipping goes on for longer, all that may still be clipped becomes one window.
 _MAX_FOLLOWED = 200
@@ -22,55 +24,70 @@ _MAX_WINDOWS = 256
 _SLACK = 1e-9
 
 
-def power_of_two_unit(*values: np.ndarray) -> float:
-    """Power of two that brings the largest value to about 1, so that squares neither overflow nor vanish."""
-    largest = max(max(abs(float(some.min())), abs(float(some.max()))) for some in values)
+class SortedCells(NamedTuple):
+    """
+    Least and greatest value of each cell, and how many it holds, ordered by the least value.
+
+    Cells may lie in one another: ``by_high`` orders them by their greatest value.
+    """
+
+    low: np.ndarray
+    high: np.ndarray
+    n: np.ndarray
+    by_high: np.ndarray
+
+    def n_between(self, low, high) -> np.ndarray:
+        """How many values at most lie in intervals: all values of the cells that touch them."""
+        begun = np.concatenate([[0], np.cumsum(self.n)])[np.searchsorted(self.low, high, side="right")]
+        ended = np.concatenate([[0], np.cumsum(self.n[self.by_high])])
+        return begun - ended[np.searchsorted(self.high[self.by_high], low, side="left")]
+
+
+def sort_cells(low: np.ndarray, high: np.ndarray, n: np.ndarray) -> SortedCells:
+    """Order cells by their least value."""
+    order = np.argsort(low, kind="stable")
+    return SortedCells(low[order], high[order], n[order], np.argsort(high[order], kind="stable"))
+
+
+@njit(nogil=True, cache=True)
+def power_of_two_unit(largest):
+    """Power of two that brings a number to about 1, so that squares neither overflow nor vanish."""
     return math.ldexp(1.0, -min(max(math.frexp(largest)[1], -1000), 1000))
 
 
-def find_windows(low, high, n, sigma: float, maxiters: int | None, unit: float):
+def find_windows(cells: SortedCells, sigma: float, maxiters: int | None) -> np.ndarray:
     """
     Find disjoint intervals that contain every median and every clip bound.
 
     Parameters
     ----------
-    low, high : (n_cells,) float64 arrays
-        Least and greatest value that a cell can hold. Cells may overlap.
-    n : (n_cells,) int64 array
-        How many values it holds.
+    cells : SortedCells
+        Of all good values.
     sigma, maxiters : float, int or None
         Of the clipping.
-    unit : float
-        Squares are taken of values times this.
 
     Returns
     -------
-    windows : (n_windows, 2) float64 array
+    (n_windows, 2) float64 array
         First and last value of each, in ascending order.
-    centre : float
-        About the median of all values.
-    span : (float, float)
-        Where all but a hundredth of the values are.
     """
-    cells = _Cells(low, high, n, unit)
     lows, highs = (-np.inf, -np.inf), (np.inf, np.inf)
-    medians = cells.median_limits(lows, highs)
-    centre = min(medians, key=abs)  # denormal numbers lie at one end of a cell far wider than they are
+    medians = _median_limits(cells, *lows, *highs)
     found = [medians]
     followed = _MAX_FOLLOWED if maxiters is None else min(maxiters, _MAX_FOLLOWED)
     for _ in range(followed):
-        least, most = cells.std_limits(lows, highs)
+        least, most = _std_limits(cells, *lows, *highs)
         new_lows = _step(lows, medians, -sigma * most, -sigma * least, max)
         new_highs = _step(highs, medians, sigma * least, sigma * most, min)
         if (new_lows, new_highs) == (lows, highs):
             break
         lows, highs = new_lows, new_highs
-        medians = cells.median_limits(lows, highs)
+        medians = _median_limits(cells, *lows, *highs)
         found += [lows, highs, medians]
     else:
         if maxiters is None or maxiters > followed:
             found.append((lows[0], highs[1]))
-    return _unite(found), centre, cells.span()
+    return _unite(found)
 
 
 def _step(bounds, medians, least, most, nearer):
@@ -80,65 +97,108 @@ def _step(bounds, medians, least, most, nearer):
     return nearer(bounds[0], medians[0] + least - slack), nearer(bounds[1], medians[1] + most + slack)
 
 
-class _Cells:
-    """Cells in two orders, for sums from below and from above."""
+@njit(nogil=True, cache=True)
+def _kept(low, high, low0, low1, high0, high1):
+    """Whether values of a cell are possibly kept, and whether they surely are."""
+    return high >= low0 and low <= high1, low >= low1 and high <= high0
 
-    def __init__(self, low, high, n, unit):
-        self.unit = unit
-        order = np.argsort(low, kind="stable")
-        self.low, self.high, self.n = low[order], high[order], n[order]
-        self.by_high = np.argsort(self.high, kind="stable")
 
-    def _kept(self, lows, highs):
-        possible = (self.high >= lows[0]) & (self.low <= highs[1])
-        sure = (self.low >= lows[1]) & (self.high <= highs[0])
-        return possible, sure
+@njit(nogil=True, cache=True)
+def _median_limits(cells, low0, low1, high0, high1):
+    """
+    Limits of both middle values.
 
-    def span(self):
-        share = np.cumsum(self.n) / self.n.sum()
-        low, high = np.searchsorted(share, (0.005, 0.995))
-        return float(self.low[low]), float(self.high[min(high, len(share) - 1)])
+    At the lower middle value x, at least as many kept values are <= x as are > x; the possible ones that
+    may be <= x are then no fewer than the sure ones that must be > x. The first x for which that holds
+    is the lower limit; the upper one is the same seen from above.
+    """
+    n_sure = 0
+    for i in range(len(cells.n)):
+        if _kept(cells.low[i], cells.high[i], low0, low1, high0, high1)[1]:
+            n_sure += cells.n[i]
+    limits = (low0, high1)
+    passed, ahead = 0, n_sure
+    for i in range(len(cells.n)):
+        possible, sure = _kept(cells.low[i], cells.high[i], low0, low1, high0, high1)
+        passed += cells.n[i] if possible else 0
+        ahead -= cells.n[i] if sure else 0
+        if passed > 0 and passed >= ahead:
+            limits = (max(cells.low[i], low0), high1)
+            break
+    passed, ahead = 0, n_sure
+    for i in cells.by_high[::-1]:
+        possible, sure = _kept(cells.low[i], cells.high[i], low0, low1, high0, high1)
+        passed += cells.n[i] if possible else 0
+        ahead -= cells.n[i] if sure else 0
+        if passed > 0 and passed >= ahead:
+            return limits[0], min(cells.high[i], high1)
+    return limits
 
-    def median_limits(self, lows, highs):
-        """
-        Limits of both middle values.
 
-        At the lower middle value x, at least as many kept values are <= x as are > x; the possible ones that
-        may be <= x are then no fewer than the sure ones that must be > x. The first x for which that holds
-        is the lower limit; the upper one is the same seen from above.
-        """
-        possible, sure = (np.where(kept, self.n, 0) for kept in self._kept(lows, highs))
-        if not possible.any():
-            return lows[0], highs[1]
-        below, surely = np.cumsum(possible), sure.sum() - np.cumsum(sure)
-        first = self.low[int(np.argmax((below >= surely) & (below > 0)))]
-        possible, sure = possible[self.by_high][::-1], sure[self.by_high][::-1]
-        above, surely = np.cumsum(possible), sure.sum() - np.cumsum(sure)
-        last = self.high[self.by_high][::-1][int(np.argmax((above >= surely) & (above > 0)))]
-        return max(float(first), lows[0]), min(float(last), highs[1])
+@njit(nogil=True, cache=True)
+def _std_limits(cells, low0, low1, high0, high1):
+    """
+    Limits of the standard deviation over all sets that hold the sure values and any of the possible ones.
 
-    def std_limits(self, lows, highs):
-        """
-        Limits of the standard deviation.
+    The variance is the least mean square distance from any point. Of the sure values that point is about their
+    mean, and moving them inside their cells by h changes the root of the sum of squares by at most the root of the
+    sum of h^2. Of the others those are taken that make the mean square largest, or smallest.
+    """
+    largest = 0.0
+    for i in range(len(cells.n)):
+        if _kept(cells.low[i], cells.high[i], low0, low1, high0, high1)[0]:
+            largest = max(largest, abs(max(cells.low[i], low0)), abs(min(cells.high[i], high1)))
+    unit = power_of_two_unit(largest)
+    n_sure, total, width = 0, 0.0, 0.0
+    for i in range(len(cells.n)):
+        if _kept(cells.low[i], cells.high[i], low0, low1, high0, high1)[1]:
+            low, high = cells.low[i] * unit, cells.high[i] * unit
+            n_sure += cells.n[i]
+            total += cells.n[i] * (low / 2 + high / 2)
+            width += cells.n[i] * (high / 2 - low / 2)
+    if n_sure == 0:
+        return 0.0, math.inf
+    mean = total / n_sure
+    squares, moved, above, below = 0.0, 0.0, width, -width
+    near, far = np.empty(len(cells.n)), np.empty(len(cells.n))
+    n, n_unsure = np.empty(len(cells.n), np.int64), 0
+    for i in range(len(cells.n)):
+        possible, sure = _kept(cells.low[i], cells.high[i], low0, low1, high0, high1)
+        if sure:
+            low, high = cells.low[i] * unit, cells.high[i] * unit
+            squares += cells.n[i] * (low / 2 + high / 2 - mean) ** 2
+            moved += cells.n[i] * (high / 2 - low / 2) ** 2
+        elif possible:
+            near[n_unsure] = max(cells.low[i], low0) * unit - mean
+            far[n_unsure] = min(cells.high[i], high1) * unit - mean
+            n[n_unsure] = cells.n[i]
+            above += cells.n[i] * max(far[n_unsure], 0.0)
+            below += cells.n[i] * min(near[n_unsure], 0.0)
+            n_unsure += 1
+    above, below = above / n_sure, below / n_sure  # limits of the mean of any such set, from that of the sure values
+    for i in range(n_unsure):
+        low, high = near[i], far[i]
+        near[i] = max(low - above, below - high, 0.0) ** 2
+        far[i] = max(low**2, high**2)
+    squares, moved = math.sqrt(squares), math.sqrt(moved)
+    least = _extreme_mean(max(squares - moved, 0.0) ** 2, n_sure, near[:n_unsure], n[:n_unsure], -1.0)
+    most = _extreme_mean((squares + moved) ** 2, n_sure, far[:n_unsure], n[:n_unsure], 1.0)
+    return math.sqrt(least) / unit, math.sqrt(most) / unit
 
-        The sum of squared distances from the mean only grows with the set, and moving values by h changes its
-        root by at most the root of the sum of h^2.
-        """
-        possible, sure = self._kept(lows, highs)
-        n_possible, n_sure = int(self.n[possible].sum()), int(self.n[sure].sum())
-        if n_sure == 0:
-            return 0.0, math.inf
-        about, moved = self._squares(sure, lows, highs)
-        least = max(about - moved, 0.0) / math.sqrt(n_possible)
-        about, moved = self._squares(possible, lows, highs)
-        return least / self.unit, (about + moved) / math.sqrt(n_sure) / self.unit
 
-    def _squares(self, kept, lows, highs):
-        low = np.maximum(self.low[kept], lows[0]) * self.unit
-        high = np.minimum(self.high[kept], highs[1]) * self.unit
-        n, middle = self.n[kept], low / 2 + high / 2
-        middle = middle - (n * middle).sum() / n.sum()
-        return math.sqrt((n * middle**2).sum()), math.sqrt((n * (high / 2 - low / 2) ** 2).sum())
+@njit(nogil=True, cache=True)
+def _extreme_mean(total, count, others, n, sign):
+    """Largest mean (sign 1) or smallest (-1) when any of the others may join: those beyond the mean that results."""
+    mean = total / count
+    while True:
+        joined, number = total, count
+        for i in range(len(n)):
+            if sign * others[i] > sign * mean:
+                joined += n[i] * others[i]
+                number += n[i]
+        if not sign * (joined / number) > sign * mean:
+            return mean
+        mean = joined / number
 
 
 def _unite(found) -> np.ndarray:
