@@ -19,6 +19,7 @@ from dask.layers import ArrayValuesDep
 
 __all__ = [
     "block_edges",
+    "collect_by_rows",
     "map_blocks_at",
     "map_blocks_each",
     "map_halo",
@@ -189,6 +190,46 @@ def objects_of_blocks(func: Callable, *arrays: da.Array, **kwargs) -> da.Array:
         *arguments, _origins(arrays[0].chunks), "ij",
         adjust_chunks={"i": 1, "j": 1}, dtype=object, meta=np.empty((0, 0), object), align_arrays=False,
     )  # fmt: skip
+
+
+def collect_by_rows(objects: da.Array) -> da.Array:
+    """
+    Collect what :func:`objects_of_blocks` gives, in an order of tasks that keeps few blocks.
+
+    Blocks that wait for the rims of their neighbours stay in memory. Left to itself, the scheduler begins in the middle
+    and works outwards, with the whole of a growing front waiting. Here each row of blocks waits for that before it, so
+    that the front is two rows and no more. One task a row, and one at the end.
+
+    Parameters
+    ----------
+    objects : (rows, columns) dask array of objects
+        One for every block.
+
+    Returns
+    -------
+    (1,) dask array
+        Holds the (rows, columns) NumPy array of objects.
+    """
+    token = tokenize(objects.name)
+    row, collected = f"row-{token}", f"collected-{token}"
+    n_rows, n_columns = objects.numblocks
+    blocks = [[(objects.name, i, j) for j in range(n_columns)] for i in range(n_rows)]
+    graph = {(row, i): (_row_done, blocks[i], *([(row, i - 1)] if i else [])) for i in range(n_rows)}
+    graph[collected, 0] = (_collected, blocks, (row, n_rows - 1))
+    graph = HighLevelGraph.from_collections(collected, graph, dependencies=[objects])
+    return da.Array(graph, collected, ((1,),), meta=np.empty(0, object))
+
+
+def _row_done(blocks, *before):
+    return True
+
+
+def _collected(blocks, done):
+    collected = np.empty(1, object)
+    collected[0] = np.empty((len(blocks), len(blocks[0])), object)
+    for i, j in np.ndindex(collected[0].shape):
+        collected[0][i, j] = blocks[i][j][0, 0]
+    return collected
 
 
 def map_regions(func: Callable, boxes: list, arrays: list[da.Array], own: list, **kwargs) -> da.Array:

@@ -111,7 +111,7 @@ def source_catalog(
     >>> y, x = np.mgrid[:30, :40]
     >>> image = np.exp(-((x - 18.5) ** 2 / 18 + (y - 12) ** 2 / 8))
     >>> catalog = source_catalog(image, (image > 0.001).astype(int))
-    >>> round(catalog["x_centroid"][0], 3), round(catalog["semimajor_axis"][0].value, 1)
+    >>> round(float(catalog["x_centroid"][0]), 3), round(float(catalog["semimajor_axis"][0].value), 1)
     (18.5, 3.0)
     """
     image = as_image(data)
