@@ -18,6 +18,7 @@ from dask.highlevelgraph import HighLevelGraph
 from dask.layers import ArrayValuesDep
 
 __all__ = [
+    "block_bounds",
     "block_edges",
     "collect_by_rows",
     "map_blocks_at",
@@ -42,6 +43,20 @@ def block_edges(chunks: tuple[int, ...]) -> np.ndarray:
     [0, 3, 6, 7]
     """
     return np.concatenate([[0], np.cumsum(chunks, dtype=np.int64)])
+
+
+def block_bounds(chunks) -> ArrayValuesDep:
+    """
+    Rows and columns of each block, ``((y0, y1), (x0, x1))``, to be handed to ``dask.array.blockwise`` as an argument.
+
+    They travel inside the tasks. An ``arange`` that all blocks of a row and of a column share would be a root of the
+    graph, and whichever is made first would draw in its whole row and column: blocks then wait for each other.
+    """
+    edges = [block_edges(axis).tolist() for axis in chunks]
+    values = np.empty([len(axis) for axis in chunks], dtype=object)
+    for i, j in np.ndindex(values.shape):
+        values[i, j] = ((edges[0][i], edges[0][i + 1]), (edges[1][j], edges[1][j + 1]))
+    return ArrayValuesDep(chunks, values)
 
 
 def map_blocks_at(func: Callable, *arrays: da.Array, dtype, **kwargs) -> da.Array:
