@@ -18,7 +18,9 @@ from dask.highlevelgraph import HighLevelGraph
 from dask.layers import ArrayValuesDep
 
 __all__ = [
+    "block_bounds",
     "block_edges",
+    "collect_by_rows",
     "gather_neighbours",
     "keep_mask",
     "map_blocks_at",
@@ -46,6 +48,20 @@ def block_edges(chunks: tuple[int, ...]) -> np.ndarray:
     [0, 3, 6, 7]
     """
     return np.concatenate([[0], np.cumsum(chunks, dtype=np.int64)])
+
+
+def block_bounds(chunks) -> ArrayValuesDep:
+    """
+    Rows and columns of each block, ``((y0, y1), (x0, x1))``, to be handed to ``dask.array.blockwise`` as an argument.
+
+    They travel inside the tasks. An ``arange`` that all blocks of a row and of a column share would be a root of the
+    graph, and whichever is made first would draw in its whole row and column: blocks then wait for each other.
+    """
+    edges = [block_edges(axis).tolist() for axis in chunks]
+    values = np.empty([len(axis) for axis in chunks], dtype=object)
+    for i, j in np.ndindex(values.shape):
+        values[i, j] = ((edges[0][i], edges[0][i + 1]), (edges[1][j], edges[1][j + 1]))
+    return ArrayValuesDep(chunks, values)
 
 
 def map_blocks_at(func: Callable, *arrays: da.Array, dtype, **kwargs) -> da.Array:
@@ -194,6 +210,46 @@ def objects_of_blocks(func: Callable, *arrays: da.Array, **kwargs) -> da.Array:
         *arguments, _origins(arrays[0].chunks), "ij",
         adjust_chunks={"i": 1, "j": 1}, dtype=object, meta=np.empty((0, 0), object), align_arrays=False,
     )  # fmt: skip
+
+
+def collect_by_rows(objects: da.Array) -> da.Array:
+    """
+    Collect what :func:`objects_of_blocks` gives, in an order of tasks that keeps few blocks.
+
+    Blocks that wait for the rims of their neighbours stay in memory. Left to itself, the scheduler begins in the middle
+    and works outwards, with the whole of a growing front waiting. Here each row of blocks waits for that before it, so
+    that the front is two rows and no more. One task a row, and one at the end.
+
+    Parameters
+    ----------
+    objects : (rows, columns) dask array of objects
+        One for every block.
+
+    Returns
+    -------
+    (1,) dask array
+        Holds the (rows, columns) NumPy array of objects.
+    """
+    token = tokenize(objects.name)
+    row, collected = f"row-{token}", f"collected-{token}"
+    n_rows, n_columns = objects.numblocks
+    blocks = [[(objects.name, i, j) for j in range(n_columns)] for i in range(n_rows)]
+    graph = {(row, i): (_row_done, blocks[i], *([(row, i - 1)] if i else [])) for i in range(n_rows)}
+    graph[collected, 0] = (_collected, blocks, (row, n_rows - 1))
+    graph = HighLevelGraph.from_collections(collected, graph, dependencies=[objects])
+    return da.Array(graph, collected, ((1,),), meta=np.empty(0, object))
+
+
+def _row_done(blocks, *before):
+    return True
+
+
+def _collected(blocks, done):
+    collected = np.empty(1, object)
+    collected[0] = np.empty((len(blocks), len(blocks[0])), object)
+    for i, j in np.ndindex(collected[0].shape):
+        collected[0][i, j] = blocks[i][j][0, 0]
+    return collected
 
 
 def map_regions(func: Callable, boxes: list, arrays: list[da.Array], own: list, **kwargs) -> da.Array:

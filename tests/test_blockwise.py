@@ -9,6 +9,7 @@ from strategies import chunked
 
 from galprep_dask.blockwise import (
     block_edges,
+    collect_by_rows,
     gather_neighbours,
     map_blocks_at,
     map_blocks_each,
@@ -289,3 +290,32 @@ def test_regions_are_those_of_the_whole_image(images, data):
         assert own == name
         np.testing.assert_array_equal(one, whole[y0:y1, x0:x1])
         np.testing.assert_array_equal(two, (whole * 2)[y0:y1, x0:x1])
+
+
+@given(chunked("i4"))
+def test_objects_are_collected_where_they_lie(images):
+    _, lazy = images
+    objects = objects_of_blocks(lambda block, origin: [origin], lazy)
+    collected = collect_by_rows(objects).compute()[0]
+    expected = objects.compute()
+    assert collected.shape == lazy.numblocks
+    assert collected.tolist() == expected.tolist()
+
+
+def test_few_blocks_are_kept_while_halos_are_exchanged_row_by_row():
+    blocks, most, alive = 16, 0, set()
+
+    class Watch(dask.callbacks.Callback):
+        def _posttask(self, key, result, graph, state, worker):
+            nonlocal most
+            alive.clear()
+            alive.update(name for name in state["cache"] if name[0] == image.name)
+            most = max(most, len(alive))
+
+    image = da.random.default_rng(0).normal(size=(blocks * 8, blocks * 8), chunks=8).map_blocks(np.negative)
+    objects = objects_of_blocks(
+        lambda window, block, origin: window.sum(), map_halo(np.negative, image, 2, dtype="f8"), image
+    )
+    with Watch():
+        collect_by_rows(objects).compute(scheduler="sync")
+    assert 0 < most <= 2 * blocks + 3

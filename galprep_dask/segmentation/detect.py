@@ -9,7 +9,7 @@ import dask.array as da
 import numpy as np
 
 from galprep_dask.arrays import ImageLike, as_image, as_mask, check_same_shape
-from galprep_dask.blockwise import map_blocks_each, objects_of_blocks
+from galprep_dask.blockwise import collect_by_rows, map_blocks_each, objects_of_blocks
 from galprep_dask.errors import NoSourcesWarning, ParameterError
 from galprep_dask.segmentation._kernels.label import components_of, paint, runs_above
 from galprep_dask.segmentation._kernels.merge import BlockSources, Table, merge_sources, sources_of_block
@@ -106,8 +106,8 @@ def find_sources(data, threshold, n_pixels: int, connectivity: int, mask, measur
 
     blocks = objects_of_blocks(
         partial(_found_in_block, names=[*planes, *measured], **how), *planes.values(), *measured.values()
-    ).compute()
-    merged = merge_sources(blocks, how["connectivity"], how["n_pixels"])
+    )
+    merged = merge_sources(collect_by_rows(blocks).compute()[0], how["connectivity"], how["n_pixels"])
     n_labels = len(merged.area)
     if n_labels > MAX_LABEL:
         raise ParameterError(

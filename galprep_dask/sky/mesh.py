@@ -14,7 +14,7 @@ from dask.highlevelgraph import HighLevelGraph
 from scipy.ndimage import spline_filter
 
 from galprep_dask.arrays import CHUNK_SIDE, ImageLike, as_image, as_mask
-from galprep_dask.blockwise import block_edges
+from galprep_dask.blockwise import block_bounds, block_edges
 from galprep_dask.errors import NoGoodPixelsError, ParameterError
 from galprep_dask.sky._kernels.boxes import boxes_of_block, join_boxes
 from galprep_dask.sky._kernels.spline import evaluate_spline, median_filter
@@ -92,10 +92,9 @@ class MeshSky:
         chunks = da.core.normalize_chunks(chunks, shape, dtype=np.float64)
         # The spline is even about the outer edges of the mesh, and so are its coefficients.
         coefficients = np.pad(spline_filter(mesh, order=3, mode="reflect"), 2, mode="symmetric")
-        evaluate = partial(evaluate_spline, box_size=self.box_size, lowest=float(mesh.min()), highest=float(mesh.max()))
-        y, x = (da.arange(length, chunks=(axis,)) for length, axis in zip(shape, chunks, strict=True))
+        evaluate = partial(_evaluate_block, box_size=self.box_size, lowest=float(mesh.min()), highest=float(mesh.max()))
         return da.blockwise(
-            evaluate, "ij", y, "i", x, "j", da.from_array(coefficients, chunks=-1), "mn",
+            evaluate, "ij", block_bounds(chunks), "ij", da.from_array(coefficients, chunks=-1), "mn",
             concatenate=True, align_arrays=False, dtype=np.float64, meta=np.empty((0, 0)),
         )  # fmt: skip
 
@@ -113,6 +112,11 @@ class MeshSky:
                 ("SKYRMS", self.rms, "rms of source-free pixels"),
             ]
         )
+
+
+def _evaluate_block(bounds, coefficients, **how) -> np.ndarray:
+    y, x = (np.arange(*axis) for axis in bounds)
+    return evaluate_spline(y, x, coefficients, **how)
 
 
 def _sextractor(mean, median, std):
