@@ -47,7 +47,7 @@ def test_structure_is_the_rms_that_a_model_misses():
     models = {"constant": lambda data, mask: fit_median_sky(np.zeros(SHAPE))}
     row = compare_sky_models(noisy(wave), models=models, square_size=16, n_folds=5).table[0]
     squares = wave.reshape(25, 16, 30, 16).mean((1, 3))
-    assert row["structure"] == pytest.approx(np.sqrt((squares**2).mean()), abs=0.012)  # error 0.002; 1 % of the unit is slope
+    assert row["structure"] == pytest.approx(np.sqrt((squares**2).mean()), abs=0.012)  # 1 % of the unit is slope
 
 
 def test_a_sky_that_eats_galaxies_is_put_aside():
