@@ -1,6 +1,6 @@
-"""Draw sky_bias.svg: the bias of fitted skies on simulated fields of n = 4 galaxies and bright stars.
+"""Draw docs/figures/sky_bias.svg: the bias of fitted skies on simulated fields of n = 4 galaxies and bright stars.
 
-Run ``PYTHONPATH=tests python docs/figures/sky_bias.py`` in the root of the project. It prints what it draws.
+Run ``PYTHONPATH=tests python benchmarks/sky_bias.py`` in the root of the project. It prints what it draws.
 """
 
 from functools import partial
@@ -55,7 +55,7 @@ def main():
         axes.errorbar(ORDERS, found.mean(axis=0), np.ptp(found, axis=0) / 2, marker=marker, capsize=3, label=way)
     axes.set(xlabel="order of the polynomial", ylabel="mean bias of the sky / noise of a pixel", xticks=ORDERS)
     axes.legend(frameon=False)
-    figure.savefig(Path(__file__).with_suffix(".svg"), metadata={"Date": None})
+    figure.savefig(Path(__file__).parents[1] / "docs" / "figures" / "sky_bias.svg", metadata={"Date": None})
 
 
 if __name__ == "__main__":
