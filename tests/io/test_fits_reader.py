@@ -400,7 +400,7 @@ def test_slice_of_an_image_reads_the_region_and_not_the_chunks(wide, monkeypatch
 
 
 OPEN_LARGE = """
-import sys, time
+import sys
 from galprep_dask import open_image
 path = sys.argv[1]
 small = open_image(sys.argv[2])  # what is loaded at the first call is no part of a file's size
@@ -412,12 +412,9 @@ def bytes_read():
 before = bytes_read()
 image = open_image(path)
 print(bytes_read() - before)
-times = []
-for _ in range(5):
-    start = time.perf_counter()
-    open_image(path, mask=1)
-    times.append(time.perf_counter() - start)
-print(min(times))
+before = bytes_read()
+open_image(path, mask=1)
+print(bytes_read() - before)
 print(image["data"].shape)
 print(float(image["data"][32767, 32767]))
 """
@@ -439,9 +436,9 @@ def test_opening_four_gigabytes_reads_headers_only(tmp_path):
         file.write(second)
         file.truncate(end + len(second) + -(-(32768**2) // 2880) * 2880)
     small = write_raw(tmp_path / "small.fits", stored_numbers(-32, (3, 4)))
-    read, seconds, shape, last = run_fresh(OPEN_LARGE, path, small).splitlines()
+    read, with_mask, shape, last = run_fresh(OPEN_LARGE, path, small).splitlines()
     assert int(read) < 10e6
-    assert float(seconds) < 0.2
+    assert int(with_mask) < 10e6
     assert shape == "(32768, 32768)"
     assert last == "7.5"
 
