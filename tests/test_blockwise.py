@@ -10,18 +10,14 @@ from strategies import chunked
 from galprep_dask.blockwise import (
     block_edges,
     collect_by_rows,
-    gather_neighbours,
     map_blocks_at,
     map_blocks_each,
-    map_halo,
-    map_neighbours,
     map_regions,
     merge_blocks_at,
     objects_of_blocks,
     sum_blocks,
-    unite_chunks,
-    whole_image,
 )
+from galprep_dask.neighbours import gather_neighbours, map_halo, map_neighbours, unite_chunks
 
 
 def box_sum(window, depth):
@@ -126,15 +122,6 @@ def test_sum_blocks_of_scalars():
     assert sum_blocks(lambda block, origin: block.sum(), lazy, shape=()).compute() == 1770
 
 
-def test_whole_image_sees_all_and_keeps_chunks():
-    whole = np.arange(60.0).reshape(6, 10)
-    lazy = da.from_array(whole, chunks=((1, 5), (3, 3, 4)), name=False)
-    found = whole_image(lambda a, b: a[::-1] + b.max(), lazy, lazy, dtype="f8")
-    assert found.chunks == lazy.chunks
-    np.testing.assert_array_equal(found.compute(), whole[::-1] + 59)
-    np.testing.assert_array_equal(whole_image(np.clip, lazy, dtype="f8", min=0.2, max=0.5), np.clip(lazy, 0.2, 0.5))
-
-
 def test_nothing_is_computed_when_graphs_are_built(no_compute):
     def refuse(*blocks, **kwargs):
         raise AssertionError("called while the graph was built")
@@ -145,7 +132,6 @@ def test_nothing_is_computed_when_graphs_are_built(no_compute):
         map_halo(refuse, lazy, 0, dtype="f8")
         map_blocks_at(refuse, lazy, dtype="f8")
         sum_blocks(refuse, lazy, shape=(2,))
-        whole_image(refuse, lazy, dtype="f8")
 
 
 def test_origins_and_sums_cost_two_tasks_a_chunk_with_the_source():

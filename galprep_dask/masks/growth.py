@@ -8,11 +8,12 @@ import dask.array as da
 import numpy as np
 
 from galprep_dask.arrays import ImageLike, as_image, as_mask, like
-from galprep_dask.blockwise import gather_neighbours, map_neighbours, objects_of_blocks, unite_chunks
+from galprep_dask.blockwise import objects_of_blocks
 from galprep_dask.errors import ParameterError
 from galprep_dask.masks._kernels.fill import fill_growth
 from galprep_dask.masks._kernels.rings import Radii, measure_rings, merge_rings, rings_of
 from galprep_dask.masks._kernels.runs import runs_in_sight, runs_of
+from galprep_dask.neighbours import gather_neighbours, map_neighbours, unite_chunks
 from galprep_dask.segmentation import Segmentation
 from galprep_dask.segmentation.detect import as_segmentation, labels_like
 

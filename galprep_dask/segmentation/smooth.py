@@ -6,9 +6,9 @@ import dask.array as da
 import numpy as np
 
 from galprep_dask.arrays import ImageLike, as_image, as_mask, like
-from galprep_dask.blockwise import map_halo
 from galprep_dask.errors import ParameterError
 from galprep_dask.image import float_dtype
+from galprep_dask.neighbours import map_halo
 from galprep_dask.segmentation._kernels.smooth import gaussian_weights, smooth_window
 
 __all__ = ["smooth"]

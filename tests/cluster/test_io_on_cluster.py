@@ -7,8 +7,9 @@ from astropy.io import fits
 from distributed import Client, LocalCluster
 
 from galprep_dask import make_image, open_image, write_image
-from galprep_dask.blockwise import map_halo, sum_blocks
+from galprep_dask.blockwise import sum_blocks
 from galprep_dask.errors import ImageFileError
+from galprep_dask.neighbours import map_halo
 
 
 @pytest.fixture(scope="module")
