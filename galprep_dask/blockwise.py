@@ -24,7 +24,6 @@ __all__ = [
     "keep_mask",
     "map_blocks_at",
     "map_blocks_each",
-    "map_objects",
     "map_regions",
     "merge_blocks",
     "merge_blocks_at",
@@ -307,32 +306,6 @@ def _merged(per_block: da.Array, merge: Callable) -> da.Array:
     return da.reduction(
         per_block, _same, partial(_merge_objects, merge), axis=(0, 1), keepdims=True, concatenate=False,
         split_every=4**2, dtype=object, meta=np.empty((0, 0), object),
-    )  # fmt: skip
-
-
-def map_objects(func: Callable, *arrays: da.Array, **kwargs) -> da.Array:
-    """
-    Apply ``func(*blocks, origin=(y0, x0), **kwargs)`` to every block and keep whatever it gives, one object a block.
-
-    Parameters
-    ----------
-    func : callable
-        Gives any object for one block.
-    *arrays : (ny, nx) dask arrays
-        Images of the same chunks.
-    **kwargs
-        Handed to ``func`` in every block.
-
-    Returns
-    -------
-    (n, m) dask array of objects
-        As many of them as there are blocks, each in a chunk of its own.
-    """
-    arguments = [part for array in arrays for part in (array, "ij")]
-    return da.blockwise(
-        partial(as_object, partial(_call_at, func, len(arrays), **kwargs)), "ij",
-        *arguments, _origins(arrays[0].chunks), "ij",
-        adjust_chunks={"i": 1, "j": 1}, dtype=object, meta=np.empty((0, 0), object), align_arrays=False,
     )  # fmt: skip
 
 

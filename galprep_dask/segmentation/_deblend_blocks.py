@@ -17,7 +17,7 @@ from dask.base import tokenize
 from dask.highlevelgraph import HighLevelGraph
 from numba import njit
 
-from galprep_dask.blockwise import block_edges, map_objects, merge_blocks
+from galprep_dask.blockwise import block_edges, merge_blocks, objects_of_blocks
 from galprep_dask.segmentation._kernels.cutouts import (
     Children,
     Cutout,
@@ -59,7 +59,7 @@ class _Found(NamedTuple):
 
 def split_segments(image: da.Array, labels: da.Array, bad: da.Array, wanted: np.ndarray | None, rules: Rules) -> Splits:
     """Deblend the segments ``wanted``, or all, and keep the children of those that split."""
-    seen = map_objects(_see, image, labels, bad, shape=image.shape, wanted=wanted, rules=rules).persist()
+    seen = objects_of_blocks(_see, image, labels, bad, shape=image.shape, wanted=wanted, rules=rules).persist()
     rows = merge_blocks(_rows_of, _join_rows, seen).compute()[0, 0]
     rows = rows[np.lexsort((rows["block_x0"], rows["block_y0"], rows["label"]))]
     joining, past_pixels = _to_be_joined(rows, wanted, rules)
