@@ -1,8 +1,8 @@
 """
 Fitting the sky: pixels per second as a ratio to astropy, photutils and SEP, and peak memory.
 
-Run ``python benchmarks/bench_sky.py [--size N] [--large N] [--repeats R]``. Every number is taken in a process of its own, and
-ratios are between numbers of the same run. See README.md beside this file for how to read them.
+Run ``python benchmarks/bench_sky.py [--size N] [--large N] [--repeats R]``. Every number is taken in a process of
+its own, and ratios are between numbers of the same run. See README.md beside this file for how to read them.
 """
 
 import argparse

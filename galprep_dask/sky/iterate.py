@@ -59,8 +59,8 @@ def fit_sky_between_sources(
         As for :func:`source_mask`.
     faint_scales, margin : tuple of int, float
         As for :func:`source_mask`. Light that no single pixel shows is what biases a sky: by default it is looked
-        for, and every mask is widened by twice its own radius. ``faint_scales=()``
-        masks what is detected and its growth.
+        for, and every mask is widened by twice its own radius, less from the round on in which that would leave too
+        little sky. ``faint_scales=()`` masks what is detected and its growth.
     rounds : int
         Times at most that sources are masked and the sky is fitted again. It ends when fewer than one pixel in two
         hundred goes into the mask or out of it.
