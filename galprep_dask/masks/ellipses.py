@@ -17,7 +17,7 @@ from galprep_dask.image import bad_pixels
 from galprep_dask.masks._kernels.ellipses import paint_ellipses
 from galprep_dask.masks.growth import addgrow_of, check_addgrow
 from galprep_dask.segmentation import Segmentation, source_catalog
-from galprep_dask.segmentation.detect import labels_like
+from galprep_dask.segmentation.segmentation_image import labels_like
 
 __all__ = ["Ellipses", "draw_ellipses", "ellipse_labels", "ellipse_mask", "ellipses_from", "scaled"]
 

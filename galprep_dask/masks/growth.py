@@ -15,7 +15,7 @@ from galprep_dask.masks._kernels.rings import Radii, measure_rings, merge_rings,
 from galprep_dask.masks._kernels.runs import runs_in_sight, runs_of
 from galprep_dask.neighbours import gather_neighbours, map_neighbours, unite_chunks
 from galprep_dask.segmentation import Segmentation
-from galprep_dask.segmentation.detect import as_segmentation, labels_like
+from galprep_dask.segmentation.segmentation_image import as_segmentation, labels_like
 
 __all__ = ["grow_by", "grow_mask", "grow_segmentation", "growth_rings"]
 

@@ -12,7 +12,8 @@ from galprep_dask.image import bad_pixels
 from galprep_dask.segmentation._deblend_blocks import Splits, paint_blocks, split_segments
 from galprep_dask.segmentation._kernels.cutouts import Rules
 from galprep_dask.segmentation._photutils import is_compiled, parameters
-from galprep_dask.segmentation.detect import Segmentation, check_detection, labels_like
+from galprep_dask.segmentation.detect import check_detection
+from galprep_dask.segmentation.segmentation_image import Segmentation, labels_like
 
 __all__ = ["DeblendedSegmentation", "deblend_sources"]
 

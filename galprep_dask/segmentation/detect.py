@@ -14,9 +14,9 @@ from galprep_dask.errors import NoSourcesWarning, ParameterError
 from galprep_dask.segmentation._kernels.label import components_of, paint, runs_above
 from galprep_dask.segmentation._kernels.merge import BlockSources, Table, merge_sources, sources_of_block
 from galprep_dask.segmentation._kernels.moments import measure_runs
-from galprep_dask.segmentation.segmentation_image import Segmentation, as_segmentation, labels_like, ranked
+from galprep_dask.segmentation.segmentation_image import Segmentation
 
-__all__ = ["Segmentation", "as_segmentation", "detect_sources", "labels_like", "ranked"]
+__all__ = ["detect_sources"]
 
 #: What an int32 label image can number.
 MAX_LABEL = np.iinfo(np.int32).max

@@ -17,7 +17,7 @@ from galprep_dask.image import header_text
 from galprep_dask.io.fits_writer import STRUCTURE, write_hdus
 from galprep_dask.io.open import open_plane
 from galprep_dask.io.zarr import write_zarr_image
-from galprep_dask.segmentation.detect import Segmentation, as_segmentation
+from galprep_dask.segmentation.segmentation_image import Segmentation, as_segmentation
 
 __all__ = ["read_segmentation", "write_segmentation"]
 

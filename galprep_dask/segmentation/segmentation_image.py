@@ -13,7 +13,7 @@ from galprep_dask.errors import ParameterError
 from galprep_dask.segmentation._kernels.label import components_of_labels, runs_of_labels
 from galprep_dask.segmentation._kernels.merge import Table, join_tables
 
-__all__ = ["Segmentation", "as_segmentation", "labels_like", "ranked"]
+__all__ = ["Segmentation", "as_segmentation", "labels_like"]
 
 
 class Segmentation:
@@ -135,18 +135,6 @@ def table_of_block(labels: np.ndarray, *, origin) -> Table:
 def as_segmentation(segmentation: Segmentation | ImageLike) -> Segmentation:
     """Take a Segmentation as it is, and make one of a label image."""
     return segmentation if isinstance(segmentation, Segmentation) else Segmentation(segmentation)
-
-
-def ranked(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """
-    Renumber the labels of an array 1, 2 ..., in their order, and give the labels that these numbers stand for.
-
-    Labels need not be consecutive: what keeps something for every number up to the largest would otherwise
-    need gigabytes for a single label of 2e9.
-    """
-    present = np.unique(labels[labels > 0])
-    ranks = np.where(labels > 0, np.searchsorted(present, labels) + 1, 0).astype(np.int32)
-    return ranks, np.concatenate([[0], present]).astype(np.int32)
 
 
 def labels_like(segmentation: Segmentation | ImageLike, data: da.Array) -> da.Array:
