@@ -14,7 +14,17 @@ from galprep_dask.cutouts.position import turned_axes
 from galprep_dask.errors import HDUError, HDUFallbackWarning, ParameterError
 from galprep_dask.io import open_image
 
-__all__ = ["LazyCCDData", "half_sizes", "open_source", "pixel_pair", "sky_matrix", "whole_box"]
+__all__ = [
+    "LazyCCDData",
+    "check_not_negative",
+    "check_number",
+    "check_positive",
+    "half_sizes",
+    "open_source",
+    "pixel_pair",
+    "sky_matrix",
+    "whole_box",
+]
 
 
 class LazyCCDData(CCDData):
@@ -49,6 +59,27 @@ def open_source(filename, hdu, unit, mask, zero_point) -> xr.Dataset:
         return found
 
 
+def check_number(name: str, value, expected="a finite number", valid=lambda value: True) -> None:
+    """Raise ParameterError unless ``value`` is one finite number, and ``valid``."""
+    try:
+        good = np.ndim(value) == 0 and bool(np.isfinite(value)) and valid(value)
+    except TypeError:
+        good = False
+    if not good:
+        raise ParameterError(f"{name}={value!r}; expected {expected}.")
+
+
+def check_positive(name: str, value, unit: str) -> None:
+    """Raise ParameterError unless ``value`` is a number above zero."""
+    check_number(name, value, f"a positive number of {unit}", lambda value: value > 0)
+
+
+def check_not_negative(**values) -> None:
+    """Raise ParameterError for the first of ``values`` that is no number, or one below zero."""
+    for name, value in values.items():
+        check_number(name, value, "zero or a positive number", lambda value: value >= 0)
+
+
 def pixel_pair(name: str, value) -> tuple[float, float]:
     """Read ``(x, y)`` in pixels."""
     try:
@@ -63,9 +94,9 @@ def pixel_pair(name: str, value) -> tuple[float, float]:
 def half_sizes(cutsize, scale: float) -> np.ndarray:
     """Read ``cutsize``, one angle or ``[x-, x+, y-, y+]``, arcsec without a unit; give four numbers of pixels."""
     try:
-        sizes = u.Quantity(cutsize, None if hasattr(cutsize, "unit") else u.dimensionless_unscaled)
-        sizes = sizes.value if sizes.unit == u.dimensionless_unscaled else sizes.to_value("arcsec")
-    except (TypeError, ValueError):  # of units that are no angles, too
+        sizes = u.Quantity(cutsize, dtype=float)  # of quantities in several units, too
+        sizes = sizes.to_value(u.arcsec if sizes.unit != u.dimensionless_unscaled else None)
+    except (TypeError, ValueError):  # no numbers, or no angles
         sizes = np.array(np.nan)
     if np.shape(sizes) not in ((), (4,)) or not (np.isfinite(sizes).all() and (sizes > 0).all()):
         raise ParameterError(

@@ -19,7 +19,17 @@ from astropy.io import fits
 from astropy.nddata import CCDData
 from astropy.wcs import WCS
 
-from galprep_dask._galfits import LazyCCDData, half_sizes, open_source, pixel_pair, sky_matrix, whole_box
+from galprep_dask._galfits import (
+    LazyCCDData,
+    check_not_negative,
+    check_number,
+    check_positive,
+    half_sizes,
+    open_source,
+    pixel_pair,
+    sky_matrix,
+    whole_box,
+)
 from galprep_dask.arrays import as_image, as_mask, check_same_shape
 from galprep_dask.blockwise import keep_mask
 from galprep_dask.cutouts import cut_header, write_product
@@ -133,13 +143,13 @@ class image:
     ):
         if filename is None:
             raise ParameterError("filename=None: name a file, or pass an array, CCDData or Dataset.")
-        for name, value in (("pixel_scales", pixel_scales), ("psfFWHM_map", psfFWHM_map)):
-            if value is not None and not (_is_number(value) and value > 0):
-                raise ParameterError(f"{name}={value!r}; expected a positive number of arcsec.")
+        for name, value in {"pixel_scales": pixel_scales, "psfFWHM_map": psfFWHM_map}.items():
+            if value is not None:
+                check_positive(name, value, "arcsec")
         numbers = {"phys_to_image": phys_to_image, "zero_point": zero_point, "wcs_rotation": wcs_rotation}
         for name, value in numbers.items():
-            if value is not None and not _is_number(value):
-                raise ParameterError(f"{name}={value!r}; expected a finite number.")
+            if value is not None:
+                check_number(name, value)
         self._image = open_source(filename, hdu, unit, mask, zero_point)
         self.phys_to_image = phys_to_image
         self.zero_point = self._image.attrs.get("zeropoint")
@@ -243,6 +253,7 @@ class image:
             scale is known.
         """
         self._require_plane("sky_subtraction")
+        check_not_negative(nsigma=nsigma, addgrow=addgrow)
         data, bad = self._pixels(), self._bad()
 
         def fit(image, mask):
@@ -339,8 +350,7 @@ class image:
                 f"{width} x {height} pixels."
             )
         if usemaxpix:
-            if not (_is_number(zoomsize) and zoomsize > 0):
-                raise ParameterError(f"zoomsize={zoomsize!r}; expected a positive number of pixels.")
+            check_positive("zoomsize", zoomsize, "pixels")
             x, y = brightest_pixel_near(data, self._bad(), x, y, zoomsize)
         if cutposition is not None:
             x0, x1, y0, y1 = whole_box(cutposition)
@@ -472,10 +482,8 @@ class image:
         ParameterError, ImageShapeError, NoGoodPixelsError
             There is no cutout yet, or a parameter makes no sense; shapes differ; no pixel is good.
         """
-        own = data is None
-        if own:
-            data = self._cutout_or_error("generate_cutmask")
-        data = np.asarray(data)
+        check_not_negative(nsigma=nsigma)
+        data = np.asarray(self._cutout_or_error("generate_cutmask") if data is None else data)
         if data.ndim != 2:
             raise ImageShapeError(f"data has shape {data.shape}; expected a two-dimensional cutout.")
         para, bad, x, y = self.coordinates_transfer_para, None, (data.shape[1] - 1) / 2, (data.shape[0] - 1) / 2
@@ -601,8 +609,7 @@ class image:
 
     def _fwhm_pixels(self, fwhm: float | None) -> float:
         fwhm = self.psfFWHM_map if fwhm is None else fwhm
-        if fwhm is None or not (np.isfinite(fwhm) and fwhm > 0):
-            raise ParameterError(f"psfFWHM={fwhm!r}; expected a positive number of arcsec.")
+        check_positive("psfFWHM", fwhm, "arcsec")
         return float(fwhm) / self._scale()
 
     def _target_pixel(self, ra, dec, referpix, spcorrection) -> tuple[float, float]:
@@ -641,10 +648,3 @@ class image:
                 f"ra={ra}, dec={dec} is at pixel x={x:.1f}, y={y:.1f} of the cutout, which has {x1 - x0} x {y1 - y0} "
                 "pixels. Are they the coordinates that img_cut was given, and is header= that of the full image?"
             )
-
-
-def _is_number(value) -> bool:
-    try:
-        return bool(np.isfinite(value)) and np.ndim(value) == 0
-    except TypeError:
-        return False

@@ -139,7 +139,7 @@ def test_cutmask_needs_a_cutout(flat):
     ],
 )
 def test_values_that_make_no_sense(blend, name, values):
-    ours = {"psfFWHM": "psfFWHM", "nsigma": "n_sigma", "npixels": "n_pixels", "nlevels": "n_levels",
+    ours = {"psfFWHM": "psfFWHM", "npixels": "n_pixels", "nlevels": "n_levels",
             "source_dia": "source_diameter", "nearbygrow": "nearby_grow"}.get(name, name)  # fmt: skip
     usual = {"psfFWHM": 1.5, "deblend": True, "growmethod": name != "magnification"}
     for value in values:

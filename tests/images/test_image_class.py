@@ -193,9 +193,9 @@ def test_mask_may_be_a_file_or_an_hdu_of_one(flat, tmp_path):
     mask[3, 4] = 8
     fits.HDUList([fits.PrimaryHDU(mask), fits.ImageHDU(mask[::-1].copy())]).writeto(tmp_path / "mask.fits")
     from_file = IM.image(flat, mask=tmp_path / "mask.fits")
-    assert np.argwhere(from_file.data.mask).tolist() == [[3, 4]]
+    assert np.argwhere(np.asarray(from_file.data.mask)).tolist() == [[3, 4]]
     from_hdu = IM.image(flat, mask=(tmp_path / "mask.fits", 1))
-    assert np.argwhere(from_hdu.data.mask).tolist() == [[SHAPE[0] - 4, 4]]
+    assert np.argwhere(np.asarray(from_hdu.data.mask)).tolist() == [[SHAPE[0] - 4, 4]]
     with pytest.raises(ImageShapeError, match=r"mask has shape \(3, 3\)"):
         IM.image(flat, mask=np.zeros((3, 3), bool))
 

@@ -141,7 +141,7 @@ def test_usemedian_takes_the_median_whatever_polyfit_says(field, polyfit):
 )
 def test_values_that_make_no_sense(name, values):
     img = IM.image(np.random.default_rng(0).normal(size=(60, 60)), pixel_scales=SCALE)
-    ours = {"nsigma": "n_sigma", "npixels": "n_pixels"}.get(name, name)
+    ours = {"npixels": "n_pixels"}.get(name, name)
     for value in values:
         with pytest.raises(ParameterError, match=f"{ours}="):
             img.sky_subtraction(**{name: value})
