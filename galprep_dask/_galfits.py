@@ -10,6 +10,7 @@ import xarray as xr
 from astropy import units as u
 from astropy.nddata import CCDData
 
+from galprep_dask.arrays import as_image
 from galprep_dask.cutouts.position import turned_axes
 from galprep_dask.errors import HDUError, HDUFallbackWarning, ParameterError
 from galprep_dask.io import open_image
@@ -28,7 +29,16 @@ __all__ = [
 
 
 class LazyCCDData(CCDData):
-    """CCDData that leaves a dask mask lazy; astropy's own computes it."""
+    """CCDData of dask arrays. What is assigned to ``data`` becomes one; masks stay lazy, which astropy computes."""
+
+    @property
+    def data(self):
+        """Pixels, lazily."""
+        return self._data
+
+    @data.setter
+    def data(self, value):
+        self._data = as_image(value, ndim=max(np.ndim(value), 2))
 
     @property
     def mask(self):

@@ -30,7 +30,7 @@ from galprep_dask._galfits import (
     sky_matrix,
     whole_box,
 )
-from galprep_dask.arrays import as_image, as_mask, check_same_shape
+from galprep_dask.arrays import as_mask, check_same_shape
 from galprep_dask.blockwise import keep_mask
 from galprep_dask.cutouts import cut_header, write_product
 from galprep_dask.cutouts.position import box_around, brightest_pixel_near, sky_axes
@@ -254,7 +254,7 @@ class image:
         """
         self._require_plane("sky_subtraction")
         check_not_negative(nsigma=nsigma, addgrow=addgrow)
-        data, bad = self._pixels(), self._bad()
+        data, bad = self.data.data, self._bad()
 
         def fit(image, mask):
             if usemedian:
@@ -337,7 +337,7 @@ class image:
             The target is not in the image; a parameter makes no sense; nothing tells where (ra, dec) are;
             no pixel of the cutout is good.
         """
-        data = self._pixels()
+        data = self.data.data
         if (data.ndim == 3) != IFS:
             what = "a cube" if data.ndim == 3 else "an image"
             raise ParameterError(f"IFS={IFS}, but {describe(self._image)} is {what} of shape {data.shape}.")
@@ -576,13 +576,9 @@ class image:
             raise ParameterError(f"there is no cutout yet: call img_cut before {method}.")
         return self.cut_image
 
-    def _pixels(self) -> da.Array:
-        """Pixels as they are now; a user may have put an array in memory in their place."""
-        return as_image(self.data.data, ndim=self.data.data.ndim)
-
     def _bad(self) -> da.Array:
         """Bad pixels of the full frame: the mask as it is now, and what is not finite."""
-        data = self._pixels()
+        data = self.data.data
         plane = data if data.ndim == 2 else data[0]
         return bad_pixels(plane, as_mask(self.data.mask, plane))
 

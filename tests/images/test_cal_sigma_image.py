@@ -49,3 +49,11 @@ def test_sigma_image_takes_an_exposure_map_and_leaves_sources_out_of_the_noise(f
 def test_sigma_image_refuses_what_has_no_noise(flat, wrong):
     with pytest.raises(ParameterError, match=r"expected .*positive"):
         IM.image(flat).cal_sigma_image(**({"expo": 1.0} | wrong))
+
+
+@pytest.mark.parametrize("gain", [0, -1.0, np.nan, np.inf, None, "high"])
+def test_gain_that_is_none_is_told_to_be(flat, gain):
+    img = IM.image(flat)
+    with pytest.raises(ParameterError, match="gain="):
+        img.cal_sigma_image(1.0, gain=gain)
+    assert img.sigma_image is None

@@ -160,6 +160,7 @@ def test_what_a_user_puts_into_data_is_taken(flat):
     pixels = fits.getdata(flat).astype("f4")
     img = IM.image(flat)
     img.data.data = pixels + 7
+    assert isinstance(img.data.data, da.Array)
     img.data.mask = np.zeros(SHAPE, bool)
     img.data.mask[95, 118] = True
     img.sky_subtraction(polyfit=False, sdmask=np.abs(pixels) > 4)
