@@ -38,6 +38,7 @@ from galprep_dask.errors import (
     EdgeWarning,
     ImageShapeError,
     MissingWCSError,
+    NoGoodPixelsError,
     ParameterError,
     TargetOutsideError,
 )
@@ -265,10 +266,17 @@ class image:
             masked = keep_mask(as_mask(sdmask, data, "sdmask") | bad)
             model = fit(data, masked)
         else:
-            model, masked = fit_sky_between_sources(
-                data, bad, fit=fit, fwhm=self._fwhm_pixels(psfFWHM), n_sigma=nsigma, n_pixels=npixels,
-                max_grow_size=max_grow_size, addgrow=addgrow,
-            )  # fmt: skip
+            fwhm = self._fwhm_pixels(psfFWHM)
+            try:
+                model, masked = fit_sky_between_sources(
+                    data, bad, fit=fit, fwhm=fwhm, n_sigma=nsigma, n_pixels=npixels, max_grow_size=max_grow_size,
+                    addgrow=addgrow,
+                )  # fmt: skip
+            except NoGoodPixelsError as error:
+                raise type(error)(
+                    f"{error}\n    Where there are good pixels, the sources found with a psfFWHM of {fwhm:.3g} px, "
+                    f"nsigma={nsigma}, max_grow_size={max_grow_size} and addgrow={addgrow} leave no sky between them."
+                ) from None
         share = 100 * (1 - float(masked.mean()))
         self._tell("%s fitted to %.1f %% of the pixels, rms %.6g", type(model).__name__, share, model.rms)
 

@@ -148,6 +148,12 @@ def test_values_that_make_no_sense(name, values):
     assert img.sky is None
 
 
+def test_masks_that_leave_no_sky_are_told_to_be_the_reason():
+    img = IM.image(np.random.default_rng(0).normal(size=(60, 60)), pixel_scales=SCALE)
+    with pytest.raises(NoGoodPixelsError, match="a psfFWHM of 60 px.*leave no sky between them"):
+        img.sky_subtraction(psfFWHM=30.0, nsigma=0.0)
+
+
 def test_no_file_is_left_where_the_sky_cannot_be_fitted(tmp_path):
     img = IM.image(np.ones((30, 30)), pixel_scales=SCALE)
     with pytest.raises(TooFewPixelsError):
