@@ -149,9 +149,11 @@ def test_values_that_make_no_sense(name, values):
 
 
 def test_masks_that_leave_no_sky_are_told_to_be_the_reason():
-    img = IM.image(np.random.default_rng(0).normal(size=(60, 60)), pixel_scales=SCALE)
-    with pytest.raises(NoGoodPixelsError, match="a psfFWHM of 60 px.*leave no sky between them"):
-        img.sky_subtraction(psfFWHM=30.0, nsigma=0.0)
+    pixels = np.random.default_rng(0).normal(size=(60, 60))
+    pixels[25:35, 25:35] += 100.0
+    img = IM.image(pixels, pixel_scales=SCALE)
+    with pytest.raises(NoGoodPixelsError, match="a psfFWHM of 3 px.*addgrow=90 leave no sky between them"):
+        img.sky_subtraction(psfFWHM=1.5, addgrow=90)
 
 
 def test_no_file_is_left_where_the_sky_cannot_be_fitted(tmp_path):
