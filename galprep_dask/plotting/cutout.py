@@ -142,7 +142,7 @@ def _draw_pulls(axes: Axes, sampled) -> None:
     edges = np.linspace(-6, 6, 73)
     counts, _ = np.histogram(pulls, edges)
     density = counts / max(pulls.size, 1) / np.diff(edges)
-    axes.stairs(density, edges, fill=True, color="0.7", label="unmasked pixels, target too")
+    axes.stairs(density, edges, fill=True, color="0.7", label="unmasked pixels")
     axes.plot(
         edges,
         np.exp(-(edges**2) / 2) / np.sqrt(2 * np.pi),
@@ -150,8 +150,8 @@ def _draw_pulls(axes: Axes, sampled) -> None:
         lw=2,
         label="Gaussian of width 1",
     )
-    axes.set(xlabel="image / sigma", ylabel="share of pixels per unit", xlim=(-6, 6), ylim=(0, None))
-    axes.set_title(
-        f"noise,   clipped std = {_display.robust_levels(pulls[None])[1]:.3f}" if pulls.size else "noise"
-    )
+    axes.set(xlabel="image / sigma", ylabel="share of pixels per unit", xlim=(-6, 6))
+    axes.set_ylim(0, 1.25 * max(density.max(initial=0), 0.4))  # the legend lies above
+    spread = f",   clipped std = {_display.robust_levels(pulls[None])[1]:.3f}" if pulls.size else ""
+    axes.set_title("image / sigma" + spread)
     axes.legend(loc="upper right")
