@@ -119,12 +119,12 @@ def test_image_without_a_wcs_is_written_without_one(blend, tmp_path):
 def test_what_is_assigned_is_what_is_written(cut, tmp_path):
     cut.cut_image = cut.cut_image * 2
     cut.cut_mask_image = np.eye(61, dtype=bool)
-    cut.cut_sigma_image = da.full((61, 61), 3.0, chunks=20)
+    cut.cut_sigma_image = da.full((61, 61), 2.2, chunks=20)
     cut.write_imcut(RA * u.deg, DEC * u.deg, str(tmp_path / "cut.fits"))
     with fits.open(tmp_path / "cut.fits") as hdus:
         np.testing.assert_array_equal(hdus[0].data, cut.cut_image)
         np.testing.assert_array_equal(hdus[1].data, np.eye(61))
-        np.testing.assert_array_equal(hdus[2].data, 3.0)
+        np.testing.assert_array_equal(hdus[2].data, np.float32(2.2))
     assert [path.name for path in tmp_path.glob("*cut*")] == ["cut.fits"]
 
 
