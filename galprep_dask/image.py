@@ -46,6 +46,7 @@ __all__ = [
     "make_image",
     "parse_header",
     "pixel_scale",
+    "position_in_degrees",
     "require",
     "sky_to_pixel",
     "with_header",
@@ -346,12 +347,7 @@ def sky_to_pixel(header: fits.Header | str, ra: float, dec: float, *, where: str
     MissingWCSError
         There is no celestial WCS.
     """
-    ra, dec = (float(getattr(angle, "to_value", lambda _, a=angle: a)("deg")) for angle in (ra, dec))
-    if not (math.isfinite(ra) and math.isfinite(dec) and -360 <= ra <= 360 and -90 <= dec <= 90):
-        raise ParameterError(
-            f"ra={ra!r}, dec={dec!r} is no position in degrees: expected ra in 0..360 and dec in -90..90. "
-            "Are they swapped, or in hours?"
-        )
+    ra, dec = position_in_degrees(ra, dec)
     wcs = celestial_wcs(header, where=where)
     try:
         x, y = (float(value) for value in wcs.all_world2pix(ra, dec, 0))
@@ -363,6 +359,20 @@ def sky_to_pixel(header: fits.Header | str, ra: float, dec: float, *, where: str
             f"ra={ra}, dec={dec} is not on the part of the sky that {where} is a projection of. Check the coordinates."
         )
     return x, y
+
+
+def position_in_degrees(ra, dec) -> tuple[float, float]:
+    """Read a position on the sky, two numbers of degrees or Quantities; anything else is a ParameterError."""
+    try:
+        in_degrees = [float(getattr(angle, "to_value", lambda _, a=angle: a)("deg")) for angle in (ra, dec)]
+    except (TypeError, ValueError):  # no number, or in a unit that is no angle
+        in_degrees = [math.nan, math.nan]
+    if not (all(map(math.isfinite, in_degrees)) and abs(in_degrees[0]) <= 360 and abs(in_degrees[1]) <= 90):
+        raise ParameterError(
+            f"ra={ra!r}, dec={dec!r} is no position in degrees: expected ra in 0..360 and dec in -90..90. "
+            "Are they swapped, or in hours?"
+        )
+    return in_degrees[0], in_degrees[1]
 
 
 def _far_apart(one, other) -> bool:

@@ -19,20 +19,40 @@ from astropy.io import fits
 from astropy.nddata import CCDData
 from astropy.wcs import WCS
 
+from galprep_dask._galfits import (
+    LazyCCDData,
+    check_not_negative,
+    check_number,
+    check_positive,
+    half_sizes,
+    open_source,
+    pixel_pair,
+    sky_matrix,
+    whole_box,
+)
 from galprep_dask.arrays import as_mask, check_same_shape
+from galprep_dask.blockwise import keep_mask
 from galprep_dask.cutouts import cut_header, write_product
-from galprep_dask.cutouts.position import box_around, brightest_pixel_near, sky_axes, turned_axes
+from galprep_dask.cutouts.position import box_around, brightest_pixel_near, sky_axes
 from galprep_dask.errors import (
     EdgeWarning,
-    HDUError,
-    HDUFallbackWarning,
     ImageShapeError,
     MissingWCSError,
+    NoGoodPixelsError,
     ParameterError,
     TargetOutsideError,
 )
-from galprep_dask.image import bad_pixels, celestial_wcs, describe, image_header, make_image, pixel_scale, sky_to_pixel
-from galprep_dask.io import open_image, write_image
+from galprep_dask.image import (
+    bad_pixels,
+    celestial_wcs,
+    describe,
+    image_header,
+    make_image,
+    pixel_scale,
+    position_in_degrees,
+    sky_to_pixel,
+)
+from galprep_dask.io import write_image
 from galprep_dask.masks import target_mask
 from galprep_dask.noise import sigma_image
 from galprep_dask.sky import (
@@ -50,19 +70,6 @@ __all__ = ["image"]
 _log = logging.getLogger("galprep_dask.images")
 
 
-class LazyCCDData(CCDData):
-    """CCDData that leaves a dask mask lazy; astropy's own computes it."""
-
-    @property
-    def mask(self):
-        """Bad pixels, lazily, or None."""
-        return self._mask
-
-    @mask.setter
-    def mask(self, value):
-        self._mask = value
-
-
 class image:
     """
     An image that is prepared for GalfitS step by step.
@@ -70,7 +77,7 @@ class image:
     Parameters
     ----------
     filename : path, array, CCDData or Dataset
-        Whatever :func:`galprep_dask.open_image` takes.
+        Whatever :func:`galprep_dask.open_image` takes. The ``sigma`` of a Dataset becomes ``sigma_image``.
     hdu : int or str
         HDU of a file. Where HDU 0 is the empty primary of a file with extensions, the first HDU with an image
         is taken, with a warning.
@@ -85,7 +92,7 @@ class image:
     wcs_rotation : float, optional
         Angle in degrees from the y axis to north, towards +x (north is at the top for 0); by default from the WCS.
         With ``pixel_scales`` it takes the place of a WCS where the file has none.
-    mask : (ny, nx) bool array or path, optional
+    mask : (ny, nx) bool array, path or (path, hdu), optional
         Bad pixels, True or non-zero = bad.
     verbose : bool
         Whether each step logs what it found.
@@ -97,9 +104,11 @@ class image:
     data : CCDData
         The image: ``.data`` a lazy dask array, ``.mask`` the bad pixels, ``.wcs``, ``.unit``, ``.header``.
     sky : (ny, nx) dask array
-        The sky that was subtracted, lazily; ``sky_model`` is the model behind it.
+        The sky that was subtracted last, lazily; ``sky_model`` is the model behind it.
+    source_mask : (ny, nx) bool dask array
+        The mask that :meth:`sky_subtraction` used.
     sigma_image : (ny, nx) dask array
-        From :meth:`cal_sigma_image`.
+        From :meth:`cal_sigma_image`, or the Dataset.
     cut_image, cut_mask_image, cut_sigma_image : (ny, nx) NumPy arrays
         From :meth:`img_cut`; what is assigned to them is what :meth:`write_imcut` writes.
     model_image : (ny, nx) array
@@ -135,10 +144,14 @@ class image:
     ):
         if filename is None:
             raise ParameterError("filename=None: name a file, or pass an array, CCDData or Dataset.")
-        for name, value in (("pixel_scales", pixel_scales), ("psfFWHM_map", psfFWHM_map)):
-            if value is not None and not (np.isfinite(value) and value > 0):
-                raise ParameterError(f"{name}={value!r}; expected a positive number of arcsec.")
-        self._image = _open(filename, hdu, unit, mask, zero_point)
+        for name, value in {"pixel_scales": pixel_scales, "psfFWHM_map": psfFWHM_map}.items():
+            if value is not None:
+                check_positive(name, value, "arcsec")
+        numbers = {"phys_to_image": phys_to_image, "zero_point": zero_point, "wcs_rotation": wcs_rotation}
+        for name, value in numbers.items():
+            if value is not None:
+                check_number(name, value)
+        self._image = open_source(filename, hdu, unit, mask, zero_point)
         self.phys_to_image = phys_to_image
         self.zero_point = self._image.attrs.get("zeropoint")
         self.pixel_scales = pixel_scales
@@ -146,10 +159,10 @@ class image:
         self.verbose = verbose
         self.psfFWHM_map = psfFWHM_map
         self.data = self._as_ccd()
-        self.sky = self.sky_model = self.sigma_image = self.source_mask = None
+        self.sky = self.sky_model = self.source_mask = None
+        self.sigma_image = self._image["sigma"].data if "sigma" in self._image else None
         self.cut_image = self.cut_mask_image = self.cut_sigma_image = self.model_image = None
         self.cut_position = self.sky_median = self.coordinates_transfer_para = None
-        self._cut_is_cube = False
 
     def _as_ccd(self) -> CCDData:
         data = self._image["data"].data
@@ -165,6 +178,31 @@ class image:
             return celestial_wcs(header, where=describe(self._image))
         except MissingWCSError:
             return None
+
+    def to_dataset(self) -> xr.Dataset:
+        """
+        Give the image as it is now, lazily, for the rest of the package: ``image.to_dataset().galprep``.
+
+        Returns
+        -------
+        xarray.Dataset
+            ``data`` as it is in ``data.data``, the sky subtracted if it was; ``mask``; ``sigma`` if there is a sigma
+            image; ``weight`` and ``segmentation`` where the source had them; header, unit, gain and the like. Nothing
+            is computed.
+
+        Examples
+        --------
+        >>> img = image(np.arange(6.0).reshape(2, 3), pixel_scales=0.5)
+        >>> sorted(img.to_dataset().data_vars)
+        ['data', 'mask']
+        """
+        # Of a cube the mask is what was given: it has one plane, and the cube may be NaN here and there.
+        mask = self._bad() if self.data.data.ndim == 2 else self.data.mask
+        image = make_image(
+            self.data.data, mask=mask, sigma=self.sigma_image, weight=self._image.get("weight"),
+            segmentation=self._image.get("segmentation"), header=self.data.header or None, zeropoint=self.zero_point,
+        )  # fmt: skip
+        return image.assign_attrs(self._image.attrs | image.attrs)
 
     # Step 1 -----------------------------------------------------------------------------------------------
 
@@ -189,7 +227,7 @@ class image:
         sdmask : (ny, nx) bool array, optional
             Source mask to use, in place of detecting sources.
         polyfit : bool
-            Fit a polynomial of total degree ``order``. Otherwise a constant is subtracted.
+            Fit a polynomial of total degree ``order``; otherwise the clipped mean is subtracted.
         order : int
             Degree of the polynomial.
         filepath : path, optional
@@ -202,7 +240,7 @@ class image:
         max_grow_size, addgrow : int, float
             How far in pixels the masks grow, see :func:`galprep_dask.masks.grow_mask`.
         usemedian : bool
-            Without ``polyfit``: the clipped median, in place of the clipped mean.
+            Subtract the clipped median, whatever ``polyfit`` says.
 
         Returns
         -------
@@ -216,21 +254,29 @@ class image:
             scale is known.
         """
         self._require_plane("sky_subtraction")
+        check_not_negative(nsigma=nsigma, addgrow=addgrow)
         data, bad = self.data.data, self._bad()
 
         def fit(image, mask):
-            if polyfit:
-                return fit_polynomial_sky(image, mask, order)
-            return (fit_median_sky if usemedian else fit_mean_sky)(image, mask)
+            if usemedian:
+                return fit_median_sky(image, mask)
+            return fit_polynomial_sky(image, mask, order) if polyfit else fit_mean_sky(image, mask)
 
         if sdmask is not None:
-            masked = (as_mask(sdmask, data, "sdmask") | bad).persist()
+            masked = keep_mask(as_mask(sdmask, data, "sdmask") | bad)
             model = fit(data, masked)
         else:
-            model, masked = fit_sky_between_sources(
-                data, bad, fit=fit, fwhm=self._fwhm_pixels(psfFWHM), n_sigma=nsigma, n_pixels=npixels,
-                max_grow_size=max_grow_size, addgrow=addgrow,
-            )  # fmt: skip
+            fwhm = self._fwhm_pixels(psfFWHM)
+            try:
+                model, masked = fit_sky_between_sources(
+                    data, bad, fit=fit, fwhm=fwhm, n_sigma=nsigma, n_pixels=npixels, max_grow_size=max_grow_size,
+                    addgrow=addgrow,
+                )  # fmt: skip
+            except NoGoodPixelsError as error:
+                raise type(error)(
+                    f"{error}\n    Where there are good pixels, the sources found with a psfFWHM of {fwhm:.3g} px, "
+                    f"nsigma={nsigma}, max_grow_size={max_grow_size} and addgrow={addgrow} leave no sky between them."
+                ) from None
         share = 100 * (1 - float(masked.mean()))
         self._tell("%s fitted to %.1f %% of the pixels, rms %.6g", type(model).__name__, share, model.rms)
 
@@ -243,7 +289,8 @@ class image:
                 f"sources masked: psfFWHM={psfFWHM} arcsec nsigma={nsigma} npixels={npixels} "
                 f"max_grow_size={max_grow_size} addgrow={addgrow}"
             )
-            write_image(self._dataset(), filepath, overwrite=True, history=[f"galprep-dask sky subtraction, {how}"])
+            history = [f"galprep-dask sky subtraction, {how}"]
+            write_image(self.to_dataset(), filepath, overwrite=True, history=history)
         return masked
 
     # Step 2 -----------------------------------------------------------------------------------------------
@@ -269,7 +316,7 @@ class image:
         ra, dec : float
             Position of the target in degrees.
         cutsize : float, Quantity, or list of four
-            Half the side in arcsec, or ``[x-, x+, y-, y+]`` from the target in arcsec.
+            Half the side in arcsec, or ``[x-, x+, y-, y+]``: how far to go from the target to each side, in arcsec.
         cutposition : [x0, x1, y0, y1], optional
             Pixels to cut, in place of ``cutsize``.
         IFS : bool
@@ -305,13 +352,18 @@ class image:
         height, width = data.shape[-2:]
         x, y = self._target_pixel(ra, dec, referpix, spcorrection)
         if not (-0.5 <= x < width - 0.5 and -0.5 <= y < height - 0.5):
+            where = f"ra={ra}, dec={dec}" if referpix is None else f"referpix={referpix}"
             raise TargetOutsideError(
-                f"ra={ra}, dec={dec} is at pixel x={x:.1f}, y={y:.1f}, outside {describe(self._image)}, which has "
+                f"{where} is at pixel x={x:.1f}, y={y:.1f}, outside {describe(self._image)}, which has "
                 f"{width} x {height} pixels."
             )
         if usemaxpix:
+            check_positive("zoomsize", zoomsize, "pixels")
             x, y = brightest_pixel_near(data, self._bad(), x, y, zoomsize)
-        x0, x1, y0, y1 = self._box(x, y, cutsize) if cutposition is None else _whole_box(cutposition)
+        if cutposition is not None:
+            x0, x1, y0, y1 = whole_box(cutposition)
+        else:
+            x0, x1, y0, y1 = box_around(x, y, half_sizes(cutsize, self._scale()))
         box = [max(x0, 0), min(x1, width), max(y0, 0), min(y1, height)]
         if box[0] >= box[1] or box[2] >= box[3]:
             raise TargetOutsideError(
@@ -438,10 +490,8 @@ class image:
         ParameterError, ImageShapeError, NoGoodPixelsError
             There is no cutout yet, or a parameter makes no sense; shapes differ; no pixel is good.
         """
-        own = data is None
-        if own:
-            data = self._cutout_or_error("generate_cutmask")
-        data = np.asarray(data)
+        check_not_negative(nsigma=nsigma)
+        data = np.asarray(self._cutout_or_error("generate_cutmask") if data is None else data)
         if data.ndim != 2:
             raise ImageShapeError(f"data has shape {data.shape}; expected a two-dimensional cutout.")
         para, bad, x, y = self.coordinates_transfer_para, None, (data.shape[1] - 1) / 2, (data.shape[0] - 1) / 2
@@ -487,10 +537,13 @@ class image:
         Raises
         ------
         ParameterError
-            There is no cutout, no sigma image, or no model where one is to be appended.
+            There is no cutout, no sigma image, or no model where one is to be appended; (ra, dec) is no position.
+        TargetOutsideError, MissingWCSError
+            By its WCS the target is not in the cutout; ``header`` has no WCS, but the image has.
         ImageShapeError, OutputError
             The shapes of cutout, mask, sigma and model differ; the file cannot be written.
         """
+        ra, dec = position_in_degrees(ra, dec)
         pixels = self._cutout_or_error("write_imcut")
         if self.cut_sigma_image is None:
             raise ParameterError("there is no sigma image of the cutout: call cal_sigma_image, set cut_sigma_image.")
@@ -498,6 +551,7 @@ class image:
             raise ParameterError("addmodel=True, but model_image is None. Set it to a model of the cutout.")
         x0, x1, y0, y1 = self.cut_position
         header = cut_header(self.data.header if header is None else header, x0, y0, x1 - x0, y1 - y0)
+        self._check_target_inside(ra, dec, header)
         if self.sky_model is not None:
             header = record_sky(header, self.sky_model)  # the header passed in may be the original's
         attrs = self._image.attrs
@@ -536,13 +590,6 @@ class image:
         plane = data if data.ndim == 2 else data[0]
         return bad_pixels(plane, as_mask(self.data.mask, plane))
 
-    def _dataset(self) -> xr.Dataset:
-        """Give the image as it is now."""
-        return make_image(
-            self.data.data, mask=self._image.get("mask"), header=self.data.header,
-            **{name: value for name, value in self._image.attrs.items() if name != "header"},
-        )  # fmt: skip
-
     def _part(self) -> tuple[slice, slice]:
         x0, x1, y0, y1 = self.cut_position
         return slice(y0, y1), slice(x0, x1)
@@ -566,66 +613,42 @@ class image:
 
     def _fwhm_pixels(self, fwhm: float | None) -> float:
         fwhm = self.psfFWHM_map if fwhm is None else fwhm
-        if fwhm is None or not (np.isfinite(fwhm) and fwhm > 0):
-            raise ParameterError(f"psfFWHM={fwhm!r}; expected a positive number of arcsec.")
+        check_positive("psfFWHM", fwhm, "arcsec")
         return float(fwhm) / self._scale()
 
     def _target_pixel(self, ra, dec, referpix, spcorrection) -> tuple[float, float]:
+        dx, dy = pixel_pair("spcorrection", spcorrection)
         if referpix is not None:
-            x, y = (float(value) for value in referpix)
+            x, y = pixel_pair("referpix", referpix)
         else:
-            x, y = sky_to_pixel(self.data.header, ra, dec, where=describe(self._image))
-        dx, dy = (float(value) for value in spcorrection)
-        if not np.isfinite([x, y, dx, dy]).all():
-            raise ParameterError(f"referpix={referpix!r}, spcorrection={spcorrection!r}; expected finite pixels.")
+            try:
+                x, y = sky_to_pixel(self.data.header, ra, dec, where=describe(self._image))
+            except MissingWCSError as error:
+                raise MissingWCSError(f"{error} Here that is referpix=(x, y).") from None
         return x + dx, y + dy
-
-    def _box(self, x: float, y: float, cutsize: Any) -> tuple[int, int, int, int]:
-        """Pixels within ``cutsize`` of the pixel that the target is in."""
-        if isinstance(cutsize, u.Quantity):
-            cutsize = cutsize.to_value("arcsec")
-        try:
-            sizes = np.asarray(cutsize, dtype=float)
-        except (TypeError, ValueError):
-            sizes = np.array(np.nan)
-        if sizes.shape not in ((), (4,)) or not (np.isfinite(sizes).all() and (sizes > 0).all()):
-            raise ParameterError(f"cutsize={cutsize!r}; expected arcsec, one positive number or [x-, x+, y-, y+].")
-        return box_around(x, y, np.broadcast_to(sizes, (4,)) / self._scale())
 
     def _transfer_para(self, x: float, y: float) -> dict[str, Any]:
         """Where the target is in the cutout, and how arcsec to the east and north become pixels there."""
         para = {"x0": float(x), "y0": float(y), "x0shift": 0.0, "y0shift": 0.0}
         wcs = self._wcs_or_none(self.data.header)
-        if wcs is not None:
-            para["matrix"] = sky_axes(wcs, x + self.cut_position[0], y + self.cut_position[2])
-        elif self.pixel_scales is not None:
-            para["matrix"] = turned_axes(self._scale(), self.wcs_rotation or 0.0)
-        return para
+        axes = None if wcs is None else sky_axes(wcs, x + self.cut_position[0], y + self.cut_position[2])
+        matrix = sky_matrix(axes, self.pixel_scales, self.wcs_rotation)
+        return para if matrix is None else para | {"matrix": matrix}
 
-
-def _open(filename, hdu, unit, mask, zero_point) -> xr.Dataset:
-    settings = {"unit": unit, "mask": mask, "zeropoint": zero_point}
-    if not isinstance(filename, str | os.PathLike):
-        return open_image(filename, **settings)
-    try:
-        return open_image(filename, hdu, **settings)
-    except HDUError:
-        if hdu != 0:
-            raise
-        found = open_image(filename, None, **settings)
-        warnings.warn(
-            f"HDU 0 of {os.fspath(filename)!r} holds no image; HDU {found.attrs['hdu']} is used. Pass "
-            f"hdu={found.attrs['hdu']} to say so.",
-            HDUFallbackWarning, stacklevel=3,
-        )  # fmt: skip
-        return found
-
-
-def _whole_box(cutposition) -> tuple[int, int, int, int]:
-    box = np.asarray(cutposition, dtype=float)
-    if box.shape != (4,) or not np.isfinite(box).all() or (box != np.round(box)).any():
-        raise ParameterError(f"cutposition={cutposition!r}; expected whole pixels [x0, x1, y0, y1].")
-    x0, x1, y0, y1 = (int(value) for value in box)
-    if x0 >= x1 or y0 >= y1:
-        raise ParameterError(f"cutposition={cutposition!r}; expected x0 < x1 and y0 < y1.")
-    return x0, x1, y0, y1
+    def _check_target_inside(self, ra: float, dec: float, header: fits.Header) -> None:
+        """Raise unless the cutout's header puts the target into it: a fit would look for it in vain."""
+        if self._wcs_or_none(self.data.header) is None:
+            return
+        try:
+            x, y = sky_to_pixel(header, ra, dec, where="the cutout")
+        except MissingWCSError:
+            raise MissingWCSError(
+                f"header= has no celestial WCS, but {describe(self._image)} has. Pass the header of the HDU that holds "
+                "the image, or None."
+            ) from None
+        x0, x1, y0, y1 = self.cut_position
+        if not (-0.5 <= x < x1 - x0 - 0.5 and -0.5 <= y < y1 - y0 - 0.5):
+            raise TargetOutsideError(
+                f"ra={ra}, dec={dec} is at pixel x={x:.1f}, y={y:.1f} of the cutout, which has {x1 - x0} x {y1 - y0} "
+                "pixels. Are they the coordinates that img_cut was given, and is header= that of the full image?"
+            )

@@ -2,6 +2,7 @@
 
 import re
 import warnings
+from pathlib import Path
 
 import matplotlib
 import numpy as np
@@ -102,16 +103,32 @@ def test_documented_steps_give_a_cutout_file_that_a_fit_can_use(name, shared_dat
     assert abs(left.mean()) < 0.02 * left.std()
 
 
-@pytest.mark.parametrize("name", ["vircam_1", "gama_vst_r"])
-def test_the_documentation_s_own_code_runs(name, shared_data, tmp_path, monkeypatch):
-    """Its text, with the import lines and, for a file with an empty primary, the HDU changed."""
+@pytest.fixture
+def documented(shared_data):
+    """The documentation's own code for image preparation, with nothing changed but its import lines."""
     pages = sorted((shared_data.parent / "seed").glob("*.rst"))
     if not pages:
         pytest.skip("the documentation is not there")
     blocks = re.findall(r"\.\. code-block:: python\n\n((?:    .*\n|\n)+)", pages[0].read_text())
     code = "\n".join(re.sub(r"^    ", "", block, flags=re.MULTILINE) for block in blocks[:2])
     code = code.replace("from galfits import images as IM", "from galprep_dask import images as IM")
-    code = code.replace("import gsutils", "from galprep_dask import gsutils")
+    return re.sub("import gsutils.*", "from galprep_dask import gsutils", code)
+
+
+def test_notebook_page_is_the_documentation_s_own_code(documented):
+    page = Path(__file__).resolve().parents[1] / "docs" / "user_guide" / "galfits_example.md"
+    cells = re.findall(r"```\{code-cell\} ipython3\n(.*?)```", page.read_text(), flags=re.DOTALL)
+    lines, wanted = ([line for line in code.splitlines() if line] for code in ("\n".join(cells), documented))
+    first, last = lines.index(wanted[0]), len(lines) - lines[::-1].index(wanted[-1])
+    ours = {"mask0 = img.cut_mask_image", "error = (img.sky - truth.sky()) / truth.sky_std",
+            'print(f"{float(error.mean()):+.3f}")'}  # fmt: skip
+    assert [line for line in lines[first:last] if line not in ours] == wanted
+
+
+@pytest.mark.parametrize("name", ["vircam_1", "gama_vst_r", "gama_vista_k"])
+def test_the_documentation_s_own_code_runs(name, documented, shared_data, tmp_path, monkeypatch):
+    """With the import lines and, for a file with an empty primary, the HDU changed."""
+    code = documented
     path, hdu, target, fwhm, _ = FIELDS[name]
     if hdu:
         code = code.replace("hdu[0]", f"hdu[{hdu}]").replace("unit='cR'", f"hdu={hdu}, unit='cR'")
@@ -190,7 +207,7 @@ def test_nan_border_is_masked_in_the_cutout(shared_data, tmp_path):
     ny, nx = original.shape
     box = [max(x - 5, 0), min(x + 6, nx), max(y - 5, 0), min(y + 6, ny)]
     _, (x0, x1, y0, y1) = img.img_cut(0, 0, None, referpix=(x, y), cutposition=box)
-    img.write_imcut(1.0, 1.0, tmp_path / "cut.fits")
+    img.write_imcut(*sky_at(fits.getheader(path), x, y), tmp_path / "cut.fits")
     nan = np.isnan(original[y0:y1, x0:x1])
     assert nan.any()
     with fits.open(tmp_path / "cut.fits") as hdus:

@@ -84,5 +84,12 @@ def sigma_image(
 
 
 def _check_positive(name: str, value) -> None:
-    if not (np.isfinite(value) and value > 0):
+    if not (_is_number(value) and value > 0):
         raise ParameterError(f"{name}={value!r}; expected a positive number.")
+
+
+def _is_number(value) -> bool:
+    try:
+        return np.ndim(value) == 0 and math.isfinite(value)
+    except TypeError:
+        return False

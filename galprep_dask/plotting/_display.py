@@ -28,6 +28,13 @@ BAD_COLOUR = "0.72"
 MASK_COLOUR = "#1b9e3e"
 
 
+def plane_of(image: ImageLike, name: str = "data") -> ImageLike | None:
+    """Give a plane of an image Dataset, or None where it has none; an array is its own ``data``."""
+    if hasattr(image, "data_vars"):  # a Dataset, recognised without importing xarray
+        return image.get(name)
+    return image if name == "data" else None
+
+
 def steps(shape: tuple[int, int]) -> tuple[int, int]:
     """Give the sides in pixels of the boxes that become one displayed pixel each."""
     step = -(-max(shape) // MAX_SIDE)

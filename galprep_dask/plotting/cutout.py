@@ -23,9 +23,10 @@ _LINEAR, _FRAC = 5, 0.4
 
 def plot_cutout(
     image: ImageLike,
-    mask: ImageLike | None,
+    mask: ImageLike | None = None,
     *,
     sigma: ImageLike | None = None,
+    sky: float = 0.0,
     target: tuple[float, float] | None = None,
     title: str | None = None,
     path: str | os.PathLike | None = None,
@@ -35,13 +36,15 @@ def plot_cutout(
 
     Parameters
     ----------
-    image : (ny, nx) array, NumPy, dask or xarray
-        Sky-subtracted pixels. Not modified.
-    mask : (ny, nx) bool array or None
-        True marks bad pixels.
+    image : (ny, nx) array, NumPy, dask or xarray, or image Dataset
+        Sky-subtracted pixels; of a Dataset ``mask`` and ``sigma`` are taken where none are passed. Not modified.
+    mask : (ny, nx) bool array, optional
+        True marks pixels that are not to be fitted.
     sigma : (ny, nx) array, optional
         1-sigma uncertainty in the unit of ``image``. It adds a panel of its own, and one of the unmasked
-        pixels in units of it beside a Gaussian of width 1.
+        pixels in units of it, those of the target too, beside a Gaussian of width 1.
+    sky : float
+        The value shown white.
     target : (x, y), optional
         Pixel position to mark, 0-based.
     title : str, optional
@@ -52,8 +55,8 @@ def plot_cutout(
     Returns
     -------
     matplotlib.figure.Figure
-        The colours run from minus to plus the brightest unmasked pixel, logarithmic beyond 5 standard
-        deviations of the background. Pixels that are not finite are grey.
+        The colours run as far as the unmasked pixel farthest from ``sky``, to both sides, logarithmically beyond 5
+        clipped standard deviations. Pixels that are not finite are grey.
 
     Raises
     ------
@@ -68,6 +71,9 @@ def plot_cutout(
     >>> len(plot_cutout(image, image > 2.5, target=(24.5, 24.5)).axes)  # the image and its colour bar
     2
     """
+    mask = _display.plane_of(image, "mask") if mask is None else mask
+    sigma = _display.plane_of(image, "sigma") if sigma is None else sigma
+    image = _display.plane_of(image)
     shape = as_image(image, "image").shape
     mask = np.zeros(shape, bool) if mask is None else mask
     wanted = [_display.shrink_mean(image, "image", shape), _display.shrink_any(mask, "mask", shape)]
@@ -76,25 +82,25 @@ def plot_cutout(
     values, masked, *noise = dask.compute(*wanted)
 
     height = 5.2 * np.clip(shape[0] / shape[1], 0.5, 1.6)
-    figure = Figure(figsize=(6.6 if sigma is None else 18, height + 1.5), layout="compressed")
+    figure = Figure(figsize=(6.6 if sigma is None else 18, height + 0.9), layout="compressed")
     all_axes = figure.subplots(1, 1 if sigma is None else 3, squeeze=False)[0]
-    _draw_image(all_axes[0], values, masked, shape, target)
+    _draw_image(all_axes[0], values, masked, shape, sky, target)
     if sigma is not None:
         _draw_sigma(all_axes[1], noise[0], shape)
         _draw_pulls(all_axes[2], noise[1])
     return _display.finish(figure, title, path)
 
 
-def _draw_image(axes: Axes, values, masked, shape, target) -> None:
+def _draw_image(axes: Axes, values, masked, shape, sky, target) -> None:
     good = np.isfinite(values) & ~masked
-    median, std = _display.robust_levels(values, ~good)
+    _, std = _display.robust_levels(values, ~good)
     immin = _LINEAR * std
-    immax = max(2 * immin, np.max(np.abs(values - median), where=good, initial=0))
-    scaling = {"immin": immin, "immax": immax, "sky": median, "frac": _FRAC}
+    immax = max(2 * immin, np.max(np.abs(values - sky), where=good, initial=0))
+    scaling = {"immin": immin, "immax": immax, "sky": sky, "frac": _FRAC}
     drawn = _display.show_scaled(axes, values, shape, **scaling)
     _display.overlay_mask(axes, masked, shape)
 
-    levels = median + np.array([-immax, -immin, 0, immin, immax])
+    levels = sky + np.array([-immax, -immin, 0, immin, immax])
     bar = axes.figure.colorbar(drawn, ax=axes, pad=0.02, fraction=0.05)
     bar.set_ticks(normimg(levels, **scaling), labels=[f"{level:.3g}" for level in levels])
     axes.set(xlabel="x / px", ylabel="y / px", title="image and mask")
@@ -144,8 +150,8 @@ def _draw_pulls(axes: Axes, sampled) -> None:
         lw=2,
         label="Gaussian of width 1",
     )
-    axes.set(xlabel="image / sigma", ylabel="share of pixels per unit", xlim=(-6, 6), ylim=(0, None))
-    axes.set_title(
-        f"noise,   clipped std = {_display.robust_levels(pulls[None])[1]:.3f}" if pulls.size else "noise"
-    )
+    axes.set(xlabel="image / sigma", ylabel="share of pixels per unit", xlim=(-6, 6))
+    axes.set_ylim(0, 1.25 * max(density.max(initial=0), 0.4))  # the legend lies above
+    spread = f",   clipped std = {_display.robust_levels(pulls[None])[1]:.3f}" if pulls.size else ""
+    axes.set_title("image / sigma" + spread)
     axes.legend(loc="upper right")

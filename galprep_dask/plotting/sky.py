@@ -8,7 +8,7 @@ import dask
 import numpy as np
 from matplotlib.figure import Figure
 
-from galprep_dask.arrays import ImageLike, as_image
+from galprep_dask.arrays import ImageLike, as_image, check_same_shape
 from galprep_dask.gsutils import normimg
 from galprep_dask.plotting import _display
 
@@ -21,7 +21,7 @@ _LINEAR, _END, _FRAC = 1, 5, 0.6
 def plot_sky(
     data: ImageLike,
     sky: ImageLike,
-    subtracted: ImageLike,
+    subtracted: ImageLike | None = None,
     *,
     title: str | None = None,
     path: str | os.PathLike | None = None,
@@ -31,12 +31,12 @@ def plot_sky(
 
     Parameters
     ----------
-    data : (ny, nx) array, NumPy, dask or xarray
+    data : (ny, nx) array, NumPy, dask or xarray, or image Dataset
         The original image. Not modified.
-    sky : (ny, nx) array
-        The sky model.
-    subtracted : (ny, nx) array
-        The image without its sky.
+    sky : (ny, nx) array, or sky model
+        The sky: ``sky`` of :class:`galprep_dask.images.image`, or what a fit gave.
+    subtracted : (ny, nx) array, optional
+        The image without its sky; by default ``data - sky``.
     title : str, optional
         Above the panels.
     path : str or path, optional
@@ -45,7 +45,8 @@ def plot_sky(
     Returns
     -------
     matplotlib.figure.Figure
-        The first two panels are centred on the clipped median of the original, the third on zero.
+        The first two panels are centred on the clipped median of the original, the third on zero. Colours are linear
+        up to the clipped standard deviation of the original as it is shown, and logarithmic up to five of them.
 
     Raises
     ------
@@ -58,10 +59,15 @@ def plot_sky(
     --------
     >>> sky = np.add.outer(np.linspace(5, 9, 60), np.zeros(80))
     >>> data = sky + np.random.default_rng(0).normal(size=sky.shape)
-    >>> len(plot_sky(data, sky, data - sky).axes)
-    4
+    >>> [axes.get_title().splitlines()[0] for axes in plot_sky(data, sky).axes[:3]]
+    ['original', 'sky model', 'sky subtracted']
     """
-    shape = as_image(data, "data").shape
+    data = as_image(_display.plane_of(data), "data")
+    shape = data.shape
+    sky = as_image(sky.evaluate(shape, data.chunks) if hasattr(sky, "evaluate") else sky, "sky")
+    if subtracted is None:
+        check_same_shape(sky, shape, "sky")
+        subtracted = data - sky
     panels = {
         "original": (data, "data"),
         "sky model": (sky, "sky"),
@@ -72,7 +78,7 @@ def plot_sky(
     scaling = {"immin": _LINEAR * std, "immax": _END * std, "frac": _FRAC}
 
     height = 4.6 * np.clip(shape[0] / shape[1], 0.4, 1.6)
-    figure = Figure(figsize=(14.5, height + 1.5), layout="compressed")
+    figure = Figure(figsize=(14.5, height + (0.9 if title is None else 1.2)), layout="compressed")
     all_axes = figure.subplots(1, 3, sharex=True, sharey=True)
     for axes, name, values, centre in zip(all_axes, panels, images, (median, median, 0.0), strict=True):
         drawn = _display.show_scaled(axes, values, shape, sky=centre, **scaling)

@@ -244,6 +244,27 @@ def test_shapes_that_differ_are_named(data, mask):
         plot_segments(data, mask[1:], mask)
 
 
+def test_sky_may_be_a_model_and_what_is_left_be_worked_out():
+    from galprep_dask import make_image
+    from galprep_dask.sky import ConstantSky
+
+    pixels = np.random.default_rng(3).normal(10, 1, (40, 50)).astype("f4")
+    image = make_image(da.from_array(pixels, chunks=13))
+    model = ConstantSky(10.0, 1.0, "median")
+    by_hand = plot_sky(pixels, np.full(pixels.shape, 10.0), pixels - 10.0)
+    for figure in (plot_sky(image, model), plot_sky(image["data"], model.evaluate(pixels.shape, 20))):
+        for found, expected in zip(figure.axes[:3], by_hand.axes, strict=False):
+            np.testing.assert_allclose(shown(found), shown(expected), atol=1e-6)
+
+
+def test_tasks_of_a_figure_do_not_grow_with_the_image():
+    for side in (8, 32):
+        image = da.zeros((2048 * side, 2048 * side), chunks=2048, dtype="f4")
+        small = _display.shrink_mean(image, "data", image.shape)
+        assert max(small.shape) <= _display.MAX_SIDE
+        assert len(small.__dask_graph__()) <= 8 * side**2
+
+
 # Cutout --------------------------------------------------------------------------------------------------
 
 
@@ -266,15 +287,39 @@ def test_cutout_colours_do_not_depend_on_what_lies_under_the_mask(under, data, m
 
 
 def test_cutout_shows_normimg_of_the_image(data, mask):
-    _, median, std = sigma_clipped_stats(data, mask)
+    _, _, std = sigma_clipped_stats(data, mask)
     good = np.isfinite(data) & ~mask
-    immax = max(10 * std, np.max(np.abs(data[good] - median)))
-    expected = normimg(finite_or_nan(data), 5 * std, immax, sky=median, frac=0.4)
-    np.testing.assert_array_equal(shown(plot_cutout(data, mask).axes[0]), expected)
+    for how, sky in (({}, 0.0), ({"sky": 50.0}, 50.0)):
+        immax = max(10 * std, np.max(np.abs(data[good] - sky)))
+        expected = normimg(finite_or_nan(data), 5 * std, immax, sky=sky, frac=0.4)
+        axes, bar = plot_cutout(data, mask, **how).axes
+        np.testing.assert_array_equal(shown(axes), expected)
+        labels = [label.get_text() for label in bar.get_yticklabels()]
+        ticks = dict(zip(labels, bar.get_yticks(), strict=True))
+        assert ticks[f"{sky:.3g}"] == 0
+        assert ticks[f"{sky + 5 * std:.3g}"] == pytest.approx(0.4)
+        assert ticks[f"{sky + immax:.3g}"] == pytest.approx(1)
 
 
 def test_cutout_without_a_mask_has_no_overlay(data):
-    assert np.ma.getmaskarray(shown(plot_cutout(data, None).axes[0], 1)).all()
+    assert np.ma.getmaskarray(shown(plot_cutout(data).axes[0], 1)).all()
+
+
+def test_cutout_of_a_dataset_is_that_of_its_planes(data, mask):
+    from galprep_dask import make_image
+
+    sigma = np.full(data.shape, 2.0)
+    image = make_image(da.from_array(data, chunks=7), mask=mask, sigma=sigma)
+    other = ~mask
+    for found, expected in (
+        (plot_cutout(image), plot_cutout(data, mask, sigma=sigma)),
+        (plot_cutout(image, other, sigma=3 * sigma), plot_cutout(data, other, sigma=3 * sigma)),
+        (plot_cutout(image.drop_vars(["sigma", "mask"])), plot_cutout(data)),
+    ):
+        assert len(found.axes) == len(expected.axes)
+        for one, two in zip(found.axes, expected.axes, strict=True):
+            for number in range(len(two.images)):
+                np.testing.assert_array_equal(shown(one, number), shown(two, number))
 
 
 def test_cutout_marks_the_target_and_only_if_there_is_one(data, mask):
