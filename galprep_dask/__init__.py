@@ -27,7 +27,7 @@ _FUNCTIONS = {
     "write_image": "galprep_dask.io",
 }
 _MODULES = (
-    "cutouts", "demo", "errors", "gsutils", "image", "images", "io", "masks", "noise", "plotting", "segmentation",
+    "cutouts", "demo", "errors", "gaia", "gsutils", "image", "images", "io", "masks", "noise", "plotting", "segmentation",
     "sky", "stats",
 )  # fmt: skip
 
