@@ -120,8 +120,8 @@ def run_query(
 def _fetch(url: str, query: str, asynchronous: bool, row_limit: int, timeout: float, max_wait: float) -> bytes:
     """Give the bytes of the server's answer."""
     deadline = time.monotonic() + max_wait
-    tap = Tap(url=url, connhandler=_connection(url, timeout, deadline))
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, _Connections(url, timeout) as connections:
+        tap = Tap(url=url, connhandler=_connection(url, connections, deadline))
         # The client insists on .gz, whatever the server sends.
         file = str(Path(folder, "answer.vot.gz"))
         try:
@@ -137,7 +137,7 @@ def _fetch(url: str, query: str, asynchronous: bool, row_limit: int, timeout: fl
 
 
 def _wait_for(job, deadline: float) -> None:
-    pause = _POLL / 4
+    pause = _POLL / 10
     while (phase := job.get_phase(update=True).strip().upper()) != "COMPLETED":
         if phase == "ERROR":
             raise GaiaQueryError(f"the Gaia archive could not carry out the query: {_job_error(job)}.")
@@ -157,14 +157,22 @@ def _job_error(job) -> str:
 
 
 class _Connections:
-    """Connections that give up after a while, as astroquery's own do not."""
+    """Connections that give up after a while, and are closed in the end, as astroquery's own are not."""
 
-    def __init__(self, host: str, port: int | None, timeout: float):
-        self.host, self.port, self.timeout = host, port, timeout
+    def __init__(self, url: str, timeout: float):
+        self.parts, self.timeout, self.opened = urlsplit(url), timeout, []
 
     def get_connection(self, *, ishttps: bool = False, cookie=None, verbose: bool = False) -> HTTPConnection:
         kind = HTTPSConnection if ishttps else HTTPConnection
-        return kind(self.host, self.port, timeout=self.timeout)
+        self.opened.append(kind(self.parts.hostname, self.parts.port, timeout=self.timeout))
+        return self.opened[-1]
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc):
+        for connection in self.opened:
+            connection.close()
 
 
 class _CheckedConnection(TapConn):
@@ -193,13 +201,12 @@ class _CheckedConnection(TapConn):
             raise _NotNow(f"its answer broke off, {response.length} bytes short")
 
 
-def _connection(url: str, timeout: float, deadline: float) -> _CheckedConnection:
+def _connection(url: str, connections: _Connections, deadline: float) -> _CheckedConnection:
     parts = urlsplit(url)
     context, _, last = parts.path.rstrip("/").rpartition("/")
     connection = _CheckedConnection(
-        parts.scheme == "https", parts.hostname, server_context=context, tap_context=last,
-        connhandler=_Connections(parts.hostname, parts.port, timeout),
-    )  # fmt: skip
+        parts.scheme == "https", parts.hostname, server_context=context, tap_context=last, connhandler=connections
+    )
     connection.deadline = deadline
     return connection
 
