@@ -182,11 +182,11 @@ def _numbers(column, unit: u.Unit | None, where: str) -> np.ndarray:
     values = np.where(mask, np.nan, values.astype(float))
     if own is None or unit is None:
         return values
+    if unit == _DEG and own in (u.hour, u.hourangle):
+        return values * 15.0
     try:
         return values * own.to(unit)
     except u.UnitConversionError:
-        if own == u.hour and unit == _DEG:  # hours of right ascension
-            return values * 15.0
         raise CatalogError(f"column {name!r} of {where} is in {own}; expected {unit}. Convert it.") from None
 
 
@@ -226,9 +226,10 @@ def _identifiers(column: Column | MaskedColumn, where: str) -> np.ndarray:
         # A float holds no 19 digits: such identifiers would be other stars' names.
         if values.dtype.kind == "f":
             raise ValueError
-        return np.array([-1 if m else int(re.sub(r"\D*(\d+)$", r"\1", _text(v))) for v, m in zip(values, mask, strict=True)],
-                        "int64")  # fmt: skip
-    except ValueError:
+        last = re.compile(r"(\d+)\s*$")  # of 'Gaia DR3 4583627001381815936' too
+        rows = zip(values, mask, strict=True)
+        return np.array([-1 if unknown else int(last.search(_text(value))[1]) for value, unknown in rows], "int64")
+    except (TypeError, ValueError):
         raise CatalogError(
             f"column {column.info.name!r} of {where} holds no identifiers (its type is {values.dtype}); expected "
             "64-bit integers. Read the table again so that it keeps them, or leave the column out."

@@ -83,6 +83,8 @@ def read_gaia_table(
         path, kind = _format_of(catalog)
         where = repr(os.fspath(catalog))
         with _clear_errors(where):
+            if kind == "csv" and _first_bytes(path).startswith(b"#"):
+                kind = "ascii.ecsv"  # as the archive's bulk files are
             if kind in ("parquet", "csv"):
                 table, found = _from_arrow(path, kind, footprint, where)
             elif kind == "fits":
@@ -123,8 +125,6 @@ def _format_of(catalog: str | os.PathLike) -> tuple[Path, str]:
     kind = _FORMATS.get(suffixes[-1]) if suffixes else None
     if kind is None:
         raise ParameterError(f"cannot tell what kind of catalogue {text!r} is; expected {_KNOWN}.")
-    if kind == "csv" and _first_bytes(path).startswith(b"#"):
-        return path, "ascii.ecsv"  # as the archive's bulk files are
     return path, kind
 
 
@@ -147,7 +147,8 @@ def _clear_errors(where: str):
     except (GalprepError, MemoryError):
         raise
     except Exception as error:  # every reader has its own
-        message = " ".join(str(error).split())[:300] or type(error).__name__
+        message = " ".join(str(error).split()) or type(error).__name__
+        message = message if len(message) < 300 else "... " + message[-300:]  # Arrow says last what is wrong
         raise CatalogError(
             f"{where} cannot be read: {message}. It may be truncated, damaged or of another format; expected {_KNOWN}, "
             "with coordinates as numbers of degrees."

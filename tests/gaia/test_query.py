@@ -121,11 +121,13 @@ FAULTS = [
     "empty", "no table",
 ]  # fmt: skip
 
+ANSWERS = {}  # of the one field that all these ask for
+
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_fault_that_passes_ends_in_a_catalogue(field, options, fault):
     wcs, catalog = field
-    with Archive(catalog, faults=[fault, fault]) as archive:
+    with Archive(catalog, faults=[fault, fault], answers=ANSWERS) as archive:
         stars = gaia.query_gaia(
             wcs, SHAPE, url=archive.url, tile_size=5, asynchronous=False, **(options | IMPATIENT.get(fault, {}))
         )
@@ -136,7 +138,7 @@ def test_a_fault_that_passes_ends_in_a_catalogue(field, options, fault):
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_fault_that_stays_ends_in_one_clear_error(field, options, fault):
     wcs, catalog = field
-    with Archive(catalog, faults=[fault] * 50) as archive:
+    with Archive(catalog, faults=[fault] * 50, answers=ANSWERS) as archive:
         with pytest.raises(GaiaUnavailableError) as caught:
             gaia.query_gaia(
                 wcs, SHAPE, url=archive.url, tile_size=5, asynchronous=False, **(options | IMPATIENT.get(fault, {}))
@@ -156,7 +158,7 @@ def test_a_fault_that_stays_ends_in_one_clear_error(field, options, fault):
 @pytest.mark.parametrize("fault", [503, "maintenance", "silent", "hung up"])
 def test_a_job_that_is_not_taken_is_given_again(field, options, fault):
     wcs, catalog = field
-    with Archive(catalog, faults=[fault]) as archive:
+    with Archive(catalog, faults=[fault], answers=ANSWERS) as archive:
         stars = gaia.query_gaia(
             wcs, SHAPE, url=archive.url, tile_size=5, asynchronous=True, **(options | IMPATIENT.get(fault, {}))
         )
