@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import re
+import warnings
 from collections.abc import Mapping
 
 import numpy as np
@@ -12,9 +13,10 @@ import xarray as xr
 from astropy.coordinates import get_body_barycentric
 from astropy.io import fits
 from astropy.time import Time
+from erfa import ErfaWarning
 
 from galprep_dask.errors import GalprepError, MissingEpochError, ParameterError
-from galprep_dask.image import describe, image_header, parse_header
+from galprep_dask.image import WARNINGS_LOCK, describe, image_header, parse_header
 from galprep_dask.io.files import open_hdus
 
 __all__ = ["EPOCH_KEYWORDS", "image_epoch", "julian_year", "motion_deg", "positions_at"]
@@ -27,7 +29,8 @@ _FASTEST_ARCSEC_PER_YEAR = 10.5
 _LARGEST_PARALLAX_ARCSEC = 0.8
 
 _MAS = math.radians(1 / 3.6e6)
-_YEARS = (1800.0, 2200.0)
+# No image is older, and a keyword that says 0 is no date.
+_YEARS = (1880.0, 2200.0)
 
 _log = logging.getLogger("galprep_dask.gaia")
 
@@ -115,7 +118,9 @@ def _year_of_date(text: str) -> float:
         day, month, year = old.groups()
         text = f"19{year}-{month}-{day}"
     # UTC and TDB differ by a minute: no star moves in it, and no leap second has to be known.
-    return float(Time(text.strip().removesuffix("Z"), scale="tdb").jyear)
+    with WARNINGS_LOCK, warnings.catch_warnings():
+        warnings.simplefilter("ignore", ErfaWarning)  # of such a second
+        return float(Time(text.strip().removesuffix("Z"), scale="tdb").jyear)
 
 
 def julian_year(epoch: Time | float | str) -> float:
@@ -134,7 +139,7 @@ def julian_year(epoch: Time | float | str) -> float:
     Raises
     ------
     ParameterError
-        It is none of these, or not between 1800 and 2200.
+        It is none of these, or not between 1880 and 2200.
     """
     expected = "expected a Julian year such as 2017.87, a date such as '2017-11-13', or an astropy Time"
     try:

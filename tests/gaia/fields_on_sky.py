@@ -19,6 +19,6 @@ def stars_around(wcs, shape, n, seed=0, spread=1.5):
     """Positions in and around an image, in degrees and pixels."""
     rng = np.random.default_rng(seed)
     ny, nx = shape
-    x = (rng.uniform(-0.5, 0.5, n) * spread + 0.5) * nx
-    y = (rng.uniform(-0.5, 0.5, n) * spread + 0.5) * ny
+    x = (rng.uniform(-0.5, 0.5, n) * spread + 0.5) * nx - 0.5
+    y = (rng.uniform(-0.5, 0.5, n) * spread + 0.5) * ny - 0.5
     return (*wcs.all_pix2world(x, y, 0), x, y)

@@ -71,7 +71,7 @@ class Archive:
                 archive.post(self, {name: values[0] for name, values in parse_qs(body).items()})
 
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.server.daemon_threads = True
+        self.server.daemon_threads = False  # all of them are waited for at the end
         self.url = f"http://127.0.0.1:{self.server.server_port}/tap-server/tap"
         self.thread = threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
 

@@ -15,13 +15,13 @@ declinations = st.one_of(st.floats(-90, 90), st.sampled_from([-90.0, 90.0, 89.99
 right_ascensions = st.one_of(st.floats(0, 360), st.sampled_from([0.0, 359.999, 0.001, 180.0]))
 fields = st.builds(
     lambda ra, dec, ny, nx, scale, angle: (wcs_at(ra, dec, (ny, nx), scale, angle), (ny, nx)),
-    right_ascensions, declinations, st.integers(1, 5000), st.integers(1, 5000), st.sampled_from([0.05, 0.26, 2.0]),
+    right_ascensions, declinations, st.integers(1, 5000), st.integers(1, 5000), st.sampled_from([0.05, 0.26, 1.0]),
     st.floats(0, 360),
 )  # fmt: skip
 
 
 @given(fields, st.integers(0, 1000))
-@settings(max_examples=60)
+@settings(max_examples=20)
 def test_every_star_of_an_image_is_in_its_boxes_and_cells(field, seed):
     wcs, shape = field
     ra, dec, x, y = stars_around(wcs, shape, 200, seed=seed, spread=1.0)
@@ -30,7 +30,7 @@ def test_every_star_of_an_image_is_in_its_boxes_and_cells(field, seed):
     assert cut_to(footprint, ra - 360, dec).all()
     np.testing.assert_allclose(footprint.to_pixels(ra, dec), (x, y), atol=1e-5)
     assert footprint.contains(x, y).all()
-    for size in (0.25, 2.0):
+    for size in (0.3, 2.0):
         counted = np.zeros(len(ra), int)
         for cell in cells_of(footprint, size):
             inside = (ra >= cell.ra_min) & (ra < cell.ra_max) & (dec >= cell.dec_min)

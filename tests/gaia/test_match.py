@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from astropy import units as u
 from astropy.coordinates import SkyCoord
 from astropy.table import QTable
 from hypothesis import given
@@ -39,8 +40,7 @@ def test_the_closest_pairs_are_taken_first(sources, stars, radius):
 def test_on_the_sky(dec):
     rng = np.random.default_rng(3)
     base = SkyCoord(rng.uniform(0, 360, 300), np.clip(dec + rng.uniform(-0.01, 0.01, 300), -90, 90), unit="deg")
-    seen = base.directional_offset_by(rng.uniform(0, 360, 300) * np.pi / 180 * 57.29577951 * SkyCoord(0, 0, unit="deg").ra.unit,
-                                      0.3 / 3600 * SkyCoord(0, 0, unit="deg").ra.unit)  # fmt: skip
+    seen = base.directional_offset_by(rng.uniform(0, 360, 300) * u.deg, 0.3 * u.arcsec)
     index, distance = gaia.match_sky(seen.ra.deg, seen.dec.deg, base.ra.deg, base.dec.deg, radius_arcsec=1.0)
     found = index >= 0
     assert found.mean() > 0.95  # others are closer to a neighbour
@@ -81,10 +81,10 @@ def test_nothing_to_match_is_an_empty_result():
         assert len(index) == len(distance) == len(sources)
 
 
-def test_a_million_rows():
+def test_many_rows():
     rng = np.random.default_rng(5)
-    n = 1_000_000
-    x, y = rng.uniform(0, 60000, n), rng.uniform(0, 60000, n)
+    n = 100_000
+    x, y = rng.uniform(0, 20000, n), rng.uniform(0, 20000, n)
     order = rng.permutation(n)
     index, distance = gaia.match_pixels(x, y, x[order] + 0.01, y[order], radius=6.0)
     assert (index >= 0).all()
