@@ -201,7 +201,8 @@ def _unit_of(column) -> u.Unit | None:
         return None
     if isinstance(own, u.UnrecognizedUnit):
         # The archive's dialects: 'mas.yr**-1', "'dex'", 'Angle[deg]'.
-        own = u.Unit(re.sub(r"^\w+\[(.*)\]$", r"\1", own.name).replace("'", "").replace(".", " "), parse_strict="silent")
+        name = re.sub(r"^\w+\[(.*)\]$", r"\1", own.name).replace("'", "").replace(".", " ")
+        own = u.Unit(name, parse_strict="silent")
     return None if isinstance(own, u.UnrecognizedUnit) else u.Unit(own)
 
 
@@ -258,9 +259,9 @@ def _check_coordinates(result: QTable, found: dict, where: str) -> None:
         raise CatalogError(f"{where}: no row has both {found['ra']!r} and {found['dec']!r}. Check the file.")
     if (np.abs(dec[good]) > 90).any() or (ra[good] < -360).any() or (ra[good] > 360).any():
         raise CatalogError(
-            f"{where}: {found['ra']!r} runs from {ra[good].min():.6g} to {ra[good].max():.6g} and {found['dec']!r} from "
-            f"{dec[good].min():.6g} to {dec[good].max():.6g}; expected degrees, -90 to 90 in Dec. Are they swapped, or "
-            "in arcsec?"
+            f"{where}: {found['ra']!r} runs from {ra[good].min():.6g} to {ra[good].max():.6g} and {found['dec']!r} "
+            f"from {dec[good].min():.6g} to {dec[good].max():.6g}; expected degrees, -90 to 90 in Dec. Are they "
+            "swapped, or in arcsec?"
         )
 
 
@@ -278,7 +279,8 @@ def _reference_epochs(table: Table, found: dict, result: QTable, given: float | 
         years = _numbers(table[found["ref_epoch"]], None, where)
         if (moving & ~np.isfinite(years)).any() or (years[np.isfinite(years)] < 1900).any() or (years > 2100).any():
             raise CatalogError(
-                f"column {found['ref_epoch']!r} of {where} holds no Julian years such as 2016.0. Mend it, or pass ref_epoch=."
+                f"column {found['ref_epoch']!r} of {where} holds no Julian years such as 2016.0. Mend it, or pass "
+                "ref_epoch=."
             )
         return years
     release = _release(table, found)
@@ -296,4 +298,3 @@ def _release(table: Table, found: dict) -> float | None:
         return None
     name = re.match(r"gaia\s+(e?dr\d)\s", _text(np.ma.getdata(table[found["designation"]])[0]).lower())
     return _RELEASES.get(name.group(1)) if name else None
-

@@ -99,10 +99,8 @@ def _year_of(header: Mapping, keyword: str) -> float | None:
     if value is None or isinstance(value, bool):
         return None
     try:
-        if keyword.startswith("MJD"):
-            year = 2000 + (float(value) - 51544.5) / 365.25
-        else:
-            year = _year_of_date(str(value))
+        is_mjd = keyword.startswith("MJD")
+        year = 2000 + (float(value) - 51544.5) / 365.25 if is_mjd else _year_of_date(str(value))
     except ValueError:
         _log.warning("%s=%r is no date and was passed over", keyword, value)
         return None
@@ -188,8 +186,8 @@ def positions_at(
     Notes
     -----
     The standard model of stellar motion [1]_, with no radial velocity: the direction is that of
-    ``u + t (p pmra + q pmdec) - parallax * r``, ``u`` the unit vector at the reference epoch, ``p`` and ``q`` those to the
-    east and to the north, ``r`` the Earth's place in au.
+    ``u + t (p pmra + q pmdec) - parallax * r``, ``u`` the unit vector at the reference epoch, ``p`` and ``q`` those to
+    the east and to the north, ``r`` the Earth's place in au.
 
     References
     ----------

@@ -128,8 +128,8 @@ def _match(sources: np.ndarray, stars: np.ndarray, radius: float, scale, unit: s
     if (index < 0).all():
         nearest = scale(others.query(sources[rows])[0].min())
         warnings.warn(
-            f"none of {len(rows)} sources matches one of {len(stars_rows)} stars within {scale(radius):.3g} {unit}; the "
-            f"closest two are {nearest:.3g} {unit} apart. Check the WCS, the epoch and the radius.",
+            f"none of {len(rows)} sources matches one of {len(stars_rows)} stars within {scale(radius):.3g} {unit}; "
+            f"the closest two are {nearest:.3g} {unit} apart. Check the WCS, the epoch and the radius.",
             NoMatchWarning, stacklevel=3,
         )  # fmt: skip
     return index, distance

@@ -28,8 +28,8 @@ def seen_in(stars: QTable, footprint: Footprint, epoch: float) -> QTable:
     Returns
     -------
     QTable
-        With ``ra_obs``, ``dec_obs`` (deg) and ``x``, ``y`` (0-based pixels), ordered by ``source_id`` where there is one, and
-        ``meta["epoch"]``.
+        With ``ra_obs``, ``dec_obs`` (deg) and ``x``, ``y`` (0-based pixels), ordered by ``source_id`` where there is
+        one, and ``meta["epoch"]``.
     """
     ra, dec = positions_at(
         stars["ra"].value, stars["dec"].value, epoch, ref_epoch=stars["ref_epoch"].value, pmra=stars["pmra"].value,

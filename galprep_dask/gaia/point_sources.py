@@ -25,11 +25,11 @@ def extended_because(
     max_ruwe : float, optional
         Largest renormalised unit weight error; above it the source is not one point. None keeps all.
     max_excess_noise : float, optional
-        Largest ``astrometric_excess_noise`` in mas, where it is significant (``astrometric_excess_noise_sig`` above 2,
-        or not known) [1]_. None keeps all.
+        Largest ``astrometric_excess_noise`` in mas, where it is significant (``astrometric_excess_noise_sig`` above
+        2, or not known) [1]_. None keeps all.
     max_galaxy_probability, max_quasar_probability : float, optional
-        Largest ``classprob_dsc_combmod_galaxy`` and ``_quasar``; sources in the tables of galaxy and of quasar candidates
-        are left out too, unless it is None.
+        Largest ``classprob_dsc_combmod_galaxy`` and ``_quasar``; sources in the tables of galaxy and of quasar
+        candidates are left out too, unless it is None.
 
     Returns
     -------
@@ -52,8 +52,10 @@ def extended_because(
     >>> extended_because(stars).tolist()
     ['', 'ruwe', 'galaxy']
     """
-    limits = {"max_ruwe": max_ruwe, "max_excess_noise": max_excess_noise,
-              "max_galaxy_probability": max_galaxy_probability, "max_quasar_probability": max_quasar_probability}  # fmt: skip
+    limits = {
+        "max_ruwe": max_ruwe, "max_excess_noise": max_excess_noise, "max_galaxy_probability": max_galaxy_probability,
+        "max_quasar_probability": max_quasar_probability,
+    }  # fmt: skip
     for name, limit in limits.items():
         if limit is not None and not limit >= 0:
             raise ParameterError(f"{name}={limit!r}; expected zero or a positive number, or None for no limit.")

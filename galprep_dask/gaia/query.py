@@ -66,7 +66,8 @@ def query_gaia(
     columns : iterable of str, optional
         What to ask for beside the coordinates. By default what this package uses and the release has.
     tile_size : float, optional
-        Size in degrees of the tiles of the sky that are asked for one by one. By default 0.25 to 2, as the image is large.
+        Size in degrees of the tiles of the sky that are asked for one by one. By default 0.25 to 2, as the image is
+        large.
     asynchronous : bool, optional
         Whether tiles are jobs of the server. By default where they are large or many.
     row_limit : int
@@ -85,9 +86,9 @@ def query_gaia(
     Returns
     -------
     QTable
-        As of :func:`read_gaia_table`, and where each source was at the epoch as seen from the Earth: ``ra_obs``, ``dec_obs``
-        (deg) and ``x``, ``y`` (0-based pixels). Only sources in the image and its margin, in order of ``source_id``;
-        those without a proper motion are kept.
+        As of :func:`read_gaia_table`, and where each source was at the epoch as seen from the Earth: ``ra_obs``,
+        ``dec_obs`` (deg) and ``x``, ``y`` (0-based pixels). Only sources in the image and its margin, in order of
+        ``source_id``; those without a proper motion are kept.
 
     Raises
     ------
@@ -102,9 +103,9 @@ def query_gaia(
 
     Notes
     -----
-    Tiles are cells of one grid for the whole sky, which do not overlap, so that bands, dithers and reruns of a field ask the
-    same questions; the answers are kept on disk. The footprint is widened by the way that the fastest star goes
-    between the epochs.
+    Tiles are cells of one grid for the whole sky, which do not overlap, so that bands, dithers and reruns of a field
+    ask the same questions; the answers are kept on disk. The footprint is widened by the way that the fastest star
+    goes between the epochs.
 
     Examples
     --------
@@ -145,7 +146,8 @@ def query_footprint(
     tiles = cells_of(footprint, size)
     if asynchronous is None:
         asynchronous = size >= _LARGE or len(tiles) > _FEW_TILES
-    columns = _columns_of(table) if columns is None else list(dict.fromkeys(["source_id", "ra", "dec", "ref_epoch", *columns]))
+    always = ["source_id", "ra", "dec", "ref_epoch"]
+    columns = _columns_of(table) if columns is None else list(dict.fromkeys([*always, *columns]))
     folder = cache_folder(cache)
     answers = []
     for number, tile in enumerate(tiles, 1):

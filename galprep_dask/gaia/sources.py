@@ -92,8 +92,10 @@ def gaia_sources(
     ([49.5, 49.5], 1)
     """
     year = julian_year(epoch)
-    limits = {"max_ruwe": max_ruwe, "max_excess_noise": max_excess_noise,
-              "max_galaxy_probability": max_galaxy_probability, "max_quasar_probability": max_quasar_probability}  # fmt: skip
+    limits = {
+        "max_ruwe": max_ruwe, "max_excess_noise": max_excess_noise, "max_galaxy_probability": max_galaxy_probability,
+        "max_quasar_probability": max_quasar_probability,
+    }  # fmt: skip
     extended_because(QTable({"ra": []}), **limits)  # what makes no sense is said before anything is asked or read
     if catalog is None:
         if ref_epoch is not None:
@@ -115,8 +117,8 @@ def gaia_sources(
         hull = make_footprint(wcs, shape).hull()
         warnings.warn(
             f"{'the Gaia archive' if catalog is None else 'the Gaia table'} has no source in the image, ra "
-            f"{hull[0].ra_min:.4f} to {hull[-1].ra_max:.4f}, dec {hull[0].dec_min:.4f} to {hull[0].dec_max:.4f}. Check the "
-            "WCS, and that the coordinates are degrees.",
+            f"{hull[0].ra_min:.4f} to {hull[-1].ra_max:.4f}, dec {hull[0].dec_min:.4f} to {hull[0].dec_max:.4f}. Check "
+            "the WCS, and that the coordinates are degrees.",
             NoMatchWarning, stacklevel=2,
         )  # fmt: skip
     if not keep_extended:

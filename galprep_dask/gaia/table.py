@@ -1,4 +1,7 @@
-"""Gaia tables on disk: FITS, Parquet, CSV, ECSV, VOTable and HATS; of large ones only what lies in the footprint is read."""
+"""Gaia tables on disk: FITS, Parquet, CSV, ECSV, VOTable and HATS.
+
+Of large ones only what lies in the footprint is read.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +32,9 @@ _FORMATS = {
     ".vot": "votable", ".votable": "votable", ".xml": "votable",
 }  # fmt: skip
 
-_KNOWN = "FITS (.fits), Parquet (.parquet), CSV (.csv), ECSV (.ecsv), VOTable (.vot, .xml) or the folder of a HATS catalogue"
+_KNOWN = (
+    "FITS (.fits), Parquet (.parquet), CSV (.csv), ECSV (.ecsv), VOTable (.vot, .xml) or the folder of a HATS catalogue"
+)
 
 # What stands for nothing in a CSV file; the archive's own bulk files say null.
 _NULLS = ["", "null", "NULL", "None", "nan", "NaN", "--"]
@@ -44,9 +49,9 @@ def read_gaia_table(
     Parameters
     ----------
     catalog : str, path or Table
-        A file (FITS, Parquet, CSV, ECSV, VOTable; its suffix says which, ``.gz`` may follow), a folder of Parquet files or
-        of a HATS catalogue, or a table that was read already. Column names are those of the archive in upper or lower
-        case, or VizieR's; coordinates without a unit are degrees.
+        A file (FITS, Parquet, CSV, ECSV, VOTable; its suffix says which, ``.gz`` may follow), a folder of Parquet
+        files or of a HATS catalogue, or a table that was read already. Column names are those of the archive in upper
+        or lower case, or VizieR's; coordinates without a unit are degrees.
     footprint : Footprint, optional
         From :func:`make_footprint`. Only rows near it are read, of Parquet, HATS, CSV and FITS without ever holding
         the others.
@@ -57,10 +62,10 @@ def read_gaia_table(
     Returns
     -------
     QTable
-        ``ra``, ``dec`` (deg, at ``ref_epoch``), ``ref_epoch`` (yr), ``pmra``, ``pmdec`` (mas/yr), ``parallax`` (mas) and
-        ``phot_g_mean_mag``, NaN where there is none; and, as far as the table has them, ``source_id`` and the columns
-        that :func:`extended_because` looks at. Rows without coordinates are left out, and of rows with the same
-        ``source_id`` all but the first.
+        ``ra``, ``dec`` (deg, at ``ref_epoch``), ``ref_epoch`` (yr), ``pmra``, ``pmdec`` (mas/yr), ``parallax`` (mas)
+        and ``phot_g_mean_mag``, NaN where there is none; and, as far as the table has them, ``source_id`` and the
+        columns that :func:`extended_because` looks at. Rows without coordinates are left out, and of rows with the
+        same ``source_id`` all but the first.
 
     Raises
     ------
@@ -172,14 +177,14 @@ def _near(footprint: Footprint, ra: np.ndarray, dec: np.ndarray, where: str) -> 
 
 def _in_hours(where: str) -> CatalogError:
     return CatalogError(
-        f"no star of {where} lies in the image, but they would if its right ascensions, all of 24 and less, were hours. "
-        "Expected degrees: multiply them by 15, or give the column its unit (hourangle)."
+        f"no star of {where} lies in the image, but they would if its right ascensions, all of 24 and less, were "
+        "hours. Expected degrees: multiply them by 15, or give the column its unit (hourangle)."
     )
 
 
 def _from_fits(path: Path, footprint: Footprint | None, where: str) -> tuple[Table, dict]:
-    with warnings.catch_warnings(), fits.open(path, memmap=path.suffix.lower() != ".gz") as hdus:
-        tables = [hdu for hdu in hdus if isinstance(hdu, fits.BinTableHDU | fits.TableHDU) and not isinstance(hdu, fits.CompImageHDU)]
+    with fits.open(path, memmap=path.suffix.lower() != ".gz") as hdus:
+        tables = [hdu for hdu in hdus if isinstance(hdu, fits.BinTableHDU | fits.TableHDU)]
         if not tables:
             raise CatalogError(f"{where} has no table among its {len(hdus)} HDUs. Name a FITS table.")
         hdu = tables[0]
@@ -265,7 +270,7 @@ def _properties(path: Path) -> dict[str, str]:
 
 
 def _within(boxes: list[Box], ra: str, dec: str, per_hour: float = 1.0):
-    """Give the rows of boxes as an expression that Arrow checks against the statistics of files and row groups first."""
+    """Give the rows of boxes as an expression; Arrow checks it against the statistics of files and row groups first."""
     import pyarrow.dataset as ds
 
     parts = []
@@ -296,9 +301,8 @@ def _arrow_column(arrow, name: str, units: dict[str, str]) -> MaskedColumn:
         column = column.cast(column.type.value_type)
     mask = np.asarray(column.is_null())
     if mask.any():
-        kind = column.type
-        nothing = "" if pa.types.is_string(kind) or pa.types.is_large_string(kind) else False if pa.types.is_boolean(kind) else 0
-        column = column.fill_null(nothing)
+        is_text = pa.types.is_string(column.type) or pa.types.is_large_string(column.type)
+        column = column.fill_null("" if is_text else False if pa.types.is_boolean(column.type) else 0)
     values = column.to_numpy()
     if values.dtype == object and len(values):
         values = values.astype(str)

@@ -38,7 +38,7 @@ _POLL = 0.5
 _log = logging.getLogger("galprep_dask.gaia")
 
 
-class _NotNow(Exception):
+class _NotNowError(Exception):
     """The server did not give an answer this time."""
 
     def __init__(self, message: str, pause: float | None = None):
@@ -91,12 +91,12 @@ def run_query(
             answer = _fetch(url, query, asynchronous, row_limit, timeout, max_wait)
             table, complete = _read_votable(answer)
             break
-        except (_NotNow, OSError, HTTPException) as error:
+        except (_NotNowError, OSError, HTTPException) as error:
             reason = " ".join(str(error).split())[:200] or type(error).__name__
             if attempt == retries:
                 raise GaiaUnavailableError(
-                    f"the Gaia archive at {url} gave no catalogue in {retries + 1} tries: {reason}. Pass gaia_catalog= (a "
-                    'table on disk) to do without the network, or crossmatch="auto" or False to select stars without Gaia.'
+                    f"the Gaia archive at {url} gave no catalogue in {retries + 1} tries: {reason}. Pass gaia_catalog= "
+                    '(a table on disk) to do without the network, or crossmatch="auto" or False to do without Gaia.'
                 ) from error
             pause = getattr(error, "pause", None)
             pause = backoff * 2**attempt if pause is None else pause
@@ -111,8 +111,8 @@ def run_query(
     if not complete or len(table) >= row_limit:
         limit = f"row_limit={row_limit}" if complete else "the server's own limit"
         raise GaiaRowLimitError(
-            f"an answer of the Gaia archive was cut at {len(table)} rows, {limit}: stars are missing from it. Take smaller "
-            "tiles (tile_size=), a brighter limit (max_magnitude=), or a larger row_limit=."
+            f"an answer of the Gaia archive was cut at {len(table)} rows, {limit}: stars are missing from it. Take "
+            "smaller tiles (tile_size=), a brighter limit (max_magnitude=), or a larger row_limit=."
         )
     return table
 
@@ -132,7 +132,7 @@ def _fetch(url: str, query: str, asynchronous: bool, row_limit: int, timeout: fl
                 _wait_for(job, deadline)
                 job.save_results()
         except HTTPError as error:
-            raise _NotNow(str(error)) from error
+            raise _NotNowError(str(error)) from error
         return Path(file).read_bytes()
 
 
@@ -142,9 +142,9 @@ def _wait_for(job, deadline: float) -> None:
         if phase == "ERROR":
             raise GaiaQueryError(f"the Gaia archive could not carry out the query: {_job_error(job)}.")
         if phase not in ("PENDING", "QUEUED", "EXECUTING", "SUSPENDED", "HELD"):
-            raise _NotNow(f"its job ended as {phase[:40]!r}")
+            raise _NotNowError(f"its job ended as {phase[:40]!r}")
         if time.monotonic() > deadline:
-            raise _NotNow("its job did not end in time (max_wait=)")
+            raise _NotNowError("its job did not end in time (max_wait=)")
         time.sleep(pause)
         pause = min(2 * pause, 10 * _POLL)
 
@@ -171,8 +171,8 @@ class _Connections:
         return self
 
     def __exit__(self, *exc):
-        for connection in self.opened:
-            connection.close()
+        for connection_or_response in self.opened:
+            connection_or_response.close()
 
 
 class _CheckedConnection(TapConn):
@@ -180,15 +180,23 @@ class _CheckedConnection(TapConn):
 
     deadline = 0.0
 
+    def __init__(self, *args, connhandler: _Connections, **kwargs):
+        super().__init__(*args, connhandler=connhandler, **kwargs)
+        # A connection hands itself over to its response, which then is what is to be closed.
+        self.opened = connhandler.opened
+
     def execute_tappost(self, subcontext, data, *args, **kwargs):
-        return _checked(super().execute_tappost(subcontext, data, *args, **kwargs), job=subcontext == "async")
+        response = super().execute_tappost(subcontext, data, *args, **kwargs)
+        self.opened.append(response)
+        return _checked(response, job=subcontext == "async")
 
     def execute_tapget(self, subcontext, **kwargs):
-        response = super().execute_tapget(subcontext, **kwargs)
         for _ in range(5):
+            response = super().execute_tapget(subcontext, **kwargs)
+            self.opened.append(response)
             if response.status not in (301, 302, 303, 307, 308):
                 break
-            response = super().execute_tapget(response.getheader("Location"), **kwargs)
+            subcontext = response.getheader("Location", "")
         return _checked(response, job=False)
 
     def dump_to_file(self, output, response):
@@ -196,9 +204,9 @@ class _CheckedConnection(TapConn):
             while data := response.read1(1 << 16):
                 file.write(data)
                 if time.monotonic() > self.deadline:
-                    raise _NotNow("its answer did not end in time (max_wait=)")
+                    raise _NotNowError("its answer did not end in time (max_wait=)")
         if response.length:
-            raise _NotNow(f"its answer broke off, {response.length} bytes short")
+            raise _NotNowError(f"its answer broke off, {response.length} bytes short")
 
 
 def _connection(url: str, connections: _Connections, deadline: float) -> _CheckedConnection:
@@ -215,13 +223,15 @@ def _checked(response: HTTPResponse, *, job: bool) -> HTTPResponse:
     status = response.status
     if status < 400:
         if job and status != 303:
-            raise _NotNow(f"it answered {status} instead of making a job")
+            raise _NotNowError(f"it answered {status} instead of making a job")
         return response
     message = _message(response.read(1 << 16).decode("utf-8", "replace"), status)
     if status in _LATER:
         pause = response.getheader("Retry-After", "")
-        raise _NotNow(f"status {status} ({message})", float(pause) if pause.isdigit() else None)
-    raise GaiaQueryError(f"the Gaia archive refused the query, status {status}: {message}. Check url=, table= and columns=.")
+        raise _NotNowError(f"status {status} ({message})", float(pause) if pause.isdigit() else None)
+    raise GaiaQueryError(
+        f"the Gaia archive refused the query, status {status}: {message}. Check url=, table= and columns=."
+    )
 
 
 def _message(text: str, status: int = 0) -> str:
@@ -236,16 +246,16 @@ def _read_votable(answer: bytes) -> tuple[Table, bool]:
         try:
             answer = gzip.decompress(answer)
         except (EOFError, OSError, zlib.error) as error:
-            raise _NotNow(f"its answer is a damaged gzip file ({error})") from error
-    start = answer[:500].lstrip().lower()
-    if start.startswith((b"<!doctype html", b"<html")) or b"<votable" not in answer[:2000].lower().replace(b"<vot:", b"<"):
-        raise _NotNow(f"it answered with a page that is no VOTable: {_message(answer[:5000].decode('utf-8', 'replace'))}")
+            raise _NotNowError(f"its answer is a damaged gzip file ({error})") from error
+    if not re.search(rb"<(\w+:)?VOTABLE", answer[:2000]):
+        page = _message(answer[:5000].decode("utf-8", "replace"))
+        raise _NotNowError(f"it answered with a page that is no VOTable: {page}")
     try:
         with WARNINGS_LOCK, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # units and versions that every archive spells its own way
             document = parse(io.BytesIO(answer), verify="ignore")
     except Exception as error:  # the parser raises many kinds
-        raise _NotNow(f"its answer is a damaged VOTable ({' '.join(str(error).split())[:120]})") from error
+        raise _NotNowError(f"its answer is a damaged VOTable ({' '.join(str(error).split())[:120]})") from error
     results = [resource for resource in document.resources if resource.type == "results"] or document.resources
     infos = [info for resource in results for info in resource.infos] + list(document.infos)
     status = [(str(info.value).upper(), info.content) for info in infos if info.name == "QUERY_STATUS"]
@@ -253,7 +263,7 @@ def _read_votable(answer: bytes) -> tuple[Table, bool]:
     if refused:
         raise GaiaQueryError(f"the Gaia archive could not carry out the query: {_message(str(refused[0]))}.")
     if not results or not results[0].tables:
-        raise _NotNow("its answer is a VOTable without a table")
+        raise _NotNowError("its answer is a VOTable without a table")
     with WARNINGS_LOCK, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         table = results[0].tables[0].to_table(use_names_over_ids=True)

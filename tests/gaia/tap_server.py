@@ -47,7 +47,9 @@ def as_votable(table, status="OK", tabledata_format="tabledata"):
 class Archive:
     """``faults`` are used up one a request that makes an answer; when they are, answers are right."""
 
-    def __init__(self, catalog, *, faults=(), server_limit=None, compressed=False, answers=None, phases=("QUEUED", "EXECUTING")):
+    def __init__(
+        self, catalog, *, faults=(), server_limit=None, compressed=False, answers=None, phases=("QUEUED", "EXECUTING")
+    ):
         self.catalog, self.faults, self.server_limit = catalog, list(faults), server_limit
         self.compressed, self.phases = compressed, phases
         self.closing = threading.Event()
@@ -61,11 +63,11 @@ class Archive:
             def log_message(self, *args):
                 pass
 
-            def do_GET(self):  # noqa: N802
+            def do_GET(self):
                 archive.requests.append(("GET", self.path))
                 archive.get(self)
 
-            def do_POST(self):  # noqa: N802
+            def do_POST(self):
                 body = self.rfile.read(int(self.headers["Content-Length"])).decode()
                 archive.requests.append(("POST", self.path))
                 archive.post(self, {name: values[0] for name, values in parse_qs(body).items()})

@@ -59,7 +59,8 @@ def test_parallax_is_the_earths_way_around_the_sun(ra, dec):
     days = np.linspace(2020, 2021, 40, endpoint=False)
     offsets = []
     for epoch in days:
-        there = positions_at(np.array([ra]), np.array([dec]), epoch, ref_epoch=2016.0, pmra=[0], pmdec=[0], parallax=[700.0])
+        at_rest = {"ref_epoch": 2016.0, "pmra": [0], "pmdec": [0]}
+        there = positions_at(np.array([ra]), np.array([dec]), epoch, **at_rest, parallax=[700.0])
         earth = get_body_barycentric("earth", Time(epoch, format="jyear", scale="tdb"))
         star = SkyCoord(ra * u.deg, dec * u.deg, distance=Distance(parallax=700 * u.mas)).cartesian
         seen = SkyCoord(star - earth).spherical

@@ -37,7 +37,7 @@ def test_reasons_and_counts():
 
 def test_limits():
     read = gaia.read_gaia_table(table(**MIXED))
-    none = {name: None for name in ("max_ruwe", "max_excess_noise", "max_galaxy_probability", "max_quasar_probability")}
+    none = dict.fromkeys(("max_ruwe", "max_excess_noise", "max_galaxy_probability", "max_quasar_probability"))
     assert (gaia.extended_because(read, **none) == "").sum() == 7  # a duplicated source is two in any case
     assert gaia.extended_because(read, **(none | {"max_ruwe": 2.9})).tolist().count("ruwe") == 1
     assert gaia.extended_because(read, **(none | {"max_ruwe": 3.0})).tolist().count("ruwe") == 0
@@ -50,15 +50,15 @@ def test_limits():
 
 
 def test_candidates_and_unknown_significance():
-    read = gaia.read_gaia_table(table(
-        in_galaxy_candidates=["true", "false", "False"], in_qso_candidates=[0, 1, 0], astrometric_excess_noise=[0.0, 0.0, 5.0]
-    ))  # fmt: skip
+    flags = {"in_galaxy_candidates": ["true", "false", "False"], "in_qso_candidates": [0, 1, 0]}
+    read = gaia.read_gaia_table(table(**flags, astrometric_excess_noise=[0.0, 0.0, 5.0]))
     assert gaia.extended_because(read).tolist() == ["galaxy", "quasar", "excess_noise"]
     assert gaia.extended_because(read, max_galaxy_probability=None)[0] == ""
 
 
 def test_masked_flags_and_probabilities_count_for_the_source():
-    masked = table(ruwe=np.ma.array([9.0, 1.0], mask=[True, False]), duplicated_source=np.ma.array([True, True], mask=[True, False]))
+    mask = [True, False]
+    masked = table(ruwe=np.ma.array([9.0, 1.0], mask=mask), duplicated_source=np.ma.array([True, True], mask=mask))
     assert gaia.extended_because(gaia.read_gaia_table(masked)).tolist() == ["", "duplicated_source"]
 
 

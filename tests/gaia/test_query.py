@@ -138,11 +138,11 @@ def test_a_fault_that_passes_ends_in_a_catalogue(field, options, fault):
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_fault_that_stays_ends_in_one_clear_error(field, options, fault):
     wcs, catalog = field
-    with Archive(catalog, faults=[fault] * 50, answers=ANSWERS) as archive:
-        with pytest.raises(GaiaUnavailableError) as caught:
-            gaia.query_gaia(
-                wcs, SHAPE, url=archive.url, tile_size=5, asynchronous=False, **(options | IMPATIENT.get(fault, {}))
-            )
+    archive = Archive(catalog, faults=[fault] * 50, answers=ANSWERS)
+    with archive, pytest.raises(GaiaUnavailableError) as caught:
+        gaia.query_gaia(
+            wcs, SHAPE, url=archive.url, tile_size=5, asynchronous=False, **(options | IMPATIENT.get(fault, {}))
+        )
     message = str(caught.value)
     assert archive.url in message
     assert "3 tries" in message
@@ -176,19 +176,18 @@ def test_slow_answers_are_waited_for(field, options):
 @pytest.mark.parametrize("phases", [("ABORTED",), ("EXECUTING",) * 1000, ("<html>maintenance</html>",) * 9])
 def test_jobs_that_come_to_nothing(field, options, phases):
     wcs, catalog = field
-    with Archive(catalog, phases=phases) as archive:
-        with pytest.raises(GaiaUnavailableError, match="2 tries: its job"):
-            gaia.query_gaia(
-                wcs, SHAPE, url=archive.url, tile_size=5, asynchronous=True,
-                **(options | {"max_wait": 0.4, "retries": 1}),
-            )  # fmt: skip
+    with Archive(catalog, phases=phases) as archive, pytest.raises(GaiaUnavailableError, match="2 tries: its job"):
+        gaia.query_gaia(
+            wcs, SHAPE, url=archive.url, tile_size=5, asynchronous=True,
+            **(options | {"max_wait": 0.4, "retries": 1}),
+        )  # fmt: skip
 
 
 def test_a_job_that_fails_says_why(field, options):
     wcs, catalog = field
-    with Archive(catalog, phases=("EXECUTING", "ERROR")) as archive:
-        with pytest.raises(GaiaQueryError, match="Unknown column nonsense"):
-            gaia.query_gaia(wcs, SHAPE, url=archive.url, tile_size=5, asynchronous=True, **options)
+    archive = Archive(catalog, phases=("EXECUTING", "ERROR"))
+    with archive, pytest.raises(GaiaQueryError, match="Unknown column nonsense"):
+        gaia.query_gaia(wcs, SHAPE, url=archive.url, tile_size=5, asynchronous=True, **options)
     assert sum(method == "POST" for method, _ in archive.requests) == 1
 
 
@@ -198,9 +197,8 @@ def test_a_query_that_is_refused_is_not_repeated(field, options):
         with pytest.raises(GaiaQueryError, match="Unknown column nonsense"):
             gaia.query_gaia(wcs, SHAPE, url=archive.url, columns=["nonsense"], asynchronous=False, **options)
         assert len(archive.requests) == 1
-    with Archive(catalog, faults=[404]) as archive:
-        with pytest.raises(GaiaQueryError, match=r"status 404.*Check url="):
-            gaia.query_gaia(wcs, SHAPE, url=archive.url, asynchronous=False, **options)
+    with Archive(catalog, faults=[404]) as archive, pytest.raises(GaiaQueryError, match=r"status 404.*Check url="):
+        gaia.query_gaia(wcs, SHAPE, url=archive.url, asynchronous=False, **options)
 
 
 def test_an_answer_as_long_as_the_limit_is_no_catalogue(field, options):
@@ -216,9 +214,9 @@ def test_an_answer_as_long_as_the_limit_is_no_catalogue(field, options):
 
 def test_a_limit_of_the_server_is_no_catalogue(field, options):
     wcs, catalog = field
-    with Archive(catalog, server_limit=60) as archive:
-        with pytest.raises(GaiaRowLimitError, match=r"cut at 60 rows, the server's own limit"):
-            gaia.query_gaia(wcs, SHAPE, url=archive.url, tile_size=5, **options)
+    archive = Archive(catalog, server_limit=60)
+    with archive, pytest.raises(GaiaRowLimitError, match=r"cut at 60 rows, the server's own limit"):
+        gaia.query_gaia(wcs, SHAPE, url=archive.url, tile_size=5, **options)
     assert not list((options["cache"]).glob("*"))
 
 
@@ -315,11 +313,10 @@ def test_where_answers_are_kept(field, options, tmp_path, monkeypatch):
 def test_a_cache_that_cannot_be_written_to_costs_a_warning(field, options, tmp_path):
     wcs, catalog = field
     (tmp_path / "file").write_text("")
-    with Archive(catalog) as archive:
-        with pytest.warns(GalprepWarning, match="could not be kept"):
-            stars = gaia.query_gaia(
-                wcs, SHAPE, url=archive.url, tile_size=5, **(options | {"cache": tmp_path / "file" / "below"})
-            )
+    with Archive(catalog) as archive, pytest.warns(GalprepWarning, match="could not be kept"):
+        stars = gaia.query_gaia(
+            wcs, SHAPE, url=archive.url, tile_size=5, **(options | {"cache": tmp_path / "file" / "below"})
+        )
     assert len(stars)
 
 
@@ -365,8 +362,8 @@ def test_a_server_that_is_there_is_not_asked_when_there_is_a_table(field, option
 @pytest.mark.parametrize(
     "wrong",
     [
-        {"timeout": 0}, {"max_wait": -1}, {"retries": -1}, {"backoff": float("nan")}, {"row_limit": 0}, {"tile_size": 0},
-        {"tile_size": 100}, {"url": "ftp://x"}, {"epoch": 58070.2}, {"epoch": "yesterday"}, {"margin_arcsec": -1},
+        {"timeout": 0}, {"max_wait": -1}, {"retries": -1}, {"backoff": float("nan")}, {"row_limit": 0},
+        {"tile_size": 0}, {"tile_size": 100}, {"url": "ftp://x"}, {"epoch": 58070.2}, {"epoch": "yesterday"}, {"margin_arcsec": -1},
         {"max_magnitude": float("inf")}, {"cache": 3.5},
     ],
 )  # fmt: skip

@@ -19,7 +19,8 @@ def windowed_centroid(pixels, x, y, sigma=2.0):
     for _ in range(20):
         x0, y0 = round(x), round(y)
         iy, ix = np.mgrid[y0 - 10 : y0 + 11, x0 - 10 : x0 + 11]
-        weight = np.exp(-((ix - x) ** 2 + (iy - y) ** 2) / (2 * sigma**2)) * pixels[y0 - 10 : y0 + 11, x0 - 10 : x0 + 11]
+        window = np.exp(-((ix - x) ** 2 + (iy - y) ** 2) / (2 * sigma**2))
+        weight = window * pixels[y0 - 10 : y0 + 11, x0 - 10 : x0 + 11]
         x, y = x + 2 * np.average(ix - x, weights=weight), y + 2 * np.average(iy - y, weights=weight)
     return x, y
 

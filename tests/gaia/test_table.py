@@ -49,6 +49,10 @@ def write_hats(table, folder, *, metadata=True, suffix=".parquet"):
     return root
 
 
+def joined(one, other):
+    return Table({name: np.ma.concatenate([one[name], other[name]]) for name in one.colnames}, masked=True)
+
+
 def as_arrow(table):
     return pa.table({
         name: pa.array(np.ma.getdata(table[name]).astype(table[name].dtype.newbyteorder("=")),
@@ -108,7 +112,7 @@ def test_hats_catalogue(field, tmp_path, metadata, collection):
     wcs, catalog = field
     far = make_catalog(np.linspace(91, 269, 50), np.zeros(50))
     far["source_id"] += 1_000_000
-    both = Table({name: np.ma.concatenate([catalog[name], far[name]]) for name in catalog.colnames}, masked=True)
+    both = joined(catalog, far)
     root = write_hats(both, tmp_path, metadata=metadata)
     if collection:
         (tmp_path / "collection.properties").write_text("#HATS Collection\nhats_primary_table_url=gaia\n")
@@ -122,7 +126,7 @@ def test_hats_catalogue(field, tmp_path, metadata, collection):
 def test_partitions_elsewhere_on_the_sky_are_not_read(field, tmp_path, metadata):
     wcs, catalog = field
     far = make_catalog(np.linspace(91, 179, 50), np.zeros(50))
-    both = Table({name: np.ma.concatenate([catalog[name], far[name]]) for name in catalog.colnames}, masked=True)
+    both = joined(catalog, far)
     root = write_hats(both, tmp_path, metadata=metadata)
     elsewhere = root / "dataset" / "Norder=0" / "Dir=0" / "Npix=1.parquet"
     data = bytearray(elsewhere.read_bytes())
@@ -142,7 +146,7 @@ def test_folder_of_parquet_files(field, tmp_path):
 
 def test_rows_without_coordinates_and_repeated_rows_are_left_out(field):
     _, catalog = field
-    table = Table({name: np.ma.concatenate([catalog[name], catalog[name][:50]]) for name in catalog.colnames}, masked=True)
+    table = joined(catalog, catalog[:50])
     table["ra"].mask = np.arange(len(table)) == 7
     table["dec"][9] = np.nan
     assert len(gaia.read_gaia_table(table)) == len(catalog)  # 7 and 9 come again
@@ -185,8 +189,10 @@ def test_spellings_of_columns(names, order):
 
 
 def test_units_are_converted():
-    table = QTable({"ra": [1.0, 2.0] * u.hourangle, "dec": [60.0, -120.0] * u.arcmin, "pmra": [1.0, 2.0] * u.arcsec / u.yr,
-                    "pmdec": [0.0, 0.0] * u.mas / u.yr, "ref_epoch": [2016.0, 2016.0] * u.yr})  # fmt: skip
+    table = QTable({
+        "ra": [1.0, 2.0] * u.hourangle, "dec": [60.0, -120.0] * u.arcmin, "pmra": [1.0, 2.0] * u.arcsec / u.yr,
+        "pmdec": [0.0, 0.0] * u.mas / u.yr, "ref_epoch": [2016.0, 2016.0] * u.yr,
+    })  # fmt: skip
     read = gaia.read_gaia_table(table)
     assert read["ra"].value.tolist() == [15.0, 30.0]
     assert read["dec"].value.tolist() == [1.0, -2.0]
@@ -306,7 +312,7 @@ def test_files_that_are_not_there_or_of_no_known_kind(tmp_path):
         gaia.read_gaia_table(3)
 
 
-@pytest.mark.parametrize("name", ["stars.fits", "stars.fits.gz", "stars.parquet", "stars.ecsv", "stars.vot", "stars.csv.gz"])
+@pytest.mark.parametrize("name", [name for name in WRITERS if name.startswith("stars") and name != "stars.csv"])
 def test_truncated_and_foreign_files(field, tmp_path, name):
     _, catalog = field
     WRITERS[name](catalog, tmp_path / name)
@@ -318,8 +324,8 @@ def test_truncated_and_foreign_files(field, tmp_path, name):
 
 
 def test_fits_without_a_table(tmp_path):
-    fits.writeto(tmp_path / "image.fits", np.zeros((4, 4)))
-    with pytest.raises(CatalogError, match="no table among its 1 HDUs"):
+    fits.HDUList([fits.PrimaryHDU(), fits.CompImageHDU(np.zeros((4, 4)))]).writeto(tmp_path / "image.fits")
+    with pytest.raises(CatalogError, match="no table among its 2 HDUs"):
         gaia.read_gaia_table(tmp_path / "image.fits")
 
 
