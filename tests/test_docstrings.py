@@ -41,6 +41,7 @@ WITHOUT_EXAMPLE = {
     "galprep_dask.sky.mesh.MeshSky",
     "galprep_dask.segmentation.detect.Segmentation",
     "galprep_dask.masks.growth.grow_segmentation", "galprep_dask.cutouts.cutout.cut_header",
+    "galprep_dask.gaia.footprint.Footprint",
 }  # fmt: skip
 
 

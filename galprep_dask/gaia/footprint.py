@@ -47,7 +47,7 @@ class Box:
 @dataclass(frozen=True)
 class Footprint:
     """
-    The sky of an image, widened.
+    The sky of an image, widened; from :func:`make_footprint`.
 
     Attributes
     ----------
@@ -135,6 +135,15 @@ def make_footprint(
         There is no celestial WCS, or no pixel of the image is on the sky.
     ParameterError
         ``shape`` or a margin makes no sense.
+
+    Examples
+    --------
+    >>> wcs = WCS(naxis=2)
+    >>> wcs.wcs.ctype, wcs.wcs.crval, wcs.wcs.crpix = ["RA---TAN", "DEC--TAN"], [0.0, 30.0], [50.5, 50.5]
+    >>> footprint = make_footprint(wcs, (100, 100))
+    >>> x, y = footprint.to_pixels([0.0, 180.0], [30.0, -30.0])
+    >>> footprint.contains(x, y).tolist()
+    [True, False]
     """
     wcs = _celestial(wcs)
     ny, nx = _checked_shape(shape)

@@ -109,8 +109,14 @@ def query_gaia(
 
     Examples
     --------
-    >>> from astropy.wcs import WCS
-    >>> stars = query_gaia(WCS(header), (4096, 4096), epoch="2017-11-13")  # doctest: +SKIP
+    Where there is no archive, here because nobody listens at that address:
+
+    >>> header = fits.Header({"CTYPE1": "RA---TAN", "CTYPE2": "DEC--TAN", "CRVAL1": 150.0, "CRVAL2": 2.0})
+    >>> header.update({"CDELT1": -1e-4, "CDELT2": 1e-4})
+    >>> query_gaia(header, (100, 100), epoch="2017-11-13", url="http://127.0.0.1:9/tap", retries=0, cache=False)
+    Traceback (most recent call last):
+    ...
+    galprep_dask.errors.GaiaUnavailableError: the Gaia archive at http://127.0.0.1:9/tap gave no catalogue...
     """
     epoch = julian_year(epoch)
     release = 2015.5 if "dr2" in table.lower() else 2016.0

@@ -95,8 +95,9 @@ def run_query(
             reason = " ".join(str(error).split())[:200] or type(error).__name__
             if attempt == retries:
                 raise GaiaUnavailableError(
-                    f"the Gaia archive at {url} gave no catalogue in {retries + 1} tries: {reason}. Pass gaia_catalog= "
-                    '(a table on disk) to do without the network, or crossmatch="auto" or False to do without Gaia.'
+                    f"the Gaia archive at {url} gave no catalogue, tried {retries + 1} times: {reason}. Pass "
+                    'gaia_catalog= (a table on disk) to do without the network, or crossmatch="auto" or False to do '
+                    "without Gaia."
                 ) from error
             pause = getattr(error, "pause", None)
             pause = backoff * 2**attempt if pause is None else pause
