@@ -32,6 +32,7 @@ __all__ = ["run_query"]
 
 # Statuses that say "later", and what a proxy answers for a server that is down.
 _LATER = (408, 425, 429, 500, 502, 503, 504)
+_MOVED = (301, 302, 303, 307, 308)
 _LONGEST_PAUSE = 60.0
 _POLL = 0.5
 
@@ -138,11 +139,21 @@ def _fetch(url: str, query: str, asynchronous: bool, row_limit: int, timeout: fl
 
 
 def _wait_for(job, deadline: float) -> None:
-    pause = _POLL / 10
-    while (phase := job.get_phase(update=True).strip().upper()) != "COMPLETED":
+    pause, unanswered = _POLL / 10, 0
+    while True:
+        try:
+            phase, unanswered = job.get_phase(update=True).strip().upper(), 0
+        except (_NotNowError, OSError, HTTPException):
+            # A job goes on while its server does not answer for a moment.
+            unanswered += 1
+            if unanswered > 3:
+                raise
+            phase = "UNKNOWN"
+        if phase == "COMPLETED":
+            return
         if phase == "ERROR":
             raise GaiaQueryError(f"the Gaia archive could not carry out the query: {_job_error(job)}.")
-        if phase not in ("PENDING", "QUEUED", "EXECUTING", "SUSPENDED", "HELD"):
+        if phase not in ("PENDING", "QUEUED", "EXECUTING", "SUSPENDED", "HELD", "UNKNOWN"):
             raise _NotNowError(f"its job ended as {phase[:40]!r}")
         if time.monotonic() > deadline:
             raise _NotNowError("its job did not end in time (max_wait=)")
@@ -189,16 +200,16 @@ class _CheckedConnection(TapConn):
     def execute_tappost(self, subcontext, data, *args, **kwargs):
         response = super().execute_tappost(subcontext, data, *args, **kwargs)
         self.opened.append(response)
-        return _checked(response, job=subcontext == "async")
+        return _checked(response, (303,) if subcontext == "async" else (200, 303))
 
     def execute_tapget(self, subcontext, **kwargs):
         for _ in range(5):
             response = super().execute_tapget(subcontext, **kwargs)
             self.opened.append(response)
-            if response.status not in (301, 302, 303, 307, 308):
+            if response.status not in _MOVED:
                 break
             subcontext = response.getheader("Location", "")
-        return _checked(response, job=False)
+        return _checked(response, (200,))
 
     def dump_to_file(self, output, response):
         with open(output, "wb") as file:
@@ -220,12 +231,16 @@ def _connection(url: str, connections: _Connections, deadline: float) -> _Checke
     return connection
 
 
-def _checked(response: HTTPResponse, *, job: bool) -> HTTPResponse:
+def _checked(response: HTTPResponse, expected: tuple[int, ...]) -> HTTPResponse:
     status = response.status
-    if status < 400:
-        if job and status != 303:
-            raise _NotNowError(f"it answered {status} instead of making a job")
+    if status in expected:
         return response
+    if status in _MOVED:
+        raise GaiaQueryError(
+            f"the Gaia archive has moved to {response.getheader('Location')}. Pass its address as url=."
+        )
+    if status < 400:
+        raise _NotNowError(f"it answered with status {status}, expected {' or '.join(map(str, expected))}")
     message = _message(response.read(1 << 16).decode("utf-8", "replace"), status)
     if status in _LATER:
         pause = response.getheader("Retry-After", "")

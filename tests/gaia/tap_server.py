@@ -117,11 +117,13 @@ class Archive:
         self.send(request, 303, b"", Location=f"{self.url}/async/{job}")
 
     sync_limit = 10**9
+    get_faults = ()
 
     def fail(self, request, fault, form):
         """Do what a fault says; True when the request is dealt with."""
         if isinstance(fault, int):
             headers = {"Retry-After": "0"} if fault == 429 else {}
+            headers |= {"Location": "https://elsewhere.example/tap"} if fault in (301, 308) else {}
             self.send(request, fault, b"<html><body>Service Unavailable</body></html>", **headers)
         elif fault == "maintenance":
             self.send(request, 200, MAINTENANCE)
@@ -157,6 +159,9 @@ class Archive:
         return True
 
     def get(self, request):
+        if self.get_faults and self.get_faults.pop(0):
+            self.send(request, 503, b"")
+            return
         path = request.path.split("/tap-server/tap/", 1)[-1]
         if path.startswith("files/"):
             self.send(request, 200, self.jobs[path.removeprefix("files/")]["answer"])

@@ -186,6 +186,30 @@ def test_jobs_that_come_to_nothing(field, options, phases):
         )  # fmt: skip
 
 
+def test_a_job_outlives_moments_without_an_answer(field, options):
+    wcs, catalog = field
+    with Archive(catalog, answers=ANSWERS) as archive:
+        archive.get_faults = [True, True, False, True]
+        stars = gaia.query_gaia(wcs, SHAPE, url=archive.url, tile_size=5, asynchronous=True, **options)
+        assert len(archive.jobs) == 1
+        archive.get_faults = [True] * 4
+        stars = gaia.query_gaia(
+            wcs, SHAPE, url=archive.url, tile_size=5, asynchronous=True, **(options | {"cache": False})
+        )
+        assert len(archive.jobs) == 3  # that one was given up
+    assert_same(stars, expected(catalog, wcs, SHAPE))
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+@pytest.mark.parametrize("status", [301, 308])
+def test_an_archive_that_has_moved(field, options, asynchronous, status):
+    wcs, catalog = field
+    with Archive(catalog, faults=[status]) as archive:
+        with pytest.raises(GaiaQueryError, match=r"moved to https://elsewhere\.example/tap.*url="):
+            gaia.query_gaia(wcs, SHAPE, url=archive.url, asynchronous=asynchronous, **options)
+        assert len(archive.requests) == 1
+
+
 def test_a_job_that_fails_says_why(field, options):
     wcs, catalog = field
     archive = Archive(catalog, phases=("EXECUTING", "ERROR"))
