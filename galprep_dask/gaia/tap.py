@@ -17,13 +17,13 @@ import zlib
 from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
 from pathlib import Path
 from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 from astropy.io.votable import parse
 from astropy.table import Table
 from astroquery.utils.tap.conn.tapconn import TapConn
 from astroquery.utils.tap.core import Tap
 from astroquery.utils.tap.taputils import parse_http_response_error
-from requests.exceptions import HTTPError
 
 from galprep_dask.errors import GaiaQueryError, GaiaRowLimitError, GaiaUnavailableError
 from galprep_dask.image import WARNINGS_LOCK
@@ -126,15 +126,12 @@ def _fetch(url: str, query: str, asynchronous: bool, row_limit: int, timeout: fl
         tap = Tap(url=url, connhandler=_connection(url, connections, deadline))
         # The client insists on .gz, whatever the server sends.
         file = str(Path(folder, "answer.vot.gz"))
-        try:
-            if not asynchronous:
-                tap.launch_job(query, output_file=file, dump_to_file=True, maxrec=row_limit)
-            else:
-                job = tap.launch_job_async(query, output_file=file, background=True, maxrec=row_limit)
-                _wait_for(job, deadline)
-                job.save_results()
-        except HTTPError as error:
-            raise _NotNowError(str(error)) from error
+        if not asynchronous:
+            tap.launch_job(query, output_file=file, dump_to_file=True, maxrec=row_limit)
+        else:
+            job = tap.launch_job_async(query, output_file=file, background=True, maxrec=row_limit)
+            _wait_for(job, deadline)
+            job.save_results()
         return Path(file).read_bytes()
 
 
@@ -169,15 +166,24 @@ def _job_error(job) -> str:
 
 
 class _Connections:
-    """Connections that give up after a while, and are closed in the end, as astroquery's own are not."""
+    """Connections that give up after a while, take the proxy of the environment, and are closed in the end.
+
+    astroquery's own do nothing of it.
+    """
 
     def __init__(self, url: str, timeout: float):
         self.parts, self.timeout, self.opened = urlsplit(url), timeout, []
 
     def get_connection(self, *, ishttps: bool = False, cookie=None, verbose: bool = False) -> HTTPConnection:
-        kind = HTTPSConnection if ishttps else HTTPConnection
-        self.opened.append(kind(self.parts.hostname, self.parts.port, timeout=self.timeout))
-        return self.opened[-1]
+        host, port = self.parts.hostname, self.parts.port
+        proxy = urlsplit(getproxies().get("https", "")) if ishttps and not proxy_bypass(host) else None
+        if proxy and proxy.hostname:
+            connection = HTTPSConnection(proxy.hostname, proxy.port, timeout=self.timeout)
+            connection.set_tunnel(host, port or 443)
+        else:
+            connection = (HTTPSConnection if ishttps else HTTPConnection)(host, port, timeout=self.timeout)
+        self.opened.append(connection)
+        return connection
 
     def __enter__(self):
         return self

@@ -1,5 +1,7 @@
 import logging
 import socket
+import socketserver
+import threading
 import warnings
 
 import numpy as np
@@ -263,6 +265,28 @@ def test_no_server_at_all(field, options):
         url = f"http://127.0.0.1:{unused.getsockname()[1]}/tap"
     with pytest.raises(GaiaUnavailableError, match=r"Connection refused.*gaia_catalog=.*crossmatch"):
         gaia.gaia_sources(wcs, SHAPE, 2016.0, url=url, **{k: v for k, v in options.items() if k != "epoch"})
+
+
+def test_the_proxy_of_the_environment_is_taken(field, options, monkeypatch):
+    wcs, _ = field
+    heard = []
+
+    class Proxy(socketserver.StreamRequestHandler):
+        def handle(self):
+            heard.append(self.rfile.readline().decode().split()[:2])
+            self.wfile.write(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n")
+
+    with socketserver.TCPServer(("127.0.0.1", 0), Proxy) as proxy:
+        thread = threading.Thread(target=proxy.serve_forever, kwargs={"poll_interval": 0.02})
+        thread.start()
+        monkeypatch.setenv("https_proxy", f"http://127.0.0.1:{proxy.server_address[1]}")
+        monkeypatch.delenv("no_proxy", raising=False)
+        monkeypatch.delenv("NO_PROXY", raising=False)
+        with pytest.raises(GaiaUnavailableError, match="Tunnel connection failed: 403"):
+            gaia.query_gaia(wcs, SHAPE, url="https://archive.example/tap-server/tap", **(options | {"retries": 0}))
+        proxy.shutdown()
+        thread.join()
+    assert heard == [["CONNECT", "archive.example:443"]]
 
 
 def test_retries_wait_longer_each_time(field, options, monkeypatch):

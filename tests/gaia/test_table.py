@@ -203,6 +203,16 @@ def test_units_are_converted():
         gaia.read_gaia_table(Table({"ra": [1.0], "dec": MaskedColumn([1.0], unit="mag")}))
 
 
+def test_units_in_the_spelling_of_the_archive(tmp_path):
+    columns = [fits.Column(name, "D", unit=unit, array=np.array([10.0, 20.0]))
+               for name, unit in {"RA": "Angle[deg]", "DEC": "Angle[deg]", "PMRA": "Angular Velocity[mas.year**-1]",
+                                  "PMDEC": "mas.yr**-1", "REF_EPOCH": "'yr'"}.items()]  # fmt: skip
+    columns[-1].array[:] = 2016.0
+    fits.BinTableHDU.from_columns(columns).writeto(tmp_path / "archive.fits")
+    read = gaia.read_gaia_table(tmp_path / "archive.fits")
+    assert read["ra"].value.tolist() == read["pmra"].value.tolist() == read["pmdec"].value.tolist() == [10.0, 20.0]
+
+
 def test_units_that_astropy_writes_into_parquet(tmp_path):
     table = QTable({"ra": [0.0, 1.0] * u.hourangle, "dec": [5.0, 5.0] * u.deg})
     table.write(tmp_path / "hours.parquet")
