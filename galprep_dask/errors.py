@@ -5,8 +5,13 @@ around a call works as anyone would expect.
 """
 
 __all__ = [
+    "CatalogError",
+    "CatalogNotFoundError",
     "DistortionWarning",
     "EdgeWarning",
+    "GaiaQueryError",
+    "GaiaRowLimitError",
+    "GaiaUnavailableError",
     "GalprepError",
     "GalprepWarning",
     "HDUError",
@@ -14,12 +19,14 @@ __all__ = [
     "ImageFileError",
     "ImageNotFoundError",
     "ImageShapeError",
+    "MissingEpochError",
     "MissingExptimeError",
     "MissingGainError",
     "MissingKeywordError",
     "MissingWCSError",
     "MissingZeropointError",
     "NoGoodPixelsError",
+    "NoMatchWarning",
     "NoSourcesWarning",
     "NotDeblendedWarning",
     "NotLazyWarning",
@@ -75,6 +82,10 @@ class MissingZeropointError(MissingKeywordError):
     """No photometric zero point is known."""
 
 
+class MissingEpochError(MissingKeywordError):
+    """It is not known when the image was taken."""
+
+
 class MissingWCSError(GalprepError, ValueError):
     """A step needs sky coordinates, and the image has no celestial WCS."""
 
@@ -99,6 +110,26 @@ class OutputExistsError(GalprepError, FileExistsError):
     """The file to be written exists already."""
 
 
+class CatalogNotFoundError(GalprepError, FileNotFoundError):
+    """There is no catalogue at the path."""
+
+
+class CatalogError(GalprepError, ValueError):
+    """A catalogue cannot be read, or lacks what is needed of it."""
+
+
+class GaiaUnavailableError(GalprepError, ConnectionError):
+    """The Gaia archive did not give a catalogue, however often it was asked."""
+
+
+class GaiaQueryError(GalprepError, ValueError):
+    """The Gaia archive refused the query."""
+
+
+class GaiaRowLimitError(GalprepError, ValueError):
+    """An answer of the Gaia archive was cut at a row limit: it is not the catalogue."""
+
+
 class NotLazyWarning(GalprepWarning):
     """The source cannot be read in parts; every read takes the whole of it."""
 
@@ -121,3 +152,7 @@ class NoSourcesWarning(GalprepWarning):
 
 class NotDeblendedWarning(GalprepWarning):
     """Sources were left whole, because deblending them is past the budget."""
+
+
+class NoMatchWarning(GalprepWarning):
+    """Nothing of a catalogue lies in the image, or near a source; the result is empty."""
