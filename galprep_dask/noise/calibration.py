@@ -1,4 +1,4 @@
-"""Is a sigma image right? The scatter of source-free pixels over sigma, everywhere and in boxes; and rescaling by it."""
+"""Is a sigma image right? The scatter of source-free pixels over sigma, as a whole and in boxes; and rescaling."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _LOWEST, _HIGHEST = 0.8, 1.25
 #: A box counts for the lowest and the highest ratio if it has this many pixels, and this share of those of the fullest.
 _ENOUGH, _SHARE = 100, 0.1
 #: Clipping at less than this would end at nothing: the standard deviation of what is left shrinks faster.
-_LEAST_CLIP = 2.0
+_LEAST_CLIP = 2.5
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ def check_sigma(
     *,
     box_size: int = 256,
     sigma_clip: float = 5.0,
-    expected: float = 1.0,
+    expected: float | None = 1.0,
 ) -> SigmaCheck:
     """
     Compare a sigma image, of whatever origin, with the scatter of source-free pixels.
@@ -121,9 +121,9 @@ def check_sigma(
     sigma_clip : float
         Pixels further than this many standard deviations from the median of their box are left out, and what that takes
         from a Gaussian is made up for. 5 where sources are masked; 3 keeps the brighter ones out where they are not.
-    expected : float
+    expected : float or None
         A ratio from 0.8 to 1.25 times this is not warned about. ``1 / sqrt(fac2)`` for a sigma image that was made
-        larger on purpose, because noise is correlated.
+        larger on purpose, because noise is correlated. None warns about nothing.
 
     Returns
     -------
@@ -155,7 +155,9 @@ def check_sigma(
     >>> round(check_sigma(data, np.full((200, 200), 3.0)).ratio, 2)
     1.0
     """
-    check = _measure(data, sigma, mask, box_size, sigma_clip, expected)
+    if expected is not None:
+        _check_expected(expected)
+    check = _measure(data, sigma, mask, box_size, sigma_clip)
     _report(check, expected)
     return check
 
@@ -201,7 +203,8 @@ def calibrate_sigma(
     >>> round(float(sigma[0, 0]), 1), round(check.scale, 1), round(check.ratio, 3)
     (3.0, 3.0, 1.0)
     """
-    check = _measure(data, sigma, mask, box_size, sigma_clip, expected)
+    _check_expected(expected)
+    check = _measure(data, sigma, mask, box_size, sigma_clip)
     scale = check.ratio / expected
     if not scale > 0:
         raise ParameterError("all source-free pixels are equal: there is no noise that sigma could be rescaled to.")
@@ -215,7 +218,7 @@ def calibrate_sigma(
 
 def measure_sky_std(data: ImageLike, mask: ImageLike | None = None, *, sigma_clip: float = 5.0) -> float:
     """
-    Standard deviation of source-free pixels, clipped, with what clipping takes from a Gaussian made up for.
+    Measure the standard deviation of source-free pixels, clipped, with what that takes from a Gaussian made up for.
 
     Parameters
     ----------
@@ -236,7 +239,7 @@ def measure_sky_std(data: ImageLike, mask: ImageLike | None = None, *, sigma_cli
     NoGoodPixelsError
         Every pixel is masked or not finite.
     ParameterError
-        ``sigma_clip`` is below 2.
+        ``sigma_clip`` is below 2.5.
 
     Examples
     --------
@@ -249,10 +252,8 @@ def measure_sky_std(data: ImageLike, mask: ImageLike | None = None, *, sigma_cli
     return std / clipped_width(sigma_clip)
 
 
-def _measure(data, sigma, mask, box_size, sigma_clip, expected) -> SigmaCheck:
+def _measure(data, sigma, mask, box_size, sigma_clip) -> SigmaCheck:
     _check_clip(sigma_clip)
-    if not (math.isfinite(expected) and expected > 0):
-        raise ParameterError(f"expected={expected!r}; a ratio is a positive number.")
     if not (isinstance(box_size, int | np.integer) and box_size >= 1):
         raise ParameterError(f"box_size={box_size!r}; expected a whole number of pixels, 1 or more.")
     data = as_image(data)
@@ -287,15 +288,20 @@ def _pulls(data, sigma, mask=None):
     return np.divide(data, sigma, out=np.full(data.shape, np.nan), where=usable, dtype=np.float64)
 
 
-def _report(check: SigmaCheck, expected: float) -> None:
+def _report(check: SigmaCheck, expected: float | None) -> None:
     _log.info("%s", check)
-    if not _LOWEST <= check.ratio / expected <= _HIGHEST:
+    if expected is not None and not _LOWEST <= check.ratio / expected <= _HIGHEST:
         about = "1" if expected == 1 else f"{expected:.3g}"
         warnings.warn(
-            f"{check}; expected about {about}. Sigma is off by a factor of {check.ratio / expected:.3g}: check its unit, "
-            "gain and exposure, or have it rescaled.",
+            f"{check}; expected about {about}. Sigma is off by a factor of {check.ratio / expected:.3g}: check its "
+            "unit, gain and exposure, or have it rescaled.",
             SigmaWarning, stacklevel=3,
         )  # fmt: skip
+
+
+def _check_expected(expected) -> None:
+    if not (math.isfinite(expected) and expected > 0):
+        raise ParameterError(f"expected={expected!r}; expected a positive number.")
 
 
 def _check_clip(sigma_clip) -> None:

@@ -109,7 +109,7 @@ def correlation_factor(
     factors = np.sqrt(squares / freedom)
     for size, factor, n in zip(sizes, factors, freedom, strict=True):
         error = factor / np.sqrt(2 * n)
-        _log.info("noise of means over %d x %d pixels: %.4g +- %.2g times that of white noise", size, size, factor, error)
+        _log.info("noise of means over %d x %d pixels: %.4g +- %.2g times white noise", size, size, factor, error)
     return float(factors[0]) if np.ndim(block_size) == 0 else factors
 
 

@@ -14,8 +14,8 @@ def effective_gain(gain: float, *, zeropoint: float, unit: str, pixel_scale: flo
     Electrons per unit of an image in a unit of flux density or of surface brightness.
 
     The source term of a sigma image needs to know how many electrons a pixel is. An image of counts (per second) that
-    was multiplied by ``u`` to be in another unit has ``gain / u`` electrons (per second) a unit; here ``u`` follows from
-    the zero point.
+    was multiplied by ``u`` to be in another unit has ``gain / u`` electrons (per second) a unit; here ``u`` follows
+    from the zero point.
 
     Parameters
     ----------
@@ -58,8 +58,12 @@ def effective_gain(gain: float, *, zeropoint: float, unit: str, pixel_scale: flo
     one_count = (zeropoint * u.ABmag).to(u.Jy)
     if (unit * u.sr).is_equivalent(u.Jy) and not unit.is_equivalent(u.Jy):
         if pixel_scale is None or not (math.isfinite(pixel_scale) and pixel_scale > 0):
-            raise ParameterError(f"pixel_scale={pixel_scale!r}; {unit} is per area, expected the side of a pixel in arcsec.")
+            raise ParameterError(
+                f"pixel_scale={pixel_scale!r}; expected that of a pixel in arcsec, as {unit} is per area."
+            )
         one_count = one_count / (pixel_scale * u.arcsec) ** 2
     elif not unit.is_equivalent(u.Jy):
-        raise ParameterError(f"unit={str(unit)!r} is no flux density and no surface brightness, such as 'nJy' or 'MJy/sr'.")
+        raise ParameterError(
+            f"unit={str(unit)!r}; expected a flux density or surface brightness, as 'nJy' or 'MJy/sr'."
+        )
     return float(gain / one_count.to_value(unit))

@@ -59,7 +59,7 @@ def sigma_image(
         weights is put on that scale by ``fac2``; :func:`with_sigma` does so with ``rescale=True``.
     rms : (ny, nx) array, optional
         Standard deviation of the sky, which replaces ``sky_std``, such as
-        ``fit_mesh_sky(...).rms_image()``. Where a map contains the photon noise of the sources already, pass ``fac1=0``.
+        ``fit_mesh_sky(...).rms_image()``. Where a map contains the photon noise of sources already, pass ``fac1=0``.
     sky_exptime : float, optional
         With a map of exposures and no other: the exposure at which the noise of the sky is ``sky_std``. By default
         that at which it was measured if it was measured on the whole image, :func:`sky_exposure`, which is computed at
@@ -113,7 +113,7 @@ def sigma_image(
     planes = {name: plane for name, plane in planes.items() if plane is not None}
     sky_map = next((name for name in ("weight", "rms") if name in planes), None)
     if np.ndim(sky_std) != 0:
-        raise ParameterError(f"sky_std is an array of shape {np.shape(sky_std)}; expected a number. Pass a map as rms=.")
+        raise ParameterError(f"sky_std has shape {np.shape(sky_std)}; expected a number. Pass a map as rms=.")
     if sky_std is not None:
         _check_positive("sky_std", sky_std)
     elif sky_map is None:
@@ -237,7 +237,7 @@ def _median_rms(sky_map: da.Array, mask: da.Array | None, name: str) -> float:
 
 def _as_sky_map(weight, rms, image: da.Array) -> dict[str, da.Array]:
     if weight is not None and rms is not None:
-        raise ParameterError("weight and rms are both given; expected one of them: either replaces the noise of the sky.")
+        raise ParameterError("weight and rms are both given; expected one of them: either is the noise of the sky.")
     for name, plane in (("weight", weight), ("rms", rms)):
         if plane is not None:
             return {name: _as_map(plane, name, image)}

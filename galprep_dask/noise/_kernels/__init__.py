@@ -1,1 +1,1 @@
-"""Noise of one block: the sigma of its pixels, moments of its blocks of pixels, and what clipping does to a Gaussian."""
+"""Noise of one block: sigma of its pixels, scatter of its squares; and what clipping makes of a Gaussian."""

@@ -9,7 +9,7 @@ __all__ = ["clipped_width"]
 
 def clipped_width(n_sigma: float) -> float:
     """
-    Standard deviation that is left of a Gaussian of width 1 when it is clipped until nothing changes.
+    Give the standard deviation that is left of a Gaussian of width 1 when it is clipped until nothing changes.
 
     The bounds lie at ``n_sigma`` times that standard deviation, so it is the fixed point of the standard deviation
     of a Gaussian cut off at ``n_sigma`` times itself: 1 - 6e-6 at 5, 0.985 at 3. Zero where nothing would be left.

@@ -55,7 +55,7 @@ def _sums(plane, size):
 
 
 def _bounds(values, n_sigma):
-    """Bounds ``n_sigma`` widths from the median, the width being that of a Gaussian with the quartiles of the values."""
+    """Bounds ``n_sigma`` widths from the median; the width is that of a Gaussian with the quartiles of the values."""
     lower, median, upper = np.percentile(values, [25, 50, 75])
     width = (upper - lower) / 1.3489795
     width = width if width > 0 else values.std()  # most of the values may be equal
