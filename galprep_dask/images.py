@@ -536,7 +536,7 @@ class image:
         if not sigma.shape == np.shape(self.cut_mask_image) == pixels.shape:
             return []  # refused when it is to be written
         check = self.sigma_check
-        if check is None or not np.array_equal(sigma, self.sigma_image[self._part()]):
+        if check is None or not np.array_equal(sigma, np.asarray(self.sigma_image[self._part()])):
             masked, clip = self.cut_mask_image, 3.0
             if self.source_mask is not None:
                 masked, clip = np.asarray(self.source_mask[self._part()]) | masked, 5.0
