@@ -29,6 +29,7 @@ def sigma_image(
     weight: ImageLike | None = None,
     rms: ImageLike | None = None,
     sky_exptime: float | None = None,
+    model: ImageLike | None = None,
     fac1: float = 1.0,
     fac2: float = 1.0,
 ) -> ImageLike:
@@ -64,6 +65,9 @@ def sigma_image(
         With a map of exposures and no other: the exposure at which the noise of the sky is ``sky_std``. By default
         that at which it was measured if it was measured on the whole image, :func:`sky_exposure`, which is computed at
         once.
+    model : (ny, nx) array, optional
+        Light of the sources without noise, in the unit of ``data``: a model of them, or the image smoothed. Their
+        photon noise is then taken from it, in place of ``data``.
     fac1, fac2 : float
         Factors of the variances of source and sky; ``fac2`` above 1 makes up for the noise that
         resampling has correlated away (the square of :func:`correlation_factor`).
@@ -93,9 +97,9 @@ def sigma_image(
     With a map of exposures the variance of the sky goes with one over the exposure, as that of counts per second does
     where photons of the sky make the noise. Where that is not so, pass the noise as ``rms``.
 
-    The source term is taken from the pixels themselves. Noise of ``n`` electrons makes positive pixels a little more
-    uncertain than they are, and negative ones not: source-free pixels over sigma have a standard deviation of about
-    1 - 0.4 / ``n``.
+    Unless there is a ``model``, the source term is taken from the pixels themselves. Positive noise is then taken for
+    light, and negative noise is not: where the noise of the sky is ``n`` electrons, source-free pixels over sigma have
+    a standard deviation of about 1 - 0.4 / ``n``.
 
     Examples
     --------
@@ -125,13 +129,14 @@ def sigma_image(
     elif "exptime" in planes and sky_map is None:
         sky_exptime = _mean_exposure(planes["exptime"], planes.get("mask"))
         sky_exptime = sky_exptime if math.isfinite(sky_exptime) else 1.0  # no exposure is used
+    light = image if model is None else _as_map(model, "model", image)
     sigma = da.map_blocks(
         partial(
-            sigma_of_block, names=tuple(planes), gain=gain, exptime=1.0 if "exptime" in planes else float(exptime),
+            sigma_of_block, names=tuple(planes), dtype=image.dtype, gain=gain, exptime=1.0 if "exptime" in planes else float(exptime),
             sky_variance=float(sky_std) ** 2, sky_exptime=1.0 if sky_exptime is None else float(sky_exptime),
             fac1=float(fac1), fac2=float(fac2),
         ),
-        image, *planes.values(), dtype=image.dtype, meta=np.empty((0, 0), image.dtype),
+        light, *planes.values(), dtype=image.dtype, meta=np.empty((0, 0), image.dtype),
     )  # fmt: skip
     return like(sigma, data)
 

@@ -13,6 +13,8 @@ __all__ = ["add_inverses", "harmonic_mean", "inverses_of_block"]
 #: A float64 is a whole number below 2^53 times 2^(exponent - 53); it is summed in two parts, whose sums fit 64 bits.
 _BITS, _LOW_BITS = 53, 26
 _LEAST_EXPONENT, _N_EXPONENTS = -1080, 2200
+#: No float64 with fewer digits, and none of which the inverse is infinite.
+_LEAST_INVERSE = float(np.finfo(np.float64).tiny)
 
 
 def inverses_of_block(block: np.ndarray, mask: np.ndarray | None = None) -> np.ndarray:
@@ -28,7 +30,7 @@ def _sum(block, mask, sums):
     for y in range(block.shape[0]):
         for x in range(block.shape[1]):
             inverse = 1.0 / np.float64(block[y, x])
-            if inverse > 0.0 and inverse < np.inf and not (mask.size > 0 and mask[y, x]):
+            if inverse >= _LEAST_INVERSE and inverse < np.inf and not (mask.size > 0 and mask[y, x]):
                 mantissa, exponent = math.frexp(inverse)
                 whole = np.int64(mantissa * 2.0**_BITS)
                 row = sums[exponent - _LEAST_EXPONENT]

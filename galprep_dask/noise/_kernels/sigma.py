@@ -11,19 +11,19 @@ _NONE = np.empty((0, 0))
 _NO_MASK = np.empty((0, 0), np.bool_)
 
 
-def sigma_of_block(block, *planes, names, gain, exptime, sky_variance, sky_exptime, fac1, fac2) -> np.ndarray:
+def sigma_of_block(block, *planes, names, dtype, gain, exptime, sky_variance, sky_exptime, fac1, fac2) -> np.ndarray:
     """
     Square root of ``fac1 * max(block, 0) / (gain * exptime) + fac2 * variance of the sky``.
 
     ``names`` says what ``planes`` are: "mask", "exptime", and "weight" or "rms". What they say that is not finite and
     positive is not used: without an exposure there is no term of the source, and without a weight or an rms the
     variance of the sky is ``sky_variance``. Without a map of either the variance of the sky goes with one over
-    the exposure, and is ``sky_variance`` at ``sky_exptime``. The result is finite and positive.
+    the exposure, and is ``sky_variance`` at ``sky_exptime``. The result is of ``dtype``, finite and positive.
     """
     given = dict(zip(names, planes, strict=True))
     sky_map = given.get("weight", given.get("rms"))
-    sigma = np.empty(block.shape, block.dtype)
-    smallest, largest = float(np.finfo(block.dtype).tiny), float(np.finfo(block.dtype).max)
+    sigma = np.empty(block.shape, dtype)
+    smallest, largest = float(np.finfo(dtype).tiny), float(np.finfo(dtype).max)
     if not given:
         _fill_plain(block, fac1 / (gain * exptime), fac2 * sky_variance, smallest, largest, sigma)
         return sigma
@@ -63,8 +63,8 @@ def _fill(
                     variance *= sky_exptime / time
             if has_map:
                 told = np.float64(sky_map[y, x])
-                told = 1.0 / told if is_weight else told * told
-                variance = told if (told > 0.0) & (told < np.inf) else sky_variance
+                squared = 1.0 / told if is_weight else told * told
+                variance = squared if (told > 0.0) & (squared > 0.0) & (squared < np.inf) else sky_variance
             if has_mask and mask[y, x]:
                 value, variance = 0.0, sky_variance
             squared = value * (fac1 / (gain * time)) + fac2 * variance
