@@ -120,7 +120,8 @@ def check_sigma(
         Side in pixels of the boxes in which the ratio is taken too; one box where the image is smaller.
     sigma_clip : float
         Pixels further than this many standard deviations from the median of their box are left out, and what that takes
-        from a Gaussian is made up for. 5 where sources are masked; 3 keeps the brighter ones out where they are not.
+        from a Gaussian is made up for; 2.5 or more. 5 where sources are masked; 3 keeps the brighter ones out where they
+        are not.
     expected : float or None
         A ratio from 0.8 to 1.25 times this is not warned about. ``1 / sqrt(fac2)`` for a sigma image that was made
         larger on purpose, because noise is correlated. None warns about nothing.

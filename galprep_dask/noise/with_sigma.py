@@ -151,4 +151,4 @@ def _record(header, check: SigmaCheck, sky_std: float | None, correlation: float
     if sky_std is not None:
         header["SIGSKY"] = (sky_std, "std of source-free pixels [unit of the image]")
     if correlation != 1:
-        header["SIGCOR"] = (correlation, "sigma of the sky has this factor: noise is correlated")
+        header["SIGCOR"] = (correlation, "factor of the sky's sigma: correlated noise")

@@ -14,6 +14,8 @@ def clipped_width(n_sigma: float) -> float:
     The bounds lie at ``n_sigma`` times that standard deviation, so it is the fixed point of the standard deviation
     of a Gaussian cut off at ``n_sigma`` times itself: 1 - 6e-6 at 5, 0.985 at 3. Zero where nothing would be left.
     """
+    if math.isinf(n_sigma):
+        return 1.0
     width = 1.0
     for _ in range(1000):
         bound = n_sigma * width
