@@ -2,8 +2,12 @@
 Sigma images of real fields against the noise that is in them: ours, and those that came with the images.
 
 Run ``python benchmarks/sigma_check.py FOLDER``, where FOLDER holds the real images. For each it prints the standard
-deviation of source-free pixels over sigma: 1 is right, 2 means that sigma is half of what it should be. Sources are masked
-by ``sky.fit_sky_between_sources``, which subtracts a sky as well; where nothing is left of a small cutout, by clipping.
+deviation of source-free pixels over sigma: 1 is right, 2 means that sigma is half of what it should be.
+
+``sky.fit_sky_between_sources`` masks the sources and subtracts a sky; where it leaves nothing of a small cutout, clipping
+at 3 sigma has to do. "sky alone" is ours without the photon noise of sources, "ours" has that of the gain, where one is
+known. "in boxes" are lowest and highest of boxes of 256 x 256 pixels, with one number for the noise of the sky, and with
+that of a mesh.
 The last columns are the noise of means over 4 x 4 and 8 x 8 pixels, in units of what white noise has.
 """
 
@@ -59,9 +63,10 @@ class Row(NamedTuple):
 
     sky_std: float
     n_pixels: int
+    plain: noise.SigmaCheck
     ours: noise.SigmaCheck
+    with_mesh: noise.SigmaCheck | None
     theirs: noise.SigmaCheck | None
-    rescaled: noise.SigmaCheck | None
     correlation: tuple[float, ...]
 
 
@@ -79,19 +84,22 @@ def check_field(folder, field):
     sky_std = noise.measure_sky_std(data, masked, sigma_clip=clip)
     how = {"fac1": 0} if field.gain is None else {"gain": field.gain, "exptime": field.exptime}
     checked = partial(noise.check_sigma, mask=masked, sigma_clip=clip, expected=None)
+    plain = checked(data, noise.sigma_image(data, sky_std=sky_std, fac1=0))
     ours = checked(data, noise.sigma_image(data, sky_std=sky_std, **how))
-    theirs = rescaled = None
+    theirs = with_mesh = None
+    if plain.box_ratios.size > 1:
+        mesh = sky.fit_mesh_sky(data, masked, box_size=128, sigma_clip=5.0, exclude_percentile=90)
+        with_mesh = checked(data, noise.sigma_image(data, rms=mesh.rms_image(), fac1=0))
     if field.theirs is not None:
         sigma = fits.getdata(folder / field.theirs[0], field.theirs[1]).astype("f8")
         theirs = checked(data, sigma)
-        _, rescaled = noise.calibrate_sigma(data, sigma, masked, sigma_clip=clip)
     correlation = []
     for size in (4, 8):
         try:
             correlation.append(noise.correlation_factor(data, masked, block_size=size))
         except GalprepError:
             correlation.append(np.nan)
-    return Row(sky_std, ours.n_pixels, ours, theirs, rescaled, tuple(correlation))
+    return Row(sky_std, plain.n_pixels, plain, ours, with_mesh, theirs, tuple(correlation))
 
 
 def main():
@@ -99,17 +107,25 @@ def main():
     parser.add_argument("folder", type=Path, help="folder of the real images")
     folder = parser.parse_args().folder
     warnings.simplefilter("ignore", SigmaWarning)
-    print("| image | noise of the sky | source-free pixels | ours | ours, in boxes | theirs | means of 4 px | of 8 px |")
-    print("| --- | --- | --- | --- | --- | --- | --- | --- |")
+    columns = (
+        "image", "noise of the sky", "source-free pixels", "sky alone", "in boxes", "with a mesh", "ours", "theirs",
+        "means of 4 px", "of 8 px",
+    )  # fmt: skip
+    print("| " + " | ".join(columns) + " |\n" + "| --- " * len(columns) + "|")
     for name, field in FIELDS.items():
         row = check_field(folder, field)
-        theirs = "none" if row.theirs is None else f"{row.theirs.ratio:.3f}"
-        boxes = f"{row.ours.lowest:.3f} to {row.ours.highest:.3f}" if row.ours.box_ratios.size > 1 else "one box"
-        means = " | ".join("too few" if np.isnan(factor) else f"{factor:.2f}" for factor in row.correlation)
-        print(
-            f"| {name} | {row.sky_std:.4g} | {row.n_pixels} | {row.ours.ratio:.3f} | {boxes} | {theirs} | {means} |",
-            flush=True,
-        )
+        cells = [
+            name, f"{row.sky_std:.4g}", str(row.n_pixels), f"{row.plain.ratio:.3f}",
+            _range(row.plain) if row.with_mesh else "one box", _range(row.with_mesh) if row.with_mesh else "",
+            "no gain" if field.gain is None else f"{row.ours.ratio:.3f}",
+            "none" if row.theirs is None else f"{row.theirs.ratio:.3f}",
+            *("too few" if np.isnan(factor) else f"{factor:.2f}" for factor in row.correlation),
+        ]  # fmt: skip
+        print("| " + " | ".join(cells) + " |", flush=True)
+
+
+def _range(check):
+    return f"{check.lowest:.3f} to {check.highest:.3f}"
 
 
 if __name__ == "__main__":

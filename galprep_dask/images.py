@@ -28,6 +28,7 @@ from galprep_dask.errors import (
     HDUFallbackWarning,
     ImageShapeError,
     MissingWCSError,
+    NoGoodPixelsError,
     ParameterError,
     TargetOutsideError,
 )

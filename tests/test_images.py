@@ -529,6 +529,16 @@ def test_sigma_is_compared_with_the_noise_and_the_file_says_so(flat, tmp_path, c
     assert fits.getheader(tmp_path / "cut.fits")["SIGCHK"] == pytest.approx(0.5, abs=0.03)
 
 
+def test_cutout_without_a_source_free_pixel_has_no_check_of_its_own(flat, tmp_path):
+    img = IM.image(flat)
+    img.cal_sigma_image(40.0, gain=2.0)
+    img.source_mask = np.ones(SHAPE, bool)
+    img.img_cut(RA, DEC, 20.0)
+    img.cut_sigma_image = 2 * img.cut_sigma_image
+    img.write_imcut(RA, DEC, tmp_path / "cut.fits")
+    assert "SIGCHK" not in fits.getheader(tmp_path / "cut.fits")
+
+
 def test_sigma_far_off_the_noise_is_warned_about_unless_it_was_asked_for(flat):
     img = IM.image(flat)
     with pytest.warns(SigmaWarning, match="check its unit, gain and exposure"):

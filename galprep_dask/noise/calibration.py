@@ -52,6 +52,15 @@ class SigmaCheck:
         Rows and columns of a box.
     scale : float or None
         Factor by which sigma, or its sky term, was rescaled; None where it was not.
+
+    Examples
+    --------
+    >>> data = np.random.default_rng(0).normal(0, 3.0, (100, 200))
+    >>> check = check_sigma(data, np.full(data.shape, 3.0), box_size=100)
+    >>> check.box_ratios.round(1)
+    array([[1., 1.]])
+    >>> check.to_header()["SIGCHKN"]
+    20000
     """
 
     ratio: float
@@ -119,9 +128,9 @@ def check_sigma(
     box_size : int
         Side in pixels of the boxes in which the ratio is taken too; one box where the image is smaller.
     sigma_clip : float
-        Pixels further than this many standard deviations from the median of their box are left out, and what that takes
-        from a Gaussian is made up for; 2.5 or more. 5 where sources are masked; 3 keeps the brighter ones out where they
-        are not.
+        Pixels further than this many standard deviations from the median of their box are left out, and what that
+        takes from a Gaussian is made up for; 2.5 or more. 5 where sources are masked; 3 keeps the brighter ones out
+        where they are not.
     expected : float or None
         A ratio from 0.8 to 1.25 times this is not warned about. ``1 / sqrt(fac2)`` for a sigma image that was made
         larger on purpose, because noise is correlated. None warns about nothing.

@@ -59,15 +59,15 @@ def test_ratio_is_that_of_numpy_on_the_same_pixels():
 
 @pytest.mark.parametrize("n_sigma", [2.5, 3.0, 4.0, 5.0])
 def test_what_clipping_takes_from_a_gaussian_is_made_up_for(n_sigma):
-    data = white((1500, 1500))
-    assert measure_sky_std(data, sigma_clip=n_sigma) == pytest.approx(3.0, rel=3e-3)
+    data = white((1000, 1000))
+    assert measure_sky_std(data, sigma_clip=n_sigma) == pytest.approx(3.0, rel=4e-3)
     check = check_sigma(data, np.full(data.shape, 3.0), sigma_clip=n_sigma, box_size=500)
-    assert check.ratio == pytest.approx(1.0, abs=4e-3)
+    assert check.ratio == pytest.approx(1.0, abs=5e-3)
 
 
 def test_width_of_a_clipped_gaussian():
     assert clipped_width(math.inf) == 1.0
-    assert clipped_width(5.0) == pytest.approx(1 - 1.5e-5, abs=1e-6)
+    assert clipped_width(5.0) == pytest.approx(1 - 7.4e-6, abs=1e-7)
     values = np.sort(np.random.default_rng(0).normal(size=2_000_000))
     for n_sigma in (2.5, 3.0, 4.0):
         kept = values
