@@ -6,6 +6,7 @@ import logging
 import math
 import warnings
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import dask.array as da
 import numpy as np
@@ -270,8 +271,14 @@ def _measure(data, sigma, mask, box_size, sigma_clip) -> SigmaCheck:
     check_same_shape(sigma, data.shape, "sigma")
     sigma = as_image(sigma, "sigma", chunks=data.chunks)
     mask = as_mask(mask, data)
+    dtype = float_dtype(np.result_type(data, sigma))
     pulls = da.map_blocks(
-        _pulls, data, sigma, *([] if mask is None else [mask]), dtype=np.float64, meta=np.empty((0, 0))
+        partial(_pulls, dtype=dtype),
+        data,
+        sigma,
+        *([] if mask is None else [mask]),
+        dtype=dtype,
+        meta=np.empty((0, 0), dtype),
     )
     box = tuple(min(int(box_size), length) for length in data.shape)
     try:
@@ -290,12 +297,14 @@ def _measure(data, sigma, mask, box_size, sigma_clip) -> SigmaCheck:
     return SigmaCheck(ratio, ratio / math.sqrt(2 * total), total, widths, n_pixels, box)
 
 
-def _pulls(data, sigma, mask=None):
+def _pulls(data, sigma, mask=None, *, dtype):
     """Pixels over sigma, NaN where there is none, or where they are masked."""
     usable = (sigma > 0) & (sigma < np.inf) & np.isfinite(data)
     if mask is not None:
         usable &= ~mask
-    return np.divide(data, sigma, out=np.full(data.shape, np.nan), where=usable, dtype=np.float64)
+    pulls = np.full(data.shape, np.nan, dtype)
+    with np.errstate(over="ignore"):
+        return np.divide(data, sigma, out=pulls, where=usable, dtype=dtype)
 
 
 def _report(check: SigmaCheck, expected: float | None) -> None:

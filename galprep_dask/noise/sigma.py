@@ -133,7 +133,8 @@ def sigma_image(
     sigma = da.map_blocks(
         partial(
             sigma_of_block, names=tuple(planes), dtype=image.dtype, gain=gain,
-            exptime=1.0 if "exptime" in planes else float(exptime), sky_variance=float(sky_std) ** 2, sky_exptime=1.0 if sky_exptime is None else float(sky_exptime),
+            exptime=1.0 if "exptime" in planes else float(exptime),
+            sky_variance=float(sky_std) ** 2, sky_exptime=1.0 if sky_exptime is None else float(sky_exptime),
             fac1=float(fac1), fac2=float(fac2),
         ),
         light, *planes.values(), dtype=image.dtype, meta=np.empty((0, 0), image.dtype),
