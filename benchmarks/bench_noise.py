@@ -47,7 +47,9 @@ PLAIN = "numpy, float64", IN_MEMORY + MEASURE + "np.sqrt(np.maximum(image.astype
 ENTRIES = {
     "numpy, float32": IN_MEMORY + MEASURE + "np.sqrt(np.maximum(image, 0) / np.float32(20) + np.float32(9))",
     "sigma_image": IN_MEMORY + MEASURE + "sigma_image(image, **how)",
-    "sigma_image, one thread": IN_MEMORY + "\ndask.config.set(scheduler='sync')" + MEASURE + "sigma_image(image, **how)",
+    "sigma_image, one thread": IN_MEMORY + "\ndask.config.set(scheduler='sync')" + MEASURE
+    + "sigma_image(image, **how)",
+    "sigma_image, in chunks": TILED + MEASURE + "drop(sigma_image(image, **how))",
     "sigma_image, exposures and weights": MAPS + MEASURE
     + "sigma_image(image, exptime=exposure, weight=weight, **how)",
     "check_sigma": TILED + MEASURE + "check_sigma(image, da.full_like(image, 3.0))",

@@ -6,9 +6,9 @@ deviation of source-free pixels over sigma: 1 is right, 2 means that sigma is ha
 
 ``sky.fit_sky_between_sources`` masks the sources and subtracts a sky; where it leaves nothing of a small cutout,
 clipping at 3 sigma has to do. "sky alone" is our sigma without the photon noise of sources, "ours" has that of the
-gain, where one is known. "in boxes" are lowest and highest of boxes of 256 x 256 pixels with one number for the noise of the
-sky, and "with a mesh" with that of ``sky.fit_mesh_sky``. The last columns are the noise of means over 4 x 4 and 8 x 8
-pixels, in units of what white noise has.
+gain, where one is known. "in boxes" are lowest and highest of boxes of 256 x 256 pixels with one number for the noise
+of the sky, and "with a mesh" with that of ``sky.fit_mesh_sky``. The last columns are the noise of means over 4 x 4 and
+8 x 8 pixels, in units of what white noise has.
 """
 
 import argparse
