@@ -26,6 +26,7 @@ __all__ = [
     "OutputError",
     "OutputExistsError",
     "ParameterError",
+    "SigmaWarning",
     "TargetOutsideError",
     "TooFewPixelsError",
 ]
@@ -121,3 +122,7 @@ class NoSourcesWarning(GalprepWarning):
 
 class NotDeblendedWarning(GalprepWarning):
     """Sources were left whole, because deblending them is past the budget."""
+
+
+class SigmaWarning(GalprepWarning):
+    """A sigma image is far off the noise that was measured."""
