@@ -191,30 +191,68 @@ class GalprepAccessor:
 
     # Sigma, cutouts, files --------------------------------------------------------------------------------
 
-    def sigma_image(self, *, sky_std: float, gain: float | None = None, exptime=None, **kwargs) -> xr.DataArray:
+    def sigma_image(self, *, gain: float | None = None, exptime=None, **kwargs) -> xr.DataArray:
         """
         1-sigma uncertainty of every pixel; see :func:`galprep_dask.noise.sigma_image`.
 
         Parameters
         ----------
-        sky_std : float
-            Standard deviation of source-free pixels.
         gain, exptime : float, optional
             By default those of the image; an error says which keywords were looked for.
         **kwargs
-            As for the function.
+            As for the function. ``mask`` and ``weight`` are by default those of the image; ``sky_std`` is needed where
+            there is no map. ``image.drop_vars("weight")`` has none.
 
         Returns
         -------
         DataArray
         """
-        from galprep_dask.image import require
-        from galprep_dask.io.header import EXPTIME_KEYWORDS, GAIN_KEYWORDS
         from galprep_dask.noise import sigma_image
+        from galprep_dask.noise.with_sigma import gain_and_exposure
 
-        gain = require(self._image, "gain", GAIN_KEYWORDS) if gain is None else gain
-        exptime = require(self._image, "exptime", EXPTIME_KEYWORDS) if exptime is None else exptime
-        return sigma_image(self._image["data"], sky_std=sky_std, gain=gain, exptime=exptime, **kwargs)
+        gain, exptime = gain_and_exposure(self._image, gain, exptime, kwargs.get("fac1", 1.0))
+        if kwargs.get("rms") is None:
+            kwargs.setdefault("weight", self._image.get("weight"))
+        kwargs.setdefault("mask", self._mask)
+        return sigma_image(self._image["data"], gain=gain, exptime=exptime, **kwargs)
+
+    def with_sigma(self, masked=None, **kwargs) -> xr.Dataset:
+        """Add a sigma plane that is checked against the noise; see :func:`galprep_dask.noise.with_sigma`."""
+        from galprep_dask.noise import with_sigma
+
+        return with_sigma(self._image, masked, **kwargs)
+
+    def check_sigma(self, masked=None, *, sigma=None, **kwargs):
+        """
+        Compare the sigma plane with the noise; see :func:`galprep_dask.noise.check_sigma`.
+
+        Parameters
+        ----------
+        masked : (ny, nx) bool array, optional
+            Sources and bad pixels; by default the mask of the image.
+        sigma : (ny, nx) array, optional
+            Another sigma image than that of the image.
+        **kwargs
+            As for the function.
+
+        Returns
+        -------
+        SigmaCheck
+        """
+        from galprep_dask.errors import ParameterError
+        from galprep_dask.image import describe
+        from galprep_dask.noise import check_sigma
+
+        sigma = self._image.get("sigma") if sigma is None else sigma
+        if sigma is None:
+            raise ParameterError(f"{describe(self._image)} has no sigma plane. Make one by with_sigma, or pass sigma=.")
+        return check_sigma(self._image["data"], sigma, self._or_own(masked), **kwargs)
+
+    def correlation_factor(self, masked=None, **kwargs):
+        """Say how correlated the noise is; see :func:`galprep_dask.noise.correlation_factor`."""
+        from galprep_dask.noise import correlation_factor
+
+        return correlation_factor(self._image["data"], self._or_own(masked), **kwargs)
 
     def cutout(self, ra: float, dec: float, size) -> xr.Dataset:
         """Cut around a target, lazily; see :func:`galprep_dask.cutouts.cutout`."""

@@ -33,6 +33,7 @@ __all__ = [
     "OutputError",
     "OutputExistsError",
     "ParameterError",
+    "SigmaWarning",
     "TargetOutsideError",
     "TooFewPixelsError",
 ]
@@ -156,3 +157,7 @@ class NotDeblendedWarning(GalprepWarning):
 
 class NoMatchWarning(GalprepWarning):
     """Nothing of a catalogue lies in the image, or near a source; the result is empty."""
+
+
+class SigmaWarning(GalprepWarning):
+    """A sigma image is far off the noise that was measured."""

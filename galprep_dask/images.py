@@ -54,7 +54,7 @@ from galprep_dask.image import (
 )
 from galprep_dask.io import write_image
 from galprep_dask.masks import target_mask
-from galprep_dask.noise import sigma_image
+from galprep_dask.noise import check_sigma, measure_sky_std, sigma_image, sky_exposure, unusable_pixels
 from galprep_dask.sky import (
     fit_mean_sky,
     fit_median_sky,
@@ -109,6 +109,8 @@ class image:
         The mask that :meth:`sky_subtraction` used.
     sigma_image : (ny, nx) dask array
         From :meth:`cal_sigma_image`, or the Dataset.
+    sigma_check : SigmaCheck
+        How it compares with the noise, from there too; its ``ratio`` is SIGCHK of the files written.
     cut_image, cut_mask_image, cut_sigma_image : (ny, nx) NumPy arrays
         From :meth:`img_cut`; what is assigned to them is what :meth:`write_imcut` writes.
     model_image : (ny, nx) array
@@ -159,7 +161,7 @@ class image:
         self.verbose = verbose
         self.psfFWHM_map = psfFWHM_map
         self.data = self._as_ccd()
-        self.sky = self.sky_model = self.source_mask = None
+        self.sky = self.sky_model = self.sigma_check = self.source_mask = None
         self.sigma_image = self._image["sigma"].data if "sigma" in self._image else None
         self.cut_image = self.cut_mask_image = self.cut_sigma_image = self.model_image = None
         self.cut_position = self.sky_median = self.coordinates_transfer_para = None
@@ -400,7 +402,8 @@ class image:
         Parameters
         ----------
         expo : float or (ny, nx) array
-            Exposure in s for an image in counts per second, 1 for one in counts.
+            Exposure in s for an image in counts per second, 1 for one in counts. With a map the noise of the sky
+            varies as one over its square root, and pixels where it is not finite and positive are masked.
         gain : float
             Electrons per count.
         fac1, fac2 : float
@@ -414,18 +417,29 @@ class image:
 
         Raises
         ------
-        ParameterError, NoGoodPixelsError
-            A parameter is not positive; no pixel is good.
+        ParameterError, ImageShapeError, NoGoodPixelsError
+            A parameter is not positive; the map has another shape; no pixel is good.
+
+        Warns
+        -----
+        SigmaWarning
+            Those pixels scatter by less than 0.8 or more than 1.25 times what sigma says, ``fac2`` apart.
         """
         self._require_plane("cal_sigma_image")
-        # Clipping at 3 keeps unmasked sources out, and makes a Gaussian 1.3 % too narrow; where sources are
-        # masked it need only take out what is wild.
+        data, how = self.data.data, {"gain": gain, "fac1": fac1, "fac2": fac2}
+        # Clipping at 3 keeps unmasked sources out; where sources are masked it need only take out what is wild.
         masked, clip = (self._bad(), 3.0) if self.source_mask is None else (self.source_mask, 5.0)
-        _, _, sky_std = sigma_clipped_stats(self.data.data, masked, sigma=clip)
-        self._tell("sigma image: sky noise %.6g, gain %g, exposure %s", sky_std, gain, expo)
-        exptime = expo if np.ndim(expo) else float(expo)
-        self.sigma_image = sigma_image(
-            self.data.data, sky_std=sky_std, gain=gain, exptime=exptime, fac1=fac1, fac2=fac2
+        if np.ndim(expo):
+            check_same_shape(expo, data.shape, "exptime")
+            unusable = as_mask(unusable_pixels(exptime=expo), data)
+            self.data.mask, masked = self._bad() | unusable, masked | unusable
+            how["sky_exptime"] = sky_exposure(expo, masked)
+        sky_std = measure_sky_std(data, masked, sigma_clip=clip)
+        self.sigma_image = sigma_image(data, self._bad(), sky_std=sky_std, exptime=expo, **how)
+        self.sigma_check = check_sigma(data, self.sigma_image, masked, sigma_clip=clip, expected=fac2**-0.5)
+        exposure = "from a map" if np.ndim(expo) else expo
+        self._tell(
+            "sigma image: sky noise %.6g, gain %g, exposure %s; %s", sky_std, gain, exposure, self.sigma_check
         )
         return self.sigma_image
 
@@ -562,12 +576,30 @@ class image:
             ("MAGZERO", self.zero_point, "[mag] photometric zero point"),
             ("PHYS2IM", self.phys_to_image, "image units per physical unit of flux"),
             ("PIXSCALE", self._scale() if addpixsc else None, "[arcsec] side of a pixel"),
+            *self._sigma_keywords(),
         ]
         write_product(
             outputname, pixels, mask=self.cut_mask_image, sigma=self.cut_sigma_image,
             model=self.model_image if addmodel else None, header=header, ra=ra, dec=dec, keywords=keywords,
             overwrite=True,
         )  # fmt: skip
+
+    def _sigma_keywords(self) -> list[tuple]:
+        """SIGCHK and its kin: of the full frame where the cutout's sigma is a part of it, else of the cutout."""
+        pixels, sigma = self.cut_image, np.asarray(self.cut_sigma_image)
+        if not sigma.shape == np.shape(self.cut_mask_image) == pixels.shape:
+            return []  # refused when it is to be written
+        check = self.sigma_check
+        if check is None or not np.array_equal(sigma, np.asarray(self.sigma_image[self._part()])):
+            masked, clip = self.cut_mask_image, 3.0
+            if self.source_mask is not None:
+                masked, clip = np.asarray(self.source_mask[self._part()]) | masked, 5.0
+            try:
+                check = check_sigma(pixels, sigma, masked, sigma_clip=clip)
+            except NoGoodPixelsError:
+                self._tell("SIGCHK is not written: the cutout has no source-free pixel")
+                return []
+        return [(card.keyword, card.value, card.comment) for card in check.to_header().cards]
 
     # Translation ------------------------------------------------------------------------------------------
 

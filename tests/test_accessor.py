@@ -79,9 +79,9 @@ def test_subtract_sky_is_lazy_and_says_what_was_done(image, no_compute):
 
 
 def test_gain_and_exposure_are_those_of_the_image(image):
-    expected = noise.sigma_image(image["data"], sky_std=1.0, gain=2.0, exptime=40.0)
+    expected = noise.sigma_image(image["data"], image["mask"], sky_std=1.0, gain=2.0, exptime=40.0)
     np.testing.assert_array_equal(image.galprep.sigma_image(sky_std=1.0), expected)
-    other = noise.sigma_image(image["data"], sky_std=1.0, gain=3.0, exptime=1.0, fac1=2.0)
+    other = noise.sigma_image(image["data"], image["mask"], sky_std=1.0, gain=3.0, exptime=1.0, fac1=2.0)
     np.testing.assert_array_equal(image.galprep.sigma_image(sky_std=1.0, gain=3.0, exptime=1.0, fac1=2.0), other)
 
 

@@ -81,6 +81,7 @@ def test_unit_is_taken_in_place_of_bunit_and_need_not_be_one_that_astropy_knows(
     assert str(IM.image(field[0], unit="DN/pixel/blip").data.unit) == "DN/pixel/blip"
 
 
+@pytest.mark.filterwarnings("ignore::galprep_dask.errors.SigmaWarning")  # its sky is not subtracted
 def test_zero_point_and_phys_to_image_are_written(field, tmp_path):
     for given, expected in ((None, 25.5), (30.0, 30.0)):
         img = IM.image(field[0], zero_point=given, phys_to_image=2.12e18)
