@@ -68,12 +68,12 @@ def test_what_clipping_takes_from_a_gaussian_is_made_up_for(n_sigma):
 def test_width_of_a_clipped_gaussian():
     assert clipped_width(math.inf) == 1.0
     assert clipped_width(5.0) == pytest.approx(1 - 7.4e-6, abs=1e-7)
-    values = np.sort(np.random.default_rng(0).normal(size=2_000_000))
+    values = np.random.default_rng(0).normal(size=500_000)
     for n_sigma in (2.5, 3.0, 4.0):
         kept = values
-        for _ in range(200):
+        for _ in range(20):
             kept = kept[np.abs(kept) <= n_sigma * kept.std()]
-        assert clipped_width(n_sigma) == pytest.approx(kept.std(), abs=2e-3)
+        assert clipped_width(n_sigma) == pytest.approx(kept.std(), abs=4e-3)
 
 
 def test_our_sigma_is_calibrated_with_sources_in_the_field_as_a_whole_and_by_chunk():

@@ -12,7 +12,7 @@ def clipped_width(n_sigma: float) -> float:
     Give the standard deviation that is left of a Gaussian of width 1 when it is clipped until nothing changes.
 
     The bounds lie at ``n_sigma`` times that standard deviation, so it is the fixed point of the standard deviation
-    of a Gaussian cut off at ``n_sigma`` times itself: 1 - 7e-6 at 5, 0.984 at 3. Zero where nothing would be left.
+    of a Gaussian cut off at ``n_sigma`` times itself: 1 - 7e-6 at 5, 0.985 at 3. Zero where nothing would be left.
     """
     if math.isinf(n_sigma):
         return 1.0
