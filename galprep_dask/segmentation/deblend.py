@@ -72,7 +72,7 @@ def deblend_sources(
     Parameters
     ----------
     data : (ny, nx) array, NumPy, dask or xarray
-        The smoothed image that the sources were found on. Not modified.
+        The smoothed image that the sources were found on. Not modified. Labels do not depend on its unit.
     segmentation : Segmentation or (ny, nx) array
         What was found.
     n_pixels : int

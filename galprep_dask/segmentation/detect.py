@@ -8,7 +8,7 @@ from functools import partial
 import dask.array as da
 import numpy as np
 
-from galprep_dask.arrays import ImageLike, as_image, as_mask, check_same_shape
+from galprep_dask.arrays import ImageLike, as_image, as_mask, check_same_shape, take_off_unit
 from galprep_dask.blockwise import collect_by_rows, map_blocks_each, objects_of_blocks
 from galprep_dask.errors import NoSourcesWarning, ParameterError
 from galprep_dask.segmentation._kernels.label import components_of, paint, runs_above
@@ -40,7 +40,7 @@ def detect_sources(
     data : (ny, nx) array, NumPy, dask or xarray
         Image, usually smoothed (:func:`smooth`). Not modified.
     threshold : float or (ny, nx) array
-        A pixel belongs to a source where ``data > threshold``.
+        A pixel belongs to a source where ``data > threshold``. Both are Quantities of the same unit, or none is.
     n_pixels : int
         Pixels of the smallest source that is kept.
     connectivity : {8, 4}
@@ -62,8 +62,8 @@ def detect_sources(
     Raises
     ------
     ParameterError
-        ``n_pixels``, ``connectivity`` or a scalar ``threshold`` makes no sense; there are more sources than int32
-        can number.
+        ``n_pixels``, ``connectivity`` or a scalar ``threshold`` makes no sense; units differ; there are more sources
+        than int32 can number.
     ImageShapeError
         Shapes differ.
 
@@ -91,10 +91,13 @@ def detect_sources(
 def find_sources(data, threshold, n_pixels: int, connectivity: int, mask, measure=None, error=None) -> Segmentation:
     """Do the work of :func:`detect_sources`, without a warning where a field of pure sky is none."""
     check_detection(n_pixels, connectivity)
+    (data, threshold), _ = take_off_unit(data=data, threshold=threshold)
     image = as_image(data)
     level, levels = _level(threshold, image)
     planes = {"image": image, "levels": levels, "mask": as_mask(mask, image)}
-    measured = {"measure": measure, "error": error if measure is not None else None}
+    error = None if measure is None else error
+    bare, _ = take_off_unit(measure=measure, error=error)
+    measured = dict(zip(("measure", "error"), bare, strict=True))
     for name, plane in measured.items():
         if plane is not None:
             check_same_shape(plane, image.shape, name)
@@ -133,8 +136,9 @@ def _level(threshold, image: da.Array) -> tuple:
 
 
 def check_detection(n_pixels, connectivity) -> None:
-    """Raise ParameterError unless ``n_pixels`` and ``connectivity`` make sense."""
-    if not isinstance(n_pixels, int | np.integer) or n_pixels < 1:
+    """Raise ParameterError unless ``n_pixels`` and ``connectivity`` make sense; 5.0 is 5."""
+    is_number = isinstance(n_pixels, int | float | np.integer | np.floating)
+    if not is_number or n_pixels < 1 or n_pixels % 1 != 0:  # of nan and inf the rest is nan
         raise ParameterError(f"n_pixels={n_pixels!r}; expected a whole number, 1 or more.")
     if connectivity not in (4, 8):
         raise ParameterError(f"connectivity={connectivity!r}; expected 4 or 8.")

@@ -5,6 +5,7 @@ import dask.array as da
 import numpy as np
 import pytest
 import xarray as xr
+from astropy import units as u
 from astropy.coordinates import SkyCoord
 from astropy.wcs import WCS
 from hypothesis import given, settings
@@ -45,8 +46,30 @@ def assert_as_photutils(found, image, labels, **planes):
             one, other = one[~in_a_line], other[~in_a_line]
         if name == "orientation":
             one, other = (one - other + 90) % 180, np.where(np.isnan(other), np.nan, 90)
-        scale = np.nanmax(np.abs(image), initial=1.0, where=np.isfinite(image)) if "flux" in name else 1.0
+        scale = np.nanmax(np.abs(np.asarray(image)), initial=1.0, where=np.isfinite(image)) if "flux" in name else 1.0
         np.testing.assert_allclose(one, other, rtol=1e-6, atol=1e-9 * scale, err_msg=name)
+
+
+@pytest.mark.parametrize("is_measured", [False, True])
+def test_units_are_those_of_photutils(is_measured):
+    y, x = np.mgrid[:40, :50]
+    image = np.exp(-((x - 18.5) ** 2 / 18 + (y - 12) ** 2 / 8)).astype("f4") << u.Jy
+    error = np.full(image.shape, 0.1) << u.Jy
+    if is_measured:
+        found = detect_sources(image, 0.01 * u.Jy, measure=image, error=error)
+    else:
+        found = (image.value > 0.01).astype(np.int32)
+    labels = np.asarray(found)
+    columns = [*COLUMNS, "kron_flux", "kron_flux_err"]
+    catalog = source_catalog(image, found, error=error, columns=columns)
+    assert catalog["segment_flux"].unit == catalog["kron_flux_err"].unit == catalog["max_value"].unit == u.Jy
+    assert_as_photutils(catalog, image, labels, error=error)
+    assert_as_photutils(source_catalog(image, found, convolved_data=2 * image), image, labels, convolved_data=2 * image)
+    for planes in ({"error": error.value}, {"error": error.to(u.mJy)}, {"convolved_data": image.value}):
+        with pytest.raises(ValueError, match="same units"):
+            SourceCatalog(image, SegmentationImage(labels), **planes)
+        with pytest.raises(ParameterError, match="expected one unit for all"):
+            source_catalog(image, found, **planes)
 
 
 @settings(max_examples=60)
