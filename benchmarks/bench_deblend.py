@@ -29,8 +29,7 @@ def crowd(size):
         image[rows, columns] += flux / width**2 * np.exp(-((yy - y) ** 2 + (xx - x) ** 2) / (2 * width**2))
     return gaussian_filter(image, 1.2)
 def ours(image, labels):
-    chunks = 1024
-    children = deblend_sources(da.from_array(image, chunks=chunks), da.from_array(labels, chunks=chunks)).data
+    children = deblend_sources(*(da.from_array(one, chunks=1024, name=False) for one in (image, labels))).data
     return int(children.max().compute())
 def photutils():
     known = inspect.signature(photutils_deblend).parameters

@@ -282,8 +282,8 @@ def against_photutils(size, folder, repeats):
 
 def grown_too(sizes, folder):
     print(
-        "\nFile to catalogue and to segments grown by up to 100 rings, two threads; processor time per pixel relative to\n"
-        "the first size, which other jobs disturb less than the clock's"
+        "\nFile to catalogue and to segments grown by up to 100 rings, two threads; processor time per pixel relative\n"
+        "to the first size, which other jobs disturb less than the clock's"
     )
     first = None
     for size in sizes:
