@@ -267,7 +267,7 @@ def _children(numbers, ranks, boxes, y, x) -> Children:
 
     ``boxes`` are the segments as ``SPLIT``, by rank, and lie at ``y`` and ``x`` in both images.
     """
-    first, last = _number_ranges(ranks, numbers, len(boxes))
+    first, last = _number_ranges(ranks, numbers, boxes, y, x)
     split = np.flatnonzero(last)
     rows = boxes[split]
     rows["count"] = last[split] - first[split] + 1
@@ -323,18 +323,18 @@ def _paint_numbers(out, y0, x0, rows, numbers, first):
 
 
 @njit(nogil=True, cache=True)
-def _number_ranges(ranks, numbers, n_ranks):
+def _number_ranges(ranks, numbers, boxes, y, x):
     """Give the first and the last number of the children of each rank; they are above all ranks, 0 for none."""
-    first = np.zeros(n_ranks, np.int64)
-    last = np.zeros(n_ranks, np.int64)
-    for y in range(ranks.shape[0]):
-        for x in range(ranks.shape[1]):
-            number = numbers[y, x]
-            if number > n_ranks:
-                n = ranks[y, x] - 1
-                if last[n] == 0 or number < first[n]:
-                    first[n] = number
-                last[n] = max(last[n], number)
+    first = np.zeros(len(boxes), np.int64)
+    last = np.zeros(len(boxes), np.int64)
+    for n in range(len(boxes)):
+        for row in range(y[n], y[n] + boxes[n].ny):
+            for column in range(x[n], x[n] + boxes[n].nx):
+                number = numbers[row, column]
+                if number > len(boxes) and ranks[row, column] == n + 1:
+                    if last[n] == 0 or number < first[n]:
+                        first[n] = number
+                    last[n] = max(last[n], number)
     return first, last
 
 
