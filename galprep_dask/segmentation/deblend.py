@@ -24,6 +24,10 @@ MAX_PIXELS = 4_000_000
 MAX_PEAKS = 200
 
 
+#: Side of the chunks of an image in memory: small enough that threads share a field of one megapixel or more.
+_CHUNK_IN_MEMORY = 1024
+
+
 class DeblendedSegmentation(Segmentation):
     """
     A segmentation whose sources were deblended.
@@ -143,7 +147,7 @@ def deblend_sources(
     check_detection(n_pixels, connectivity)
     _check_rules(n_levels, contrast, contrast_method, mode, max_pixels, max_peaks)
     wanted = _as_labels(labels)
-    image = as_image(data)
+    image = as_image(data, chunks=None if getattr(data, "chunks", None) else _CHUNK_IN_MEMORY)
     if image.dtype == bool:
         image = image.astype(np.float32)  # photutils takes the negative
     parents = labels_like(segmentation, image)

@@ -171,8 +171,8 @@ def split_block(
 
     Returns
     -------
-    children : dict of int to Children
-        By label, the segments that were split.
+    children : Children
+        The segments that were split.
     past_peaks : list of int
         Labels of those that were left whole because more than ``max_peaks`` peaks are to be told apart.
     """
