@@ -103,11 +103,11 @@ def source_catalog(
     flux), ``x_centroid_win``, ``y_centroid_win``, ``gini``, ``perimeter``. A source that would need more than 67
     million pixels has NaN there.
 
-    The pixels are read once, and not at all where :func:`detect_sources` took the sums already (``measure=data``,
-    ``error=error``). Blocks sum in float64, moments about the mean position of each part; parts are then united, so
-    that chunks change rounding only. Moments become axes and angles by the code of the installed photutils, whose
-    conventions differ from version to version. One difference: where the positive pixels of a source lie in a line,
-    rounding decides whether photutils 3.0 gives axes or NaN; here there always are axes.
+    The pixels are read once, and not at all where :func:`detect_sources` took the sums already (``measure=data``, and
+    the same ``error`` and ``convolved_data``). Blocks sum in float64, moments about the mean position of each part;
+    parts are then united, so that chunks change rounding only. Moments become axes and angles by the code of the
+    installed photutils, whose conventions differ from version to version. One difference: where the positive pixels of
+    a source lie in a line, rounding decides whether photutils 3.0 gives axes or NaN; here there always are axes.
 
     Examples
     --------
@@ -118,7 +118,8 @@ def source_catalog(
     (18.5, 3.0)
     """
     segmentation = as_segmentation(segmentation)
-    measured_already = convolved_data is None and segmentation.measured_already(data, mask, error)
+    planes = {"mask": mask, "error": error, "convolved_data": convolved_data}
+    measured_already = segmentation.measured_already(data, **planes)
     (data, convolved_data, error), unit = take_off_unit(data=data, convolved_data=convolved_data, error=error)
     image = as_image(data)
     check_same_shape(segmentation, image.shape, "segmentation")

@@ -31,6 +31,7 @@ def detect_sources(
     mask: ImageLike | None = None,
     measure: ImageLike | None = None,
     error: ImageLike | None = None,
+    convolved_data: ImageLike | None = None,
 ) -> Segmentation:
     """
     Find the connected regions of at least ``n_pixels`` pixels above ``threshold``.
@@ -52,6 +53,8 @@ def detect_sources(
         same pass over the pixels.
     error : (ny, nx) array, optional
         1-sigma uncertainty of ``measure``, for the sums.
+    convolved_data : (ny, nx) array, optional
+        The image that centroids and shapes are taken of, ``data`` as a rule, where it is not ``measure``.
 
     Returns
     -------
@@ -79,7 +82,7 @@ def detect_sources(
     >>> detect_sources(image, 1.0, n_pixels=5).areas.tolist()
     [9, 16]
     """
-    found = find_sources(data, threshold, n_pixels, connectivity, mask, measure, error)
+    found = find_sources(data, threshold, n_pixels, connectivity, mask, measure, error, convolved_data)
     if found.n_labels == 0:
         warnings.warn(
             f"no source of {n_pixels} connected pixels lies above the threshold. Lower it, or n_pixels.",
@@ -88,16 +91,18 @@ def detect_sources(
     return found
 
 
-def find_sources(data, threshold, n_pixels: int, connectivity: int, mask, measure=None, error=None) -> Segmentation:
+def find_sources(
+    data, threshold, n_pixels: int, connectivity: int, mask, measure=None, error=None, convolved_data=None
+) -> Segmentation:
     """Do the work of :func:`detect_sources`, without a warning where a field of pure sky is none."""
     check_detection(n_pixels, connectivity)
     (data, threshold), _ = take_off_unit(data=data, threshold=threshold)
     image = as_image(data)
     level, levels = _level(threshold, image)
     planes = {"image": image, "levels": levels, "mask": as_mask(mask, image)}
-    error = None if measure is None else error
-    bare, _ = take_off_unit(measure=measure, error=error)
-    measured = dict(zip(("measure", "error"), bare, strict=True))
+    given = {"data": measure, "error": error, "convolved_data": convolved_data}
+    measured = {} if measure is None else {"measure": measure, "error": error, "convolved_data": convolved_data}
+    measured = dict(zip(measured, take_off_unit(**measured)[0], strict=True))
     for name, plane in measured.items():
         if plane is not None:
             check_same_shape(plane, image.shape, name)
@@ -121,7 +126,7 @@ def find_sources(data, threshold, n_pixels: int, connectivity: int, mask, measur
         partial(_labels_of_block, names=list(planes), **how), merged.numbers, *planes.values(), dtype=np.int32
     )
     table = Table(np.arange(1, n_labels + 1, dtype=np.int32), merged.area, merged.limits, merged.sums)
-    return Segmentation._of_detection(labels, table, None if measure is None else (measure, mask, error))
+    return Segmentation._of_detection(labels, table, None if measure is None else given | {"mask": mask})
 
 
 def _level(threshold, image: da.Array) -> tuple:
@@ -149,11 +154,13 @@ def check_detection(n_pixels, connectivity) -> None:
 
 def _found_in_block(*blocks, names, origin, level, n_pixels, connectivity, image_shape) -> BlockSources:
     planes = dict(zip(names, blocks, strict=True))
-    measured, error = planes.pop("measure", None), planes.pop("error", None)
+    measured, error, shape_image = (planes.pop(name, None) for name in ("measure", "error", "convolved_data"))
     runs, components, open_sides = _segmented(planes, origin, level, n_pixels, connectivity, image_shape)
     sums = None
     if measured is not None:
-        sums = measure_runs(runs, components, measured, None, error, planes.get("mask"), origin, image_shape[1])
+        sums = measure_runs(
+            runs, components, measured, shape_image, error, planes.get("mask"), origin, image_shape[1]
+        )
     return sources_of_block(runs, components, sums, blocks[0].shape, origin, image_shape[1], open_sides)
 
 

@@ -98,15 +98,18 @@ def found_in(image, *args, **kwargs):
 
 
 @settings(max_examples=40)
-@given(scenes(min_side=3), st.booleans())
-def test_sums_taken_at_detection_are_those_taken_afterwards(scene, masked):
+@given(scenes(min_side=3), st.booleans(), st.booleans())
+def test_sums_taken_at_detection_are_those_taken_afterwards(scene, masked, convolved):
     image, mask, chunks = scene
     lazy = da.from_array(image, chunks=chunks, name=False)
     mask = mask if masked else None
     error = da.full_like(lazy, 0.5)
-    found = found_in(smooth(lazy, 2.0), 3, mask=mask, measure=lazy, error=error)
-    at_once = source_catalog(lazy, found, mask=mask, error=error)
-    afterwards = source_catalog(lazy, np.asarray(found), mask=mask, error=error)
+    smoothed = smooth(lazy, 2.0)
+    planes = {"mask": mask, "error": error, "convolved_data": smoothed if convolved else None}
+    found = found_in(smoothed, 3, measure=lazy, **planes)
+    assert found.measured_already(lazy, **planes)
+    at_once = source_catalog(lazy, found, **planes)
+    afterwards = source_catalog(lazy, np.asarray(found), **planes)
     assert at_once.colnames == afterwards.colnames
     for name in at_once.colnames:
         assert at_once[name].dtype == afterwards[name].dtype
@@ -114,7 +117,7 @@ def test_sums_taken_at_detection_are_those_taken_afterwards(scene, masked):
             np.asarray(at_once[name]), np.asarray(afterwards[name]), rtol=1e-9, atol=1e-9, err_msg=name
         )
     if len(at_once):
-        planes = {"error": np.full(image.shape, 0.5), "mask": mask}
+        planes = {name: None if plane is None else np.asarray(plane) for name, plane in planes.items()}
         assert_as_photutils(at_once, image, np.asarray(found), **planes)
 
 
@@ -129,6 +132,13 @@ def test_nothing_is_computed_where_the_sums_are_known(no_compute):
     for other in ({"data": image + 0}, {"mask": image > 3}, {"convolved_data": image}, {"error": image}):
         with no_compute(), pytest.raises(AssertionError):
             source_catalog(**{"data": image, "segmentation": found, **other})
+    smoothed = smooth(image, 2.0)
+    found = detect_sources(smoothed, 0.4, measure=image, convolved_data=smoothed)
+    with no_compute():
+        assert len(source_catalog(image, found, convolved_data=smoothed)) == found.n_labels
+        for other in (None, image, smoothed + 0):
+            with pytest.raises(AssertionError):
+                source_catalog(image, found, convolved_data=other)
 
 
 def test_numpy_arrays_are_known_by_identity(no_compute):
@@ -340,6 +350,8 @@ def test_errors():
         source_catalog(image, labels, aperture_mask_method="blank")
     with pytest.raises(ImageShapeError, match="measure has shape"):
         detect_sources(image, 0.5, measure=image.T)
+    with pytest.raises(ImageShapeError, match="convolved_data has shape"):
+        detect_sources(image, 0.5, measure=image, convolved_data=image.T)
 
 
 def test_chunks_change_rounding_only():
