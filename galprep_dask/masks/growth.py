@@ -8,7 +8,7 @@ import dask.array as da
 import numpy as np
 
 from galprep_dask.arrays import ImageLike, as_image, as_mask, like
-from galprep_dask.blockwise import objects_of_blocks
+from galprep_dask.blockwise import give_back_memory, objects_of_blocks
 from galprep_dask.errors import ParameterError
 from galprep_dask.masks._kernels.fill import fill_growth
 from galprep_dask.masks._kernels.rings import Radii, measure_rings, merge_rings, rings_of
@@ -184,6 +184,7 @@ def _measure(runs, planes, halo, stop) -> tuple[Radii, np.ndarray]:
     present = np.empty(blocks.shape, object)
     for at, block in np.ndenumerate(blocks):
         present[at] = block.present
+    give_back_memory()
     return radii, present
 
 

@@ -9,7 +9,7 @@ import dask.array as da
 import numpy as np
 
 from galprep_dask.arrays import ImageLike, as_image, as_mask, check_same_shape, take_off_unit
-from galprep_dask.blockwise import collect_by_rows, map_blocks_each, objects_of_blocks
+from galprep_dask.blockwise import collect_by_rows, give_back_memory, map_blocks_each, objects_of_blocks
 from galprep_dask.errors import NoSourcesWarning, ParameterError
 from galprep_dask.segmentation._kernels.label import components_of, paint, runs_above
 from galprep_dask.segmentation._kernels.merge import BlockSources, Table, merge_sources, sources_of_block
@@ -116,6 +116,7 @@ def find_sources(
         partial(_found_in_block, names=[*planes, *measured], **how), *planes.values(), *measured.values()
     )
     merged = merge_sources(collect_by_rows(blocks).compute()[0], how["connectivity"], how["n_pixels"])
+    give_back_memory()
     n_labels = len(merged.area)
     if n_labels > MAX_LABEL:
         raise ParameterError(
