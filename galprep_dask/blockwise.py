@@ -238,6 +238,7 @@ def collect_by_rows(objects: da.Array) -> da.Array:
 
 
 def _row_done(blocks, *before):
+    give_back_memory()
     return True
 
 
