@@ -1,9 +1,10 @@
 """
 Detection and catalogue: pixels per second as a ratio to scipy, SEP and photutils, and peak memory.
 
-Run ``python benchmarks/bench_segmentation.py [--size N] [--large N] [--repeats R] [--folder DIR]``. Every number is
-taken in a process of its own, and ratios are between numbers of the same run. ``--large 32768`` writes a file of 4 GiB
-to the folder, and removes it. See README.md beside this file for how to read the numbers.
+Run ``python benchmarks/bench_segmentation.py [--size N] [--large N] [--repeats R] [--folder DIR]``, or with
+``--all-at-once N ...`` for growth as well, on files of these sides alone. Every number is taken in a process of its
+own, and ratios are between numbers of the same run. A side of 32768 writes a file of 4 GiB to the folder, and removes
+it. See README.md beside this file for how to read the numbers.
 """
 
 import argparse
@@ -155,6 +156,26 @@ except Built:
 """
 
 
+#: One file segmented, catalogued and grown. What is grown is made block by block, counted and given up.
+ALL_AT_ONCE = """
+from galprep_dask.masks import grow_segmentation
+def count(grown):
+    return np.array([[np.count_nonzero(grown)]])
+def all_at_once(image):
+    sky = image.galprep.fit_mesh_sky(box_size=64)
+    flat = image.galprep.subtract_sky(sky)
+    found = detect_sources(flat.galprep.smooth(fwhm), n_sigma * sky.rms, 5, measure=flat["data"])
+    catalog = flat.galprep.source_catalog(found, wcs=None)
+    grown = grow_segmentation(found, flat["data"].data, sky_level=0.0, sky_std=sky.rms, max_grow_size=100)
+    counts = grown.map_blocks(count, dtype=int, chunks=(1, 1), meta=np.empty((0, 0), int))
+    return len(catalog), counts.compute().sum() / grown.size
+all_at_once(galprep_dask.open_image(np.random.default_rng(0).standard_normal((256, 256), dtype="f4")))
+base, start, core = peak(), time.perf_counter(), time.process_time()
+n_sources, masked = all_at_once(galprep_dask.open_image(path))
+print(time.perf_counter() - start, time.process_time() - core, peak() - base, n_sources, masked)
+"""
+
+
 def make_field(path, size):
     """Write the image in another process: what a process maps counts as the peak of those that it starts."""
     code = f"from bench_segmentation import write_field; write_field({str(path)!r}, {size})"
@@ -252,10 +273,36 @@ def against_photutils(size, folder, repeats):
         results = {
             "photutils": measure(PHOTUTILS, PHOTUTILS_RUN, path, 1, repeats),
             "galprep-dask, one thread": measure(before, code, path, threads, repeats),
+            "galprep-dask, two threads": measure(before, code, path, 2, repeats),
         }
         report(f"File to catalogue, {size} x {size} float32", results, size**2, "photutils")
     finally:
         path.unlink()
+
+
+def grown_too(sizes, folder):
+    print(
+        "\nFile to catalogue and to segments grown by up to 100 rings, two threads; processor time per pixel relative\n"
+        "to the first size, which other jobs disturb less than the clock's"
+    )
+    first = None
+    for size in sizes:
+        path = Path(folder) / f"field-{size}.fits"
+        make_field(path, size)
+        try:
+            done = subprocess.run(
+                [sys.executable, "-c", PREPARE + OURS + ALL_AT_ONCE, str(path), str(FWHM), str(N_SIGMA), "2"],
+                capture_output=True, text=True, check=True,
+            )  # fmt: skip
+        finally:
+            path.unlink()
+        seconds, core, peak, found, masked = map(float, done.stdout.split()[-5:])
+        first = first or core / size**2
+        print(
+            f"  {size:6d}   {core / size**2 / first:4.2f}   {seconds:7.2f} s, {core:7.2f} s of processors"
+            f"   peak {peak:5.0f} MiB of 2048   {found:.0f} sources, {100 * masked:.0f} % masked",
+            flush=True,
+        )
 
 
 def main():
@@ -265,7 +312,11 @@ def main():
     parser.add_argument("--large-peers", action="store_true", help="run the peers on the large image too")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--folder", default=tempfile.gettempdir(), help="where images are written")
+    parser.add_argument("--all-at-once", type=int, nargs="+", metavar="N", help="sides of files to grow in too")
     given = parser.parse_args()
+    if given.all_at_once:
+        grown_too(given.all_at_once, given.folder)
+        return
     block(given.repeats)
     against_photutils(4096, given.folder, 1)
     for size in dict.fromkeys((4096, given.size)):

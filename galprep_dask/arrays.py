@@ -10,10 +10,11 @@ from typing import Any
 
 import dask.array as da
 import numpy as np
+from astropy.units import Quantity, UnitBase
 
 from galprep_dask.errors import ImageShapeError, ParameterError
 
-__all__ = ["CHUNK_SIDE", "ImageLike", "as_image", "as_mask", "check_same_shape", "like"]
+__all__ = ["CHUNK_SIDE", "ImageLike", "as_image", "as_mask", "check_same_shape", "like", "take_off_unit"]
 
 #: An image in any of the accepted kinds: ``numpy.ndarray``, ``dask.array.Array``, ``xarray.DataArray``.
 ImageLike = Any
@@ -138,3 +139,40 @@ def like(result: da.Array, template: ImageLike) -> ImageLike:
 
         return xr.DataArray(result, dims=template.dims, coords=template.coords)
     return result.compute()
+
+
+def take_off_unit(**values) -> tuple[list, UnitBase | None]:
+    """
+    Take the unit off values that must have the same one, if they have any.
+
+    Parameters
+    ----------
+    **values : float, array, Quantity or None
+        By the names that errors are to give them; None has no unit and needs none.
+
+    Returns
+    -------
+    values : list
+        The same without unit, in order.
+    unit : Unit or None
+        The unit; None where no value has one.
+
+    Raises
+    ------
+    ParameterError
+        Units differ, or some values have one and others have none. Nothing is converted, as nothing is by photutils.
+
+    Examples
+    --------
+    >>> from astropy import units as u
+    >>> take_off_unit(data=np.ones(2) * u.Jy, threshold=3 * u.Jy, error=None)
+    ([array([1., 1.]), np.float64(3.0), None], Unit("Jy"))
+    """
+    units = {
+        name: value.unit if isinstance(value, Quantity) else None for name, value in values.items() if value is not None
+    }
+    if len(set(units.values())) > 1:
+        each = ", ".join(f"{name} has {'no unit' if unit is None else unit}" for name, unit in units.items())
+        raise ParameterError(f"{each}; expected one unit for all. Convert with .to(), or take .value of all.")
+    bare = [value.value if isinstance(value, Quantity) else value for value in values.values()]
+    return bare, next(iter(units.values()), None)

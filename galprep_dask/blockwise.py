@@ -6,6 +6,8 @@ origins (they travel inside the task that uses them), about one for a sum.
 
 from __future__ import annotations
 
+import ctypes
+import sys
 from collections.abc import Callable
 from functools import partial
 from itertools import product
@@ -21,6 +23,7 @@ __all__ = [
     "block_bounds",
     "block_edges",
     "collect_by_rows",
+    "give_back_memory",
     "keep_mask",
     "map_blocks_at",
     "map_blocks_each",
@@ -235,6 +238,7 @@ def collect_by_rows(objects: da.Array) -> da.Array:
 
 
 def _row_done(blocks, *before):
+    give_back_memory()
     return True
 
 
@@ -371,3 +375,15 @@ def keep_mask(mask: da.Array) -> da.Array:
 
 def _unpacked(bits, width):
     return np.unpackbits(bits, axis=1, count=width).view(bool)
+
+
+def give_back_memory() -> None:
+    """
+    Give what a pass over the blocks has freed back to the system.
+
+    glibc keeps freed memory, for each thread apart: after a pass over a large image that was most of what the process
+    held, and the next pass, by other threads, came on top. Elsewhere there is nothing to do.
+    """
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform.startswith("linux") else None
+    if trim is not None:
+        trim(0)

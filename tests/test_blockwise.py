@@ -1,7 +1,10 @@
+import sys
+
 import dask
 import dask.array as da
 import numpy as np
 import pytest
+from concurrency import run_fresh
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import ndimage
@@ -10,6 +13,7 @@ from strategies import chunked
 from galprep_dask.blockwise import (
     block_edges,
     collect_by_rows,
+    give_back_memory,
     map_blocks_at,
     map_blocks_each,
     map_regions,
@@ -305,3 +309,26 @@ def test_few_blocks_are_kept_while_halos_are_exchanged_row_by_row():
     with Watch():
         collect_by_rows(objects).compute(scheduler="sync")
     assert 0 < most <= 2 * blocks + 3
+
+
+def test_freed_memory_is_given_back_to_the_system():
+    code = """
+import ctypes
+import numpy as np
+from galprep_dask.blockwise import give_back_memory
+
+def resident():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * 4096
+
+pieces = [np.ones(60_000, "u1") for _ in range(4000)]
+del pieces[:-1]  # the last lies on top, and holds all of them
+before = resident()
+give_back_memory()
+print(hasattr(ctypes.CDLL(None), "malloc_trim"), before - resident())
+"""
+    if sys.platform.startswith("linux"):
+        can_be_given_back, n_bytes = run_fresh(code).split()
+        assert can_be_given_back == "False" or int(n_bytes) > 2e8
+    else:
+        give_back_memory()

@@ -7,10 +7,12 @@ Plain images are read straight from their byte offsets: a map of the region wher
 ranges where it is remote. Per row of a block astropy's ``.section`` runs Python code under the GIL, which made
 square blocks seven times slower than this. Tile-compressed images go through ``.section``, with a file handle
 for every thread: a handle shared by threads gives wrong pixels. HCOMPRESS tiles are read by one thread at a time.
+What was unpacked is kept a while (:mod:`galprep_dask.io.unpacked`), for the chunks beside and for the next pass.
 """
 
 from __future__ import annotations
 
+import math
 import mmap
 import threading
 from contextlib import nullcontext
@@ -23,6 +25,7 @@ from astropy.io import fits
 
 from galprep_dask.errors import ImageFileError
 from galprep_dask.io.files import clear_errors, identity_of, is_remote, open_hdus, thread_hdus
+from galprep_dask.io.unpacked import Unpacked
 
 __all__ = ["FitsPlane", "Scaling", "contiguous_runs"]
 
@@ -32,6 +35,9 @@ _NARROW_GAP = 16 * 1024
 #: astropy's decoder of HCOMPRESS keeps its state in C globals and lets go of the GIL: two threads in it mix
 #: up their pixels, with no error as a rule, even if each has a file of its own.
 _HCOMPRESS_LOCK = threading.Lock()
+
+#: Unpacked pixels that a process keeps.
+_unpacked = Unpacked(n_bytes=128 * 2**20)
 
 _PAGE = mmap.ALLOCATIONGRANULARITY
 
@@ -170,11 +176,11 @@ class FitsPlane:
 
     def _read(self, region: tuple[slice, ...]) -> np.ndarray:
         if any(axis.start == axis.stop for axis in region):
-            return np.empty([axis.stop - axis.start for axis in region], self.dtype)
+            return np.empty(_shape(region), self.dtype)
         self._check_unchanged()
         with clear_errors(self.path, self.hdu):
             if self.tile is not None or self.container is not None:
-                values = self._through_astropy(region)
+                values = self._unpacked_values(region)
             else:
                 values = self._remote_values(region) if is_remote(self.path) else self._local_values(region)
         return np.ascontiguousarray(values, dtype=self.dtype)
@@ -187,7 +193,7 @@ class FitsPlane:
         """First and last byte of a region in the file, its shape and its strides."""
         item = self.scaling.stored.itemsize
         strides = tuple(item * int(np.prod(self.shape[n + 1 :])) for n in range(self.ndim))
-        shape = tuple(axis.stop - axis.start for axis in region)
+        shape = tuple(_shape(region))
         first = self.offset + sum(axis.start * step for axis, step in zip(region, strides, strict=True))
         last = first + sum((n - 1) * step for n, step in zip(shape, strides, strict=True)) + item
         return first, last, shape, strides
@@ -213,6 +219,24 @@ class FitsPlane:
             raise ImageFileError(f"{self.place} gave fewer bytes than its header promises: it is truncated.")
         return self.scaling.apply(stored.reshape(shape))
 
+    def _unpacked_values(self, region) -> np.ndarray:
+        around = self._unpacked_with(region)
+        n_bytes, n_around = (self.dtype.itemsize * math.prod(n) for n in (self.shape, _shape(around)))
+        is_exact = around == region and n_bytes > _unpacked.n_bytes  # for nobody beside, and gone by the next pass
+        if is_exact or n_around > _unpacked.n_bytes:
+            return self._through_astropy(region)
+        image = self.path, self.identity, self.hdu
+        return _unpacked.read(image, region, around, lambda: self._through_astropy(around)).copy()
+
+    def _unpacked_with(self, region) -> tuple[slice, ...]:
+        """Give the region that comes out when ``region`` is unpacked: its tiles, or all of a compressed file."""
+        if self.container is not None:
+            return tuple(slice(0, n) for n in self.shape)
+        return tuple(
+            slice(axis.start // side * side, min(-(-axis.stop // side) * side, n))
+            for axis, side, n in zip(region, self.tile, self.shape, strict=True)
+        )
+
     def _through_astropy(self, region) -> np.ndarray:
         full = (0,) * self.leading + region
         if self.container is not None:
@@ -221,6 +245,10 @@ class FitsPlane:
         section = thread_hdus(self.path, self.identity, self.storage_options)[self.hdu].section
         with _HCOMPRESS_LOCK if self.compression == "HCOMPRESS_1" else nullcontext():
             return section[full]
+
+
+def _shape(region) -> list[int]:
+    return [axis.stop - axis.start for axis in region]
 
 
 def _span(index, length: int) -> tuple[slice, int | slice | np.ndarray]:

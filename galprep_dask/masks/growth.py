@@ -8,7 +8,7 @@ import dask.array as da
 import numpy as np
 
 from galprep_dask.arrays import ImageLike, as_image, as_mask, like
-from galprep_dask.blockwise import objects_of_blocks
+from galprep_dask.blockwise import collect_by_rows, give_back_memory, objects_of_blocks
 from galprep_dask.errors import ParameterError
 from galprep_dask.masks._kernels.fill import fill_growth
 from galprep_dask.masks._kernels.rings import Radii, measure_rings, merge_rings, rings_of
@@ -170,9 +170,10 @@ def _measure(runs, planes, halo, stop) -> tuple[Radii, np.ndarray]:
     in_sight = gather_neighbours(runs_in_sight, runs, planes[0].chunks, halo)
 
     def measured(only=None):
-        return objects_of_blocks(
+        blocks = objects_of_blocks(
             _measure_block, *planes, in_sight, image_shape=planes[0].shape, halo=halo, only=only, **stop
-        ).compute()
+        )
+        return collect_by_rows(blocks).compute()[0]
 
     blocks = measured()
     radii, disputed = merge_rings(list(blocks.flat), **stop)
@@ -184,6 +185,7 @@ def _measure(runs, planes, halo, stop) -> tuple[Radii, np.ndarray]:
     present = np.empty(blocks.shape, object)
     for at, block in np.ndenumerate(blocks):
         present[at] = block.present
+    give_back_memory()
     return radii, present
 
 

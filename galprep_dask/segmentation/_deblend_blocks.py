@@ -23,8 +23,10 @@ from galprep_dask.segmentation._kernels.cutouts import (
     Cutout,
     Rules,
     cut_out,
+    join_children,
     join_parts,
     measure,
+    paint_children,
     split_block,
     split_cutouts,
 )
@@ -40,20 +42,21 @@ class Splits(NamedTuple):
     """What was found."""
 
     rows: np.ndarray  # of ``ROW``, by label and then by block
-    blocks: da.Array  # one _Found a block
-    children: dict[int, int]  # number of children of every segment that split
+    blocks: da.Array  # one _Found a block, or one _Seen
+    labels: np.ndarray  # the segments that split, sorted
+    n_children: np.ndarray  # of each
     past: dict[int, str]  # "pixels" or "peaks", for segments left whole past that budget
 
 
 class _Seen(NamedTuple):
     rows: np.ndarray
-    children: dict[int, Children]
+    children: Children
     past_peaks: list[int]
     parts: dict[int, Cutout]
 
 
 class _Found(NamedTuple):
-    children: dict[int, Children]
+    children: Children
     past_peaks: list[int]
 
 
@@ -63,10 +66,11 @@ def split_segments(image: da.Array, labels: da.Array, bad: da.Array, wanted: np.
     rows = merge_blocks(_rows_of, _join_rows, seen).compute()[0, 0]
     rows = rows[np.lexsort((rows["block_x0"], rows["block_y0"], rows["label"]))]
     joining, past_pixels = _to_be_joined(rows, wanted, rules)
-    found = _found_blocks(seen, image, labels, bad, rows, joining, rules).persist()
-    children, past_peaks = merge_blocks(_counts_of, _merge_counts, found).compute()[0, 0]
+    found = _found_blocks(seen, image, labels, bad, rows, joining, rules)
+    split, n_children, past_peaks = merge_blocks(_counts_of, _merge_counts, found).compute()[0, 0]
+    order = np.argsort(split)
     past = dict.fromkeys(past_pixels.tolist(), "pixels") | dict.fromkeys(past_peaks, "peaks")
-    return Splits(rows, found, children, past)
+    return Splits(rows, found, split[order], n_children[order], past)
 
 
 def _see(values, labels, bad, origin, shape, wanted, rules) -> _Seen:
@@ -120,6 +124,8 @@ def _found_blocks(seen, image, labels, bad, rows, joining, rules) -> da.Array:
     _, rank, n_blocks = np.unique(rows["label"], return_inverse=True, return_counts=True)
     for n in np.flatnonzero((n_blocks[rank] > 1) & ~rows["crosses"]):
         drop[blocks[n]].append(int(rows["label"][n]))  # it seemed to end here, and was deblended without the rest
+    if not drop and len(joining) == 0:
+        return seen
     for label, group in _groups(rows["label"], joining):
         home = blocks[group.start]
         beginning[home].append(label)
@@ -144,7 +150,7 @@ def _found_blocks(seen, image, labels, bad, rows, joining, rules) -> da.Array:
         parts = [(names[name], *source) for name, source in dict.fromkeys(take.get(block, []))]
         graph[names["found"], *block] = (join, (seen.name, *block), parts)
     graph = HighLevelGraph.from_collections(names["found"], graph, dependencies=[seen, image, labels, bad])
-    return da.Array(graph, names["found"], seen.chunks, meta=np.empty((0, 0), object))
+    return da.Array(graph, names["found"], seen.chunks, meta=np.empty((0, 0), object)).persist()
 
 
 def _block_indices(rows, edges) -> list[tuple[int, int]]:
@@ -173,24 +179,24 @@ def _cut_again(values, labels, bad, rows):
 def _find(boxed, parts, joining, drop, rules):
     seen = boxed[0, 0]
     whole = [join_parts([part[label] for part in parts if label in part]) for label in joining]
-    children, past_peaks = split_cutouts(whole, rules)
-    children |= {label: split for label, split in seen.children.items() if label not in drop}
+    joined, past_peaks = split_cutouts(whole, rules)
+    rows = seen.children.rows
+    kept = seen.children._replace(rows=rows[~np.isin(rows["label"], list(drop))] if drop else rows)
     found = np.empty((1, 1), object)
-    found[0, 0] = _Found(children, past_peaks + [label for label in seen.past_peaks if label not in drop])
+    found[0, 0] = _Found(
+        join_children([kept, joined]), past_peaks + [label for label in seen.past_peaks if label not in drop]
+    )
     return found
 
 
 def _counts_of(boxed):
     found = boxed[0, 0]
-    return {label: children.count for label, children in found.children.items()}, found.past_peaks
+    return found.children.rows["label"], found.children.rows["count"], found.past_peaks
 
 
 def _merge_counts(parts):
-    children, past_peaks = {}, []
-    for counts, past in parts:
-        children |= counts
-        past_peaks += past
-    return children, past_peaks
+    labels, counts, past = zip(*parts, strict=True)
+    return np.concatenate(labels), np.concatenate(counts), [label for some in past for label in some]
 
 
 def paint_blocks(labels: da.Array, bad: da.Array, splits: Splits, first: np.ndarray) -> da.Array:
@@ -215,8 +221,7 @@ def paint_blocks(labels: da.Array, bad: da.Array, splits: Splits, first: np.ndar
     here, sources = defaultdict(list), defaultdict(dict)
     for n, block in enumerate(blocks):
         here[block].append(n)
-    split = np.array(sorted(splits.children), rows["label"].dtype)
-    for _, group in _groups(rows["label"], split):
+    for _, group in _groups(rows["label"], splits.labels):
         for n in range(group.start, group.stop):
             sources[blocks[n]][blocks[group.start]] = None  # found where the segment begins
     name = f"deblended-{tokenize(labels.name, bad.name, splits.blocks.name, first)}"
@@ -237,18 +242,13 @@ def _paint(labels, bad, found, origin, present, first):
     out = _renumber(labels, present, first)
     if bad is not None:
         out[bad] = 0
-    ny, nx = labels.shape
-    number = dict(zip(present.tolist(), first.tolist(), strict=True))
     for boxed in found:
-        for label, split in boxed[0, 0].children.items():
-            if label not in number:
-                continue
-            y0, x0 = split.y0 - origin[0], split.x0 - origin[1]
-            y1, x1 = y0 + split.numbers.shape[0], x0 + split.numbers.shape[1]
-            box = slice(max(y0, 0), max(min(y1, ny), 0)), slice(max(x0, 0), max(min(x1, nx), 0))
-            numbers = split.numbers[box[0].start - y0 : box[0].stop - y0, box[1].start - x0 : box[1].stop - x0]
-            inside = numbers > 0
-            out[box][inside] = numbers[inside] + np.int32(number[label] - 1)
+        children = boxed[0, 0].children
+        label = children.rows["label"]
+        at = np.searchsorted(present, label)
+        at[at == len(present)] = 0
+        numbers = np.where(present[at] == label, first[at], 0) if len(present) else np.zeros(len(label), first.dtype)
+        paint_children(out, origin, children, numbers.astype(np.int64))
     return out
 
 

@@ -7,7 +7,7 @@ import numpy as np
 from astropy import units as u
 from astropy.table import QTable
 
-from galprep_dask.arrays import ImageLike, as_image, as_mask, check_same_shape
+from galprep_dask.arrays import ImageLike, as_image, as_mask, check_same_shape, take_off_unit
 from galprep_dask.blockwise import merge_blocks_at
 from galprep_dask.errors import ParameterError
 from galprep_dask.image import celestial_wcs
@@ -33,6 +33,8 @@ _MORE = (
     "segment_area", "equivalent_radius", "min_value_xindex", "min_value_yindex", "max_value_xindex",
     "max_value_yindex",
 )  # fmt: skip
+#: Columns in the unit of the image.
+_OF_DATA = ("min_value", "max_value", "segment_flux", "segment_flux_err", "kron_flux", "kron_flux_err")
 #: Sources whose shapes are worked out at a time, so that intermediate arrays stay small beside the table.
 _BATCH = 1 << 17
 
@@ -54,7 +56,8 @@ def source_catalog(
     Parameters
     ----------
     data : (ny, nx) array, NumPy, dask or xarray
-        Sky-subtracted image in any unit. Not modified.
+        Sky-subtracted image in any unit. Not modified. If it is a Quantity, so are ``convolved_data`` and ``error``,
+        of the same unit, and values and fluxes of the table.
     segmentation : Segmentation or (ny, nx) integer array
         What was found, 0 = sky. Labels need not be consecutive, nor their pixels connected.
     convolved_data : (ny, nx) array, optional
@@ -81,7 +84,7 @@ def source_catalog(
     ImageShapeError
         Shapes differ.
     ParameterError
-        A column is unknown, or needs what was not given.
+        A column is unknown, or needs what was not given; units differ.
     MissingWCSError
         ``wcs`` is a header without sky coordinates.
 
@@ -100,11 +103,11 @@ def source_catalog(
     flux), ``x_centroid_win``, ``y_centroid_win``, ``gini``, ``perimeter``. A source that would need more than 67
     million pixels has NaN there.
 
-    The pixels are read once, and not at all where :func:`detect_sources` took the sums already (``measure=data``,
-    ``error=error``). Blocks sum in float64, moments about the mean position of each part; parts are then united, so
-    that chunks change rounding only. Moments become axes and angles by the code of the installed photutils, whose
-    conventions differ from version to version. One difference: where the positive pixels of a source lie in a line,
-    rounding decides whether photutils 3.0 gives axes or NaN; here there always are axes.
+    The pixels are read once, and not at all where :func:`detect_sources` took the sums already (``measure=data``, and
+    the same ``error`` and ``convolved_data``). Blocks sum in float64, moments about the mean position of each part;
+    parts are then united, so that chunks change rounding only. Moments become axes and angles by the code of the
+    installed photutils, whose conventions differ from version to version. One difference: where the positive pixels of
+    a source lie in a line, rounding decides whether photutils 3.0 gives axes or NaN; here there always are axes.
 
     Examples
     --------
@@ -114,8 +117,11 @@ def source_catalog(
     >>> round(float(catalog["x_centroid"][0]), 3), round(float(catalog["semimajor_axis"][0].value), 1)
     (18.5, 3.0)
     """
-    image = as_image(data)
     segmentation = as_segmentation(segmentation)
+    planes = {"mask": mask, "error": error, "convolved_data": convolved_data}
+    measured_already = segmentation.measured_already(data, **planes)
+    (data, convolved_data, error), unit = take_off_unit(data=data, convolved_data=convolved_data, error=error)
+    image = as_image(data)
     check_same_shape(segmentation, image.shape, "segmentation")
     if isinstance(wcs, str) or (wcs is not None and hasattr(wcs, "cards")):
         wcs = celestial_wcs(wcs)
@@ -123,14 +129,17 @@ def source_catalog(
     if aperture_mask_method not in ("correct", "mask", "none"):
         raise ParameterError(f"aperture_mask_method={aperture_mask_method!r}; expected 'correct', 'mask' or 'none'.")
     planes = _planes(image, segmentation.data, convolved_data, error, mask)
-    if convolved_data is None and segmentation.measured_already(data, mask, error):
+    if measured_already:
         table = segmentation._table
     else:
         tables = merge_blocks_at(
             _measured_block, join_tables, *planes.values(), names=list(planes), nx_image=image.shape[1]
         )
         table = tables.compute()[0, 0]
-    return _catalog(table, columns, wcs, planes, aperture_mask_method)
+    catalog = _catalog(table, columns, wcs, planes, aperture_mask_method)
+    for name in () if unit is None else set(_OF_DATA).intersection(columns):
+        catalog[name] = u.Quantity(catalog[name], unit)
+    return catalog
 
 
 def _checked(columns, has_error: bool, has_wcs: bool) -> list[str]:

@@ -24,6 +24,10 @@ MAX_PIXELS = 4_000_000
 MAX_PEAKS = 200
 
 
+#: Side of the chunks of an image in memory: small enough that threads share a field of one megapixel or more.
+_CHUNK_IN_MEMORY = 1024
+
+
 class DeblendedSegmentation(Segmentation):
     """
     A segmentation whose sources were deblended.
@@ -72,7 +76,7 @@ def deblend_sources(
     Parameters
     ----------
     data : (ny, nx) array, NumPy, dask or xarray
-        The smoothed image that the sources were found on. Not modified.
+        The smoothed image that the sources were found on. Not modified. Labels do not depend on its unit.
     segmentation : Segmentation or (ny, nx) array
         What was found.
     n_pixels : int
@@ -143,7 +147,7 @@ def deblend_sources(
     check_detection(n_pixels, connectivity)
     _check_rules(n_levels, contrast, contrast_method, mode, max_pixels, max_peaks)
     wanted = _as_labels(labels)
-    image = as_image(data)
+    image = as_image(data, chunks=None if getattr(data, "chunks", None) else _CHUNK_IN_MEMORY)
     if image.dtype == bool:
         image = image.astype(np.float32)  # photutils takes the negative
     parents = labels_like(segmentation, image)
@@ -159,41 +163,49 @@ def deblend_sources(
         raise ParameterError(f"labels {absent[:5].tolist()} are not in the segmentation ({len(absent)} in all).")
     if contrast == 1:
         relabel = relabel and is_compiled()  # photutils 3.0 gives the labels back as they are
-    first = _first_numbers(splits, wanted, relabel)
-    numbers = np.array([first.get(label, 0) for label in splits.rows["label"].tolist()], np.int64)
-    left_whole = {first[label]: why for label, why in sorted(splits.past.items())}
+    good, first = _first_numbers(splits, wanted, relabel)
+    numbers = _looked_up(splits.rows["label"], good, first)
+    past = np.array(sorted(splits.past), np.int32)
+    left_whole = {
+        label: splits.past[old]
+        for label, old in zip(_looked_up(past, good, first).tolist(), past.tolist(), strict=True)
+    }  # fmt: skip
     if left_whole:
         _warn_of(left_whole, splits, max_pixels, max_peaks)
-    children = {
-        label: np.arange(first[label], first[label] + count, dtype=np.int32)
-        for label, count in sorted(splits.children.items())
-    }
+    begins = _looked_up(splits.labels, good, first).astype(np.int32)
+    each = zip(splits.labels.tolist(), begins.tolist(), splits.n_children.tolist(), strict=True)
+    children = {label: np.arange(begin, begin + count, dtype=np.int32) for label, begin, count in each}
     return DeblendedSegmentation(paint_blocks(parents, bad, splits, numbers), children, left_whole)
 
 
-def _first_numbers(splits: Splits, wanted: np.ndarray | None, relabel: bool) -> dict[int, int]:
-    """Give the final label of every segment, or of the first of its children, as photutils counts them."""
+def _first_numbers(splits: Splits, wanted: np.ndarray | None, relabel: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Give the segments that have pixels, and the final labels of them or their first children, as photutils does."""
     good = np.unique(splits.rows["label"][splits.rows["area"] > 0])
-    order = good if wanted is None else wanted
-    number, following = {}, int(good.max(initial=0)) + 1
-    for label in order.tolist():
-        if label in splits.children:
-            number[label] = following  # a label that is named twice counts twice, and its last numbers stand
-            following += splits.children[label]
-    if following - 1 > np.iinfo(np.int32).max and not relabel:
+    n_children = _looked_up(good if wanted is None else wanted, splits.labels, splits.n_children)
+    begins = int(good.max(initial=0)) + 1 + np.cumsum(n_children)  # beyond the last child of each
+    if begins.max(initial=0) - 1 > np.iinfo(np.int32).max and not relabel:
         raise ParameterError(
-            f"the last child would have the label {following - 1}; int32 ends at {np.iinfo(np.int32).max}. "
+            f"the last child would have the label {begins.max() - 1}; int32 ends at {np.iinfo(np.int32).max}. "
             "Pass relabel=True."
         )
-    whole = [label for label in good.tolist() if label not in number]
+    order = np.arange(len(good)) if wanted is None else np.searchsorted(good, wanted)
+    is_split = n_children > 0
+    first = good.astype(np.int64)
+    # A label that is named twice counts twice, and its last numbers stand.
+    first[order[is_split]] = (begins - n_children)[is_split]
     if not relabel:
-        return number | {label: label for label in whole}
-    final = {label: n for n, label in enumerate(whole, start=1)}
-    following = len(whole) + 1
-    for label in sorted(number, key=number.get):
-        final[label] = following
-        following += splits.children[label]
-    return final
+        return good, first
+    n_labels = np.maximum(_looked_up(good, splits.labels, splits.n_children), 1)
+    by_number = np.argsort(first, kind="stable")
+    first[by_number] = np.cumsum(n_labels[by_number]) - n_labels[by_number] + 1
+    return good, first
+
+
+def _looked_up(labels: np.ndarray, known: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Give for each of ``labels`` the value of the sorted ``known`` one that equals it, or 0."""
+    at = np.searchsorted(known, labels)
+    found = np.append(known, -1)[at] == labels
+    return np.where(found, np.append(values, 0)[at], 0).astype(np.int64)
 
 
 def _check_rules(n_levels, contrast, contrast_method, mode, max_pixels, max_peaks) -> None:

@@ -8,8 +8,8 @@ from functools import partial
 import dask.array as da
 import numpy as np
 
-from galprep_dask.arrays import ImageLike, as_image, as_mask, check_same_shape
-from galprep_dask.blockwise import collect_by_rows, map_blocks_each, objects_of_blocks
+from galprep_dask.arrays import ImageLike, as_image, as_mask, check_same_shape, take_off_unit
+from galprep_dask.blockwise import collect_by_rows, give_back_memory, map_blocks_each, objects_of_blocks
 from galprep_dask.errors import NoSourcesWarning, ParameterError
 from galprep_dask.segmentation._kernels.label import components_of, paint, runs_above
 from galprep_dask.segmentation._kernels.merge import BlockSources, Table, merge_sources, sources_of_block
@@ -31,6 +31,7 @@ def detect_sources(
     mask: ImageLike | None = None,
     measure: ImageLike | None = None,
     error: ImageLike | None = None,
+    convolved_data: ImageLike | None = None,
 ) -> Segmentation:
     """
     Find the connected regions of at least ``n_pixels`` pixels above ``threshold``.
@@ -40,7 +41,7 @@ def detect_sources(
     data : (ny, nx) array, NumPy, dask or xarray
         Image, usually smoothed (:func:`smooth`). Not modified.
     threshold : float or (ny, nx) array
-        A pixel belongs to a source where ``data > threshold``.
+        A pixel belongs to a source where ``data > threshold``. Both are Quantities of the same unit, or none is.
     n_pixels : int
         Pixels of the smallest source that is kept.
     connectivity : {8, 4}
@@ -52,6 +53,8 @@ def detect_sources(
         same pass over the pixels.
     error : (ny, nx) array, optional
         1-sigma uncertainty of ``measure``, for the sums.
+    convolved_data : (ny, nx) array, optional
+        The image that centroids and shapes are taken of, ``data`` as a rule, where it is not ``measure``.
 
     Returns
     -------
@@ -62,8 +65,8 @@ def detect_sources(
     Raises
     ------
     ParameterError
-        ``n_pixels``, ``connectivity`` or a scalar ``threshold`` makes no sense; there are more sources than int32
-        can number.
+        ``n_pixels``, ``connectivity`` or a scalar ``threshold`` makes no sense; units differ; there are more sources
+        than int32 can number.
     ImageShapeError
         Shapes differ.
 
@@ -79,7 +82,7 @@ def detect_sources(
     >>> detect_sources(image, 1.0, n_pixels=5).areas.tolist()
     [9, 16]
     """
-    found = find_sources(data, threshold, n_pixels, connectivity, mask, measure, error)
+    found = find_sources(data, threshold, n_pixels, connectivity, mask, measure, error, convolved_data)
     if found.n_labels == 0:
         warnings.warn(
             f"no source of {n_pixels} connected pixels lies above the threshold. Lower it, or n_pixels.",
@@ -88,13 +91,18 @@ def detect_sources(
     return found
 
 
-def find_sources(data, threshold, n_pixels: int, connectivity: int, mask, measure=None, error=None) -> Segmentation:
+def find_sources(
+    data, threshold, n_pixels: int, connectivity: int, mask, measure=None, error=None, convolved_data=None
+) -> Segmentation:
     """Do the work of :func:`detect_sources`, without a warning where a field of pure sky is none."""
     check_detection(n_pixels, connectivity)
+    (data, threshold), _ = take_off_unit(data=data, threshold=threshold)
     image = as_image(data)
     level, levels = _level(threshold, image)
     planes = {"image": image, "levels": levels, "mask": as_mask(mask, image)}
-    measured = {"measure": measure, "error": error if measure is not None else None}
+    given = {"data": measure, "error": error, "convolved_data": convolved_data}
+    measured = {} if measure is None else {"measure": measure, "error": error, "convolved_data": convolved_data}
+    measured = dict(zip(measured, take_off_unit(**measured)[0], strict=True))
     for name, plane in measured.items():
         if plane is not None:
             check_same_shape(plane, image.shape, name)
@@ -108,6 +116,7 @@ def find_sources(data, threshold, n_pixels: int, connectivity: int, mask, measur
         partial(_found_in_block, names=[*planes, *measured], **how), *planes.values(), *measured.values()
     )
     merged = merge_sources(collect_by_rows(blocks).compute()[0], how["connectivity"], how["n_pixels"])
+    give_back_memory()
     n_labels = len(merged.area)
     if n_labels > MAX_LABEL:
         raise ParameterError(
@@ -118,7 +127,7 @@ def find_sources(data, threshold, n_pixels: int, connectivity: int, mask, measur
         partial(_labels_of_block, names=list(planes), **how), merged.numbers, *planes.values(), dtype=np.int32
     )
     table = Table(np.arange(1, n_labels + 1, dtype=np.int32), merged.area, merged.limits, merged.sums)
-    return Segmentation._of_detection(labels, table, None if measure is None else (measure, mask, error))
+    return Segmentation._of_detection(labels, table, None if measure is None else given | {"mask": mask})
 
 
 def _level(threshold, image: da.Array) -> tuple:
@@ -133,8 +142,9 @@ def _level(threshold, image: da.Array) -> tuple:
 
 
 def check_detection(n_pixels, connectivity) -> None:
-    """Raise ParameterError unless ``n_pixels`` and ``connectivity`` make sense."""
-    if not isinstance(n_pixels, int | np.integer) or n_pixels < 1:
+    """Raise ParameterError unless ``n_pixels`` and ``connectivity`` make sense; 5.0 is 5."""
+    is_number = isinstance(n_pixels, int | float | np.integer | np.floating)
+    if not is_number or n_pixels < 1 or n_pixels % 1 != 0:  # of nan and inf the rest is nan
         raise ParameterError(f"n_pixels={n_pixels!r}; expected a whole number, 1 or more.")
     if connectivity not in (4, 8):
         raise ParameterError(f"connectivity={connectivity!r}; expected 4 or 8.")
@@ -145,11 +155,13 @@ def check_detection(n_pixels, connectivity) -> None:
 
 def _found_in_block(*blocks, names, origin, level, n_pixels, connectivity, image_shape) -> BlockSources:
     planes = dict(zip(names, blocks, strict=True))
-    measured, error = planes.pop("measure", None), planes.pop("error", None)
+    measured, error, shape_image = (planes.pop(name, None) for name in ("measure", "error", "convolved_data"))
     runs, components, open_sides = _segmented(planes, origin, level, n_pixels, connectivity, image_shape)
     sums = None
     if measured is not None:
-        sums = measure_runs(runs, components, measured, None, error, planes.get("mask"), origin, image_shape[1])
+        sums = measure_runs(
+            runs, components, measured, shape_image, error, planes.get("mask"), origin, image_shape[1]
+        )
     return sources_of_block(runs, components, sums, blocks[0].shape, origin, image_shape[1], open_sides)
 
 

@@ -47,21 +47,21 @@ class Segmentation:
 
     @classmethod
     def _of_detection(cls, data: da.Array, table: Table, measured) -> Segmentation:
-        """Make one of which the table is known; ``measured`` holds the image, mask and error of its sums."""
+        """Make one of which the table is known; ``measured`` holds the planes of its sums by name."""
         found = cls.__new__(cls)
         found.data, found._table, found._measured = data, table, measured
         return found
 
-    def measured_already(self, data: ImageLike, mask: ImageLike | None, error: ImageLike | None = None) -> bool:
+    def measured_already(self, data: ImageLike, *, mask=None, error=None, convolved_data=None) -> bool:
         """Tell whether the sums over the good pixels of ``data`` were taken when the sources were detected."""
         if self._measured is None:
             return False
-        image, detection_mask, its_error = self._measured
-        # No pixel of a segment is in the mask of the detection.
+        # No pixel of a segment is in the mask of the detection; sums that were taken beside those wanted do no harm.
         return (
-            _same_pixels(data, image)
-            and (mask is None or _same_pixels(mask, detection_mask))
-            and (error is None or _same_pixels(error, its_error))
+            _same_pixels(data, self._measured["data"])
+            and _same_pixels(convolved_data, self._measured["convolved_data"])
+            and (mask is None or _same_pixels(mask, self._measured["mask"]))
+            and (error is None or _same_pixels(error, self._measured["error"]))
         )
 
     @property
@@ -113,7 +113,7 @@ class Segmentation:
         return f"<Segmentation {self.shape[0]} x {self.shape[1]}, {self.n_labels} sources>"
 
 
-def _same_pixels(one: ImageLike, other: ImageLike | None) -> bool:
+def _same_pixels(one: ImageLike | None, other: ImageLike | None) -> bool:
     """Tell whether two arrays are the same at a glance: NumPy arrays by identity, dask arrays by name."""
     one, other = (array.data if hasattr(array, "dims") else array for array in (one, other))
     return one is other or (isinstance(one, da.Array) and isinstance(other, da.Array) and one.name == other.name)

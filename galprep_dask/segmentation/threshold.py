@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from galprep_dask.arrays import ImageLike, as_image, check_same_shape, like
+from galprep_dask.arrays import ImageLike, as_image, check_same_shape, like, take_off_unit
 from galprep_dask.errors import ParameterError
 from galprep_dask.stats import sigma_clipped_stats
 
@@ -29,7 +29,7 @@ def detect_threshold(
     Parameters
     ----------
     data : (ny, nx) array, NumPy, dask or xarray
-        Image in any unit. Not modified.
+        Image in any unit. Not modified. If it is a Quantity, ``background`` and ``error`` are of the same unit.
     n_sigma : float
         Standard deviations above the sky.
     background : float or (ny, nx) array, optional
@@ -44,8 +44,8 @@ def detect_threshold(
     Returns
     -------
     float, or (ny, nx) array of the kind of ``data``
-        In the unit of ``data``: a number where background and error are numbers, else an image. ``data`` are read only
-        where one of both has to be found.
+        In the unit of ``data``, and a Quantity if ``data`` is one: a number where background and error are numbers,
+        else an image. ``data`` are read only where one of both has to be found.
 
     Raises
     ------
@@ -54,7 +54,7 @@ def detect_threshold(
     NoGoodPixelsError
         Every pixel is masked or not finite.
     ParameterError
-        ``n_sigma`` is not finite.
+        ``n_sigma`` is not finite; units differ.
 
     Examples
     --------
@@ -66,6 +66,12 @@ def detect_threshold(
     """
     if not math.isfinite(n_sigma):
         raise ParameterError(f"n_sigma={n_sigma!r}; expected a finite number.")
+    (data, background, error), unit = take_off_unit(data=data, background=background, error=error)
+    level = _level(data, n_sigma, background, error, mask, sigma_clip, maxiters)
+    return level if unit is None else level << unit
+
+
+def _level(data, n_sigma, background, error, mask, sigma_clip, maxiters) -> float | ImageLike:
     if background is None or error is None:
         clip = {"maxiters": 0} if sigma_clip is None else {"sigma": sigma_clip, "maxiters": maxiters}
         mean, _, std = sigma_clipped_stats(data, mask, **clip)

@@ -26,8 +26,10 @@ from galprep_dask.errors import (
     NotLazyWarning,
     ParameterError,
 )
+from galprep_dask.io import fits_reader
 from galprep_dask.io.fits_find import find_plane
 from galprep_dask.io.fits_reader import FitsPlane
+from galprep_dask.io.unpacked import Unpacked
 
 BITPIX = {8: ">u1", 16: ">i2", 32: ">i4", 64: ">i8", -32: ">f4", -64: ">f8"}
 UNSIGNED = {16: 2**15, 32: 2**31, 64: 2**63}
@@ -207,6 +209,53 @@ def test_compressed_reader_decompresses_only_the_tiles_it_needs(tmp_path):
     np.testing.assert_array_equal(data[640:704].values, whole[640:704])
     # Table and header, read ahead, and one of 64 tiles.
     assert pages_in_memory(path) * mmap_page() < 0.25 * path.stat().st_size
+
+
+@pytest.fixture
+def unpacked_regions(monkeypatch):
+    """What astropy was asked to unpack."""
+    regions, unpack = [], FitsPlane._through_astropy
+
+    def counted(plane, region):
+        regions.append(tuple((axis.start, axis.stop) for axis in region))
+        return unpack(plane, region)
+
+    monkeypatch.setattr(FitsPlane, "_through_astropy", counted)
+    return regions
+
+
+def test_tiles_that_cross_chunks_are_unpacked_once_and_kept_for_the_next_pass(tmp_path, unpacked_regions):
+    whole = np.random.default_rng(0).normal(size=(60, 70)).astype("f4")
+    path = compressed(tmp_path / "image.fits", whole, "GZIP_2", tile_shape=(1, 70), quantize_level=0)
+    data = open_image(path, chunks=(20, 16))["data"].data
+    for _ in range(3):
+        np.testing.assert_array_equal(data.compute(), whole)
+    assert sorted(unpacked_regions) == [((y, y + 20), (0, 70)) for y in (0, 20, 40)]
+    data[:20, :16].compute()[:] = 0  # one's own copy
+    np.testing.assert_array_equal(data[:20, :16], whole[:20, :16])
+    path.unlink()
+    compressed(path, -whole, "GZIP_2", tile_shape=(1, 70), quantize_level=0)
+    os.utime(path, ns=(1, 1))
+    np.testing.assert_array_equal(open_image(path, chunks=(20, 16))["data"], -whole)
+
+
+def test_a_gzipped_file_is_unpacked_once_while_it_is_kept(tmp_path, unpacked_regions):
+    whole = np.random.default_rng(0).normal(size=(60, 70)).astype("f4")
+    fits.writeto(tmp_path / "image.fits.gz", whole)
+    with pytest.warns(NotLazyWarning):
+        data = open_image(tmp_path / "image.fits.gz", chunks=20)["data"]
+    np.testing.assert_array_equal(data, whole)
+    assert unpacked_regions == [((0, 60), (0, 70))]
+
+
+def test_of_more_than_is_kept_only_tiles_that_cross_chunks_are_kept(tmp_path, unpacked_regions, monkeypatch):
+    monkeypatch.setattr(fits_reader, "_unpacked", Unpacked(n_bytes=20 * 70 * 4))
+    whole = np.random.default_rng(0).normal(size=(60, 70)).astype("f4")
+    path = compressed(tmp_path / "image.fits", whole, "GZIP_2", tile_shape=(1, 70), quantize_level=0)
+    for chunks, expected in (((20, 70), 3), ((20, 35), 3), ((30, 35), 4)):
+        unpacked_regions.clear()
+        np.testing.assert_array_equal(open_image(path, chunks=chunks)["data"].data.compute(scheduler="sync"), whole)
+        assert len(unpacked_regions) == expected
 
 
 @pytest.mark.shared_data
@@ -475,8 +524,10 @@ def test_image_is_the_same_name_for_the_same_file_and_another_for_another(tmp_pa
 # Threads --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("source", ["plain", "rice", "hcompress", "memory", "http"])
-def test_eight_threads_read_the_right_pixels_of_one_file(tmp_path, server, source):
+@pytest.mark.parametrize("source", ["plain", "rice", "hcompress", "memory", "http", "unpacked once"])
+def test_eight_threads_read_the_right_pixels_of_one_file(tmp_path, server, source, monkeypatch):
+    if source != "unpacked once":
+        monkeypatch.setattr(fits_reader, "_unpacked", Unpacked(n_bytes=0))  # every thread does it by itself
     whole = np.random.default_rng(3).integers(0, 30000, (400, 300), dtype="i4")
     path = tmp_path / "image.fits"
     if source == "plain":

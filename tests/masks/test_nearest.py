@@ -2,7 +2,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from galprep_dask.masks._kernels.nearest import nearest_segment
+from galprep_dask.masks._kernels.nearest import _FURTHEST_EIGHTFOLD, _NEAR, _hide, nearest_segment
 
 
 def nearest_by_all_pairs(labels, reach):
@@ -80,3 +80,29 @@ def test_great_distances_are_exact():
     np.testing.assert_array_equal(owner, np.where(reached, np.where(right <= left, 4, 7), 0))
     assert owner[1, 1000] == 0
     assert owner[0, 1000] == 7
+
+
+@settings(max_examples=200)
+@given(st.integers(1, 40), st.sampled_from([3, 20, 400, _FURTHEST_EIGHTFOLD]), st.integers(0, 2**32 - 1))
+def test_what_is_hidden_is_nowhere_the_nearest(width, reach, seed):
+    rng = np.random.default_rng(seed)
+    gap = rng.integers(0, reach + 2, width) // rng.choice([1, 1, reach // 3 + 1], width)
+    height = np.full(width + 2 * _NEAR, reach**2 + 1, np.int32)
+    height[_NEAR : _NEAR + width] = gap**2
+    hidden = np.empty(width, bool)
+    _hide(height, np.int32(reach**2), hidden)
+    x = np.arange(width)
+    at = np.arange(-50, width + 50)[:, None]
+    parabolas = (at - x) ** 2 + gap**2
+    lowest = (parabolas == parabolas.min(axis=1, keepdims=True)) & (parabolas <= reach**2)
+    assert not hidden[lowest.any(axis=0)].any()
+    np.testing.assert_array_equal(hidden[gap > reach], True)
+
+
+def test_a_parabola_above_its_neighbours_is_hidden():
+    height = np.full(3 + 2 * _NEAR, 101, np.int32)
+    for middle, above in ((8, False), (9, False), (10, True)):
+        height[_NEAR : _NEAR + 3] = 4, middle, 12  # on the line between both it is 8, and parabolas allow 1 more
+        hidden = np.empty(3, bool)
+        _hide(height, np.int32(100), hidden)
+        assert hidden.tolist() == [False, above, False]

@@ -1,6 +1,6 @@
 """photutils' calling conventions around detect_sources and deblend_sources: its own tests can run on them.
 
-Units, types, warnings and words of errors are photutils'; labels are computed on dask arrays of given chunks.
+Types, warnings and words of errors are photutils'; labels are computed on dask arrays of given chunks.
 """
 
 import re
@@ -9,6 +9,7 @@ from contextlib import contextmanager
 
 import dask.array as da
 import numpy as np
+from astropy.units import Quantity
 from photutils.segmentation import SegmentationImage
 from photutils.utils.exceptions import NoDetectionsWarning
 
@@ -46,6 +47,7 @@ _WORDS = {
     r"label (\d+) of the segmentation is in pieces": "Deblending failed for source {0}",
     r"mask has shape": "mask must have the same shape as the input image",
     r"segmentation has shape": "segmentation_image must have the same shape as data",
+    r"data has .*; expected one unit": "data and threshold must all have the same units",
 }
 
 
@@ -61,13 +63,6 @@ def _in_words_of_photutils():
         raise
 
 
-def _without_units(*arrays):
-    units = {getattr(array, "unit", None) for array in arrays}
-    if len(units) > 1:
-        raise ValueError("data and threshold must all have the same units")
-    return [getattr(array, "value", array) for array in arrays]
-
-
 class Adapter:
     """detect_sources and deblend_sources of photutils, by ours, on chunks that ``chunks_for`` gives for a shape."""
 
@@ -75,14 +70,13 @@ class Adapter:
         self._chunks_for = chunks_for
 
     def _lazy(self, array):
+        if isinstance(array, Quantity):
+            return array  # dask arrays have no unit
         return da.from_array(array, chunks=self._chunks_for(array.shape), name=False)
 
     def detect_sources(self, data, threshold, n_pixels, *, connectivity=8, mask=None):
-        data, threshold = _without_units(data, threshold)
         if mask is not None and mask.shape == data.shape and mask.all():
             raise ValueError("mask must not be True for every pixel")
-        if int(n_pixels) == n_pixels:
-            n_pixels = int(n_pixels)  # 1.0 is 1 there
         with _in_words_of_photutils(), warnings.catch_warnings(record=True) as said:
             warnings.simplefilter("always", NoSourcesWarning)
             found = ours.detect_sources(self._lazy(data), threshold, n_pixels, connectivity=connectivity, mask=mask)
@@ -97,7 +91,6 @@ class Adapter:
                         **kwargs):  # fmt: skip
         if not isinstance(segmentation_image, SegmentationImage):
             raise TypeError("segmentation_image must be a SegmentationImage")
-        (data,) = _without_units(data)
         parents = segmentation_image.data
         with _in_words_of_photutils():
             found = ours.deblend_sources(self._lazy(data), self._lazy(parents), n_pixels, **kwargs)

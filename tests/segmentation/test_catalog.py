@@ -5,6 +5,7 @@ import dask.array as da
 import numpy as np
 import pytest
 import xarray as xr
+from astropy import units as u
 from astropy.coordinates import SkyCoord
 from astropy.wcs import WCS
 from hypothesis import given, settings
@@ -45,8 +46,30 @@ def assert_as_photutils(found, image, labels, **planes):
             one, other = one[~in_a_line], other[~in_a_line]
         if name == "orientation":
             one, other = (one - other + 90) % 180, np.where(np.isnan(other), np.nan, 90)
-        scale = np.nanmax(np.abs(image), initial=1.0, where=np.isfinite(image)) if "flux" in name else 1.0
+        scale = np.nanmax(np.abs(np.asarray(image)), initial=1.0, where=np.isfinite(image)) if "flux" in name else 1.0
         np.testing.assert_allclose(one, other, rtol=1e-6, atol=1e-9 * scale, err_msg=name)
+
+
+@pytest.mark.parametrize("is_measured", [False, True])
+def test_units_are_those_of_photutils(is_measured):
+    y, x = np.mgrid[:40, :50]
+    image = np.exp(-((x - 18.5) ** 2 / 18 + (y - 12) ** 2 / 8)).astype("f4") << u.Jy
+    error = np.full(image.shape, 0.1) << u.Jy
+    if is_measured:
+        found = detect_sources(image, 0.01 * u.Jy, measure=image, error=error)
+    else:
+        found = (image.value > 0.01).astype(np.int32)
+    labels = np.asarray(found)
+    columns = [*COLUMNS, "kron_flux", "kron_flux_err"]
+    catalog = source_catalog(image, found, error=error, columns=columns)
+    assert catalog["segment_flux"].unit == catalog["kron_flux_err"].unit == catalog["max_value"].unit == u.Jy
+    assert_as_photutils(catalog, image, labels, error=error)
+    assert_as_photutils(source_catalog(image, found, convolved_data=2 * image), image, labels, convolved_data=2 * image)
+    for planes in ({"error": error.value}, {"error": error.to(u.mJy)}, {"convolved_data": image.value}):
+        with pytest.raises(ValueError, match="same units"):
+            SourceCatalog(image, SegmentationImage(labels), **planes)
+        with pytest.raises(ParameterError, match="expected one unit for all"):
+            source_catalog(image, found, **planes)
 
 
 @settings(max_examples=60)
@@ -75,15 +98,18 @@ def found_in(image, *args, **kwargs):
 
 
 @settings(max_examples=40)
-@given(scenes(min_side=3), st.booleans())
-def test_sums_taken_at_detection_are_those_taken_afterwards(scene, masked):
+@given(scenes(min_side=3), st.booleans(), st.booleans())
+def test_sums_taken_at_detection_are_those_taken_afterwards(scene, masked, convolved):
     image, mask, chunks = scene
     lazy = da.from_array(image, chunks=chunks, name=False)
     mask = mask if masked else None
     error = da.full_like(lazy, 0.5)
-    found = found_in(smooth(lazy, 2.0), 3, mask=mask, measure=lazy, error=error)
-    at_once = source_catalog(lazy, found, mask=mask, error=error)
-    afterwards = source_catalog(lazy, np.asarray(found), mask=mask, error=error)
+    smoothed = smooth(lazy, 2.0)
+    planes = {"mask": mask, "error": error, "convolved_data": smoothed if convolved else None}
+    found = found_in(smoothed, 3, measure=lazy, **planes)
+    assert found.measured_already(lazy, **planes)
+    at_once = source_catalog(lazy, found, **planes)
+    afterwards = source_catalog(lazy, np.asarray(found), **planes)
     assert at_once.colnames == afterwards.colnames
     for name in at_once.colnames:
         assert at_once[name].dtype == afterwards[name].dtype
@@ -91,7 +117,7 @@ def test_sums_taken_at_detection_are_those_taken_afterwards(scene, masked):
             np.asarray(at_once[name]), np.asarray(afterwards[name]), rtol=1e-9, atol=1e-9, err_msg=name
         )
     if len(at_once):
-        planes = {"error": np.full(image.shape, 0.5), "mask": mask}
+        planes = {name: None if plane is None else np.asarray(plane) for name, plane in planes.items()}
         assert_as_photutils(at_once, image, np.asarray(found), **planes)
 
 
@@ -106,6 +132,13 @@ def test_nothing_is_computed_where_the_sums_are_known(no_compute):
     for other in ({"data": image + 0}, {"mask": image > 3}, {"convolved_data": image}, {"error": image}):
         with no_compute(), pytest.raises(AssertionError):
             source_catalog(**{"data": image, "segmentation": found, **other})
+    smoothed = smooth(image, 2.0)
+    found = detect_sources(smoothed, 0.4, measure=image, convolved_data=smoothed)
+    with no_compute():
+        assert len(source_catalog(image, found, convolved_data=smoothed)) == found.n_labels
+        for other in (None, image, smoothed + 0):
+            with pytest.raises(AssertionError):
+                source_catalog(image, found, convolved_data=other)
 
 
 def test_numpy_arrays_are_known_by_identity(no_compute):
@@ -317,6 +350,8 @@ def test_errors():
         source_catalog(image, labels, aperture_mask_method="blank")
     with pytest.raises(ImageShapeError, match="measure has shape"):
         detect_sources(image, 0.5, measure=image.T)
+    with pytest.raises(ImageShapeError, match="convolved_data has shape"):
+        detect_sources(image, 0.5, measure=image, convolved_data=image.T)
 
 
 def test_chunks_change_rounding_only():

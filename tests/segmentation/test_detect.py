@@ -6,6 +6,7 @@ import dask.array as da
 import numpy as np
 import pytest
 import xarray as xr
+from astropy import units as u
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from photutils.segmentation import SegmentationImage
@@ -14,7 +15,7 @@ from strategies import chunked, chunks_for, scenes
 
 from galprep_dask.blockwise import objects_of_blocks
 from galprep_dask.errors import ImageShapeError, NoSourcesWarning, ParameterError
-from galprep_dask.segmentation import Segmentation, detect, detect_sources, smooth
+from galprep_dask.segmentation import Segmentation, deblend_sources, detect, detect_sources, smooth
 
 
 def reference(image, threshold, n_pixels, connectivity=8, mask=None):
@@ -183,9 +184,42 @@ def test_eight_threads_at_once():
         np.testing.assert_array_equal(found, expected)
 
 
+def test_units_are_those_of_photutils():
+    image = np.zeros((12, 12), np.float32)
+    image[2:5, 2:5], image[7:9, 7:10] = 0.1, 3.0
+    for threshold in (0.1, 0.2, np.float32(0.1), np.full(image.shape, 0.1), np.full(image.shape, 0.2, np.float32)):
+        for unit in (u.Jy, u.electron / u.s, u.dimensionless_unscaled):
+            # 0.1 as a float32 is above 0.1 as a float64, which a Quantity is and a Python number is not.
+            expected = photutils_detect(image << unit, threshold * unit, 5).data
+            np.testing.assert_array_equal(labels_of(image << unit, threshold * unit, 5), expected)
+    other_units = [
+        (image << u.Jy, 0.2), (image, 0.2 * u.Jy), (image << u.Jy, 0.2 * u.mJy), (image << u.Jy, 0.2 * u.adu),
+        (image << u.Jy, np.full(image.shape, 0.2)), (image << u.dimensionless_unscaled, 0.2),
+    ]  # fmt: skip
+    for data, threshold in other_units:
+        with pytest.raises(ValueError, match="same units"):
+            photutils_detect(data, threshold, 5)
+        with pytest.raises(ParameterError, match=r"data has .* threshold has .* expected one unit"):
+            detect_sources(data, threshold, 5)
+    with pytest.raises(ParameterError, match="data has no unit, threshold has Jy"):
+        detect_sources(da.from_array(image), 0.2 * u.Jy, 5)
+    with pytest.raises(ParameterError, match="measure has Jy, error has no unit"):
+        detect_sources(image, 0.2, 5, measure=image << u.Jy, error=image)
+
+
+def test_n_pixels_that_is_whole_is_taken_whatever_its_type():
+    image = np.zeros((12, 12))
+    image[2:5, 2:5], image[7:9, 7:10] = 1.0, 3.0
+    for n_pixels in (7.0, np.float32(7), np.int8(7), np.float64(1.0), True):
+        expected = photutils_detect(image, 0.5, n_pixels).data
+        found = detect_sources(image, 0.5, n_pixels)
+        np.testing.assert_array_equal(found, expected)
+        np.testing.assert_array_equal(deblend_sources(image, found, n_pixels), expected)
+
+
 def test_errors():
     image = np.zeros((10, 12))
-    for n_pixels in (0, -1, 2.5, "5"):
+    for n_pixels in (0, -1, 2.5, "5", 0.5, -2.0, np.nan, np.inf, None):
         with pytest.raises(ParameterError, match="n_pixels"):
             detect_sources(image, 1.0, n_pixels)
     with pytest.raises(ParameterError, match="connectivity"):

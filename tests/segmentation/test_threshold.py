@@ -4,6 +4,7 @@ import dask.array as da
 import numpy as np
 import pytest
 import xarray as xr
+from astropy import units as u
 from astropy.stats import SigmaClip
 from photutils.segmentation import detect_threshold as photutils_threshold
 
@@ -60,6 +61,23 @@ def test_values_under_the_mask_do_not_count():
         warnings.simplefilter("ignore")
         expected = photutils_threshold(np.where(mask, np.nan, IMAGE), 3.0)
     np.testing.assert_allclose(detect_threshold(np.where(mask, np.nan, IMAGE), 3.0), expected, rtol=1e-12)
+
+
+def test_units_are_those_of_photutils():
+    image, rms = IMAGE << u.Jy, RMS << u.Jy
+    for planes in ({}, {"background": 0 * u.Jy}, {"error": 2 * u.Jy}, {"background": 19 * u.Jy, "error": 1 * u.Jy},
+                   {"error": rms}, {"background": image, "error": 0.5 * u.Jy}):  # fmt: skip
+        expected = photutils_threshold(image, 2.0, **planes)
+        found = detect_threshold(image, 2.0, **planes)
+        assert isinstance(found, u.Quantity)
+        assert found.unit == expected.unit == u.Jy
+        np.testing.assert_allclose(np.broadcast_to(found.value, IMAGE.shape), expected.value, rtol=1e-12)
+    for data, planes in ((image, {"error": 2.0}), (IMAGE, {"error": rms}), (image, {"background": 1 * u.mJy}),
+                         (image, {"background": 0.0}), (IMAGE, {"background": 0.0, "error": rms})):  # fmt: skip
+        with pytest.raises(ValueError, match="same units"):
+            photutils_threshold(data, 2.0, **planes)
+        with pytest.raises(ParameterError, match=r"data has .* expected one unit for all"):
+            detect_threshold(data, 2.0, **planes)
 
 
 def test_errors():

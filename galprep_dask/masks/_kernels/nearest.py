@@ -21,8 +21,12 @@ from numba import njit
 
 __all__ = ["nearest_segment"]
 
-#: Columns on each side that may show, before the sweep, that a parabola is nowhere the lowest.
-_NEAR = 6
+#: Columns 1, 2, 4 and 8 away on either side may show, before the sweep, that a parabola is nowhere the lowest.
+_POWERS = 4
+_NEAR = 2 ** (_POWERS - 1)
+
+#: Reach up to which int32 holds the eightfold squares.
+_FURTHEST_EIGHTFOLD = 2**13
 
 
 def nearest_segment(window: np.ndarray, halo: int, reach: int) -> tuple[np.ndarray, np.ndarray]:
@@ -69,13 +73,33 @@ def _distance_below(window, reach, below):
             below[y - reach] = distance
 
 
+@njit(nogil=True, cache=True)
+def _hide(height, limit, hidden):
+    """
+    Mark the columns of a row whose parabolas are out of reach, or above one of two others wherever they look.
+
+    Parabolas a to the left and b to the right together hide one that is higher than them by l and by r at their
+    apexes if it is overtaken by the right one before it overtakes the left one: if (l/a - a) + (r/b - b) > 0. The two
+    sides are apart, so that the greatest of each is all that is wanted. They are taken eightfold, in integers.
+    """
+    for x in range(len(hidden)):
+        mine = height[x + _NEAR]
+        left = right = np.int32(-(2**30))
+        for power in range(_POWERS):
+            step, times = np.int32(1 << power), np.int32(_POWERS - 1 - power)
+            less = np.int32(_NEAR << power)
+            left = max(left, ((mine - height[x + _NEAR - step]) << times) - less)
+            right = max(right, ((mine - height[x + _NEAR + step]) << times) - less)
+        hidden[x] = (left + right > 0) | (mine > limit)
+
+
 @njit(nogil=True, cache=True, error_model="numpy")
 def _search(window, reach, below, owner, square):
     ny, nx = owner.shape
     width = window.shape[1]
     above = np.full(width, reach + 1, np.int32)  # distance up the column, and the label there
     above_label = np.zeros(width, np.int32)
-    limit = np.int64(reach) * reach
+    limit = np.int32(reach * reach)
     # Square of the distance along the column, up or down; columns out of reach are higher than any in reach.
     height = np.full(width + 2 * _NEAR, limit + 1, np.int32)
     hidden = np.empty(width, np.bool_)
@@ -95,14 +119,11 @@ def _search(window, reach, below, owner, square):
         for x in range(width):
             gap = min(above[x], np.int32(below[row, x]))
             height[x + _NEAR] = gap * gap
-        # A parabola that at its apex lies above one from the left and one from the right is above them everywhere.
-        for x in range(width):
-            mine = height[x + _NEAR]
-            left = right = False
-            for step in range(1, _NEAR + 1):
-                left |= height[x + _NEAR - step] + np.int32(step * step) < mine
-                right |= height[x + _NEAR + step] + np.int32(step * step) < mine
-            hidden[x] = (left & right) | (mine > limit)
+        if reach <= _FURTHEST_EIGHTFOLD:
+            _hide(height, limit, hidden)
+        else:
+            for x in range(width):
+                hidden[x] = height[x + _NEAR] > limit
         n_columns = 0
         for x in range(width):
             column[n_columns] = x
@@ -111,10 +132,11 @@ def _search(window, reach, below, owner, square):
         for i in range(n_columns):
             x = column[i]
             up, down = np.int64(above[x]), np.int64(below[row, x])
+            # Which of both is nearer is anybody's guess: choosing between values is quicker than a branch.
             mine = above_label[x]
-            if down <= up:
-                other = window[y + down, x]
-                mine = other if down < up else min(mine, other)
+            other = window[y + (down if down <= up else 0), x]
+            other = other if down <= up else mine
+            mine = other if down < up else min(mine, other)
             along = np.int64(height[x + _NEAR])
             first = np.int64(0)
             while n > 0:

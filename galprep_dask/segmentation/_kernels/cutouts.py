@@ -18,7 +18,8 @@ from galprep_dask.segmentation._kernels.peaks import count_candidates, count_pea
 from galprep_dask.segmentation._photutils import deblend_ranks, is_compiled
 
 __all__ = [
-    "ROW", "Children", "Cutout", "Rules", "cut_out", "join_parts", "measure", "split_block", "split_cutouts",
+    "ROW", "Children", "Cutout", "Rules", "cut_out", "join_children", "join_parts", "measure", "paint_children",
+    "split_block", "split_cutouts",
 ]  # fmt: skip
 
 #: What one block knows of one segment: its good pixels, the bounding box of all its pixels in the image, where the
@@ -29,6 +30,12 @@ ROW = np.dtype(
     + [("block_y0", "i4"), ("block_x0", "i4"), ("crosses", "?"), ("has_bad", "?"), ("was_cut", "?")]
 )
 
+
+#: One segment that was split: its bounding box in the image, the number of its children, and where its pixels begin
+#: among those of all that were split with it.
+SPLIT = np.dtype(
+    [("label", "i4"), ("y0", "i4"), ("x0", "i4"), ("ny", "i4"), ("nx", "i4"), ("count", "i4"), ("at", "i8")]
+)
 
 #: Candidates above which photutils turns to linear thresholds.
 _TOO_MANY = 200
@@ -58,12 +65,20 @@ class Cutout(NamedTuple):
 
 
 class Children(NamedTuple):
-    """What a segment was split into."""
+    """What some segments were split into; few large arrays, for there may be a million segments."""
 
-    y0: int
-    x0: int
-    numbers: np.ndarray  # of the bounding box: 1, 2 ... for its children, 0 outside
-    count: int
+    rows: np.ndarray  # of ``SPLIT``
+    numbers: np.ndarray  # box after box, row by row: 1, 2 ... for the children of a segment, 0 outside
+
+
+def join_children(parts: list[Children]) -> Children:
+    """Put together what was split in several calls."""
+    if len(parts) == 1:
+        return parts[0]
+    rows = np.concatenate([np.empty(0, SPLIT), *(part.rows for part in parts)])
+    begins = np.cumsum([0, *(len(part.numbers) for part in parts)])[:-1]
+    rows["at"] += np.repeat(begins, [len(part.rows) for part in parts])
+    return Children(rows, np.concatenate([np.empty(0, np.uint8), *(part.numbers for part in parts)]))
 
 
 def measure(labels: np.ndarray, bad: np.ndarray, origin: tuple[int, int], shape: tuple[int, int]) -> np.ndarray:
@@ -141,7 +156,7 @@ def join_parts(parts: list[Cutout]) -> Cutout:
 
 def split_block(
     values: np.ndarray, labels: np.ndarray, bad: np.ndarray, rows: np.ndarray, rules: Rules
-) -> tuple[dict[int, Children], list[int]]:
+) -> tuple[Children, list[int]]:
     """
     Deblend the segments ``rows`` of one block, which end inside it, where they lie.
 
@@ -156,8 +171,8 @@ def split_block(
 
     Returns
     -------
-    children : dict of int to Children
-        By label, the segments that were split.
+    children : Children
+        The segments that were split.
     past_peaks : list of int
         Labels of those that were left whole because more than ``max_peaks`` peaks are to be told apart.
     """
@@ -167,14 +182,17 @@ def split_block(
     several = rows[(peaks >= 2) & (peaks <= rules.max_peaks)]
     past_peaks = rows["label"][peaks > rules.max_peaks].tolist()
     if len(several) == 0:
-        return {}, past_peaks
+        return join_children([]), past_peaks
     ranks = _rank(labels, bad, several["label"].copy())
     numbers = _deblend(values, ranks, rules)
     if numbers is None:
         return _split([cut_out(values, labels, bad, row) for row in several], rules), past_peaks
-    boxes = [_box(row) for row in several]
-    corners = zip(several["y0"].tolist(), several["x0"].tolist(), strict=True)
-    return _children(numbers, ranks, several["label"].tolist(), boxes, list(corners)), past_peaks
+    boxes = np.zeros(len(several), SPLIT)
+    for name in ("label", "y0", "x0"):
+        boxes[name] = several[name]
+    boxes["ny"], boxes["nx"] = several["y1"] - several["y0"], several["x1"] - several["x0"]
+    y, x = (several[f"{name}0"] - several[f"block_{name}0"] for name in "yx")
+    return _children(numbers, ranks, boxes, y, x), past_peaks
 
 
 @njit(nogil=True, cache=True)
@@ -195,7 +213,7 @@ def _rank(labels, bad, wanted):
     return ranks
 
 
-def split_cutouts(cutouts: list[Cutout], rules: Rules) -> tuple[dict[int, Children], list[int]]:
+def split_cutouts(cutouts: list[Cutout], rules: Rules) -> tuple[Children, list[int]]:
     """Deblend segments that were put together; they are given, and so is what is returned, as for one block."""
     areas = np.array([len(cutout.values) for cutout in cutouts])
     counted = _need_count(areas, rules)
@@ -223,18 +241,17 @@ def _count_peaks(cutout: Cutout, rules: Rules) -> int:
     return peaks
 
 
-def _split(cutouts: list[Cutout], rules: Rules) -> dict[int, Children]:
+def _split(cutouts: list[Cutout], rules: Rules) -> Children:
     if not cutouts:
-        return {}
+        return join_children([])
     ranks, values, slots = _side_by_side(cutouts)
     numbers = _deblend(values, ranks, rules)
     if numbers is not None:
-        corners = [(cutout.y0, cutout.x0) for cutout in cutouts]
-        return _children(numbers, ranks, [cutout.label for cutout in cutouts], slots, corners)
+        boxes = np.array([(cut.label, cut.y0, cut.x0, *cut.state.shape, 0, 0) for cut in cutouts], SPLIT)
+        return _children(numbers, ranks, boxes, *slots.T)
     if len(cutouts) == 1:
         return _split_across_bad_pixels(cutouts[0], rules)
-    one_by_one = (_split([cutout], rules) for cutout in cutouts)
-    return {label: children for split in one_by_one for label, children in split.items()}
+    return join_children([_split([cutout], rules) for cutout in cutouts])
 
 
 def _deblend(values: np.ndarray, ranks: np.ndarray, rules: Rules) -> np.ndarray | None:
@@ -244,34 +261,84 @@ def _deblend(values: np.ndarray, ranks: np.ndarray, rules: Rules) -> np.ndarray 
     return deblend_ranks(values, ranks, rules.n_pixels, **how)
 
 
-def _children(numbers, ranks, labels, boxes, corners) -> dict[int, Children]:
-    """Take the children of every segment that was split from the numbers that photutils gave them."""
-    first, last = _number_ranges(ranks, numbers, len(labels))
-    found = {}
-    for n in np.flatnonzero(last):
-        count = int(last[n] - first[n]) + 1
-        inside = np.where(ranks[boxes[n]] == n + 1, numbers[boxes[n]] - (first[n] - 1), 0)
-        found[labels[n]] = Children(*corners[n], inside.astype(np.min_scalar_type(count)), count)
-    return found
+def _children(numbers, ranks, boxes, y, x) -> Children:
+    """
+    Take the children of every segment that was split from the numbers that photutils gave them.
+
+    ``boxes`` are the segments as ``SPLIT``, by rank, and lie at ``y`` and ``x`` in both images.
+    """
+    first, last = _number_ranges(ranks, numbers, boxes, y, x)
+    split = np.flatnonzero(last)
+    rows = boxes[split]
+    rows["count"] = last[split] - first[split] + 1
+    sizes = rows["ny"].astype(np.int64) * rows["nx"]
+    rows["at"] = np.cumsum(sizes) - sizes
+    taken = np.empty(sizes.sum(), np.min_scalar_type(rows["count"].max(initial=0)))
+    _take_numbers(numbers, ranks, split + 1, first[split], y[split], x[split], rows, taken)
+    return Children(rows, taken)
 
 
 @njit(nogil=True, cache=True)
-def _number_ranges(ranks, numbers, n_ranks):
+def _take_numbers(numbers, ranks, rank, first, y, x, rows, taken):
+    for n in range(len(rows)):
+        i = rows[n].at
+        for row in range(y[n], y[n] + rows[n].ny):
+            for column in range(x[n], x[n] + rows[n].nx):
+                inside = ranks[row, column] == rank[n]
+                taken[i] = numbers[row, column] - first[n] + 1 if inside else 0
+                i += 1
+
+
+def paint_children(out: np.ndarray, origin: tuple[int, int], children: Children, first: np.ndarray) -> None:
+    """
+    Write final labels of children over a block.
+
+    Parameters
+    ----------
+    out : (ny, nx) int32 array
+        Labels of the block, which begins at ``origin`` in the image.
+    origin : (int, int)
+        Row and column.
+    children : Children
+        Segments that were split, here or elsewhere.
+    first : (n,) int64 array
+        The label of the first child of each; 0 for those that are not to be written.
+    """
+    _paint_numbers(out, *origin, children.rows, children.numbers, first)
+
+
+@njit(nogil=True, cache=True)
+def _paint_numbers(out, y0, x0, rows, numbers, first):
+    ny, nx = out.shape
+    for n in range(len(rows)):
+        if first[n] == 0:
+            continue
+        top, left = rows[n].y0 - y0, rows[n].x0 - x0
+        width = rows[n].nx
+        for y in range(max(top, 0), min(top + rows[n].ny, ny)):
+            line = rows[n].at + (y - top) * width - left
+            for x in range(max(left, 0), min(left + width, nx)):
+                if numbers[line + x] > 0:
+                    out[y, x] = first[n] + numbers[line + x] - 1
+
+
+@njit(nogil=True, cache=True)
+def _number_ranges(ranks, numbers, boxes, y, x):
     """Give the first and the last number of the children of each rank; they are above all ranks, 0 for none."""
-    first = np.zeros(n_ranks, np.int64)
-    last = np.zeros(n_ranks, np.int64)
-    for y in range(ranks.shape[0]):
-        for x in range(ranks.shape[1]):
-            number = numbers[y, x]
-            if number > n_ranks:
-                n = ranks[y, x] - 1
-                if last[n] == 0 or number < first[n]:
-                    first[n] = number
-                last[n] = max(last[n], number)
+    first = np.zeros(len(boxes), np.int64)
+    last = np.zeros(len(boxes), np.int64)
+    for n in range(len(boxes)):
+        for row in range(y[n], y[n] + boxes[n].ny):
+            for column in range(x[n], x[n] + boxes[n].nx):
+                number = numbers[row, column]
+                if number > len(boxes) and ranks[row, column] == n + 1:
+                    if last[n] == 0 or number < first[n]:
+                        first[n] = number
+                    last[n] = max(last[n], number)
     return first, last
 
 
-def _split_across_bad_pixels(cutout: Cutout, rules: Rules) -> dict[int, Children]:
+def _split_across_bad_pixels(cutout: Cutout, rules: Rules) -> Children:
     """
     Deblend a segment of which a piece without a peak is cut off, which photutils refuses.
 
@@ -289,26 +356,27 @@ def _split_across_bad_pixels(cutout: Cutout, rules: Rules) -> dict[int, Children
     values[cutout.state == 1] = cutout.values
     whole = Cutout(cutout.label, cutout.y0, cutout.x0, (cutout.state > 0).astype(np.uint8), values[cutout.state > 0])
     found = _split([whole], rules)
-    for children in found.values():
-        children.numbers[bad] = 0
+    if len(found.rows):
+        found.numbers[bad.ravel()] = 0
     return found
 
 
-def _side_by_side(cutouts: list[Cutout]) -> tuple[np.ndarray, np.ndarray, list[tuple[slice, slice]]]:
-    """Lay cutouts on shelves: an image of their ranks 1, 2 ..., one of their values, and where each lies."""
+def _side_by_side(cutouts: list[Cutout]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Lay cutouts on shelves: an image of their ranks 1, 2 ..., one of their values, and the row and column of each."""
     heights = np.array([cutout.state.shape[0] for cutout in cutouts])
     widths = np.array([cutout.state.shape[1] for cutout in cutouts])
     width = max(int(widths.max()), int(np.sqrt(np.sum(heights * widths))))
-    slots, y, x, shelf = [(slice(0), slice(0))] * len(cutouts), 0, 0, 0
+    slots, y, x, shelf = np.empty((len(cutouts), 2), np.int64), 0, 0, 0
     for n in np.argsort(-heights, kind="stable"):  # those of one height share a shelf
         if x + widths[n] > width:
             y, x, shelf = y + shelf, 0, 0
-        slots[n] = slice(y, y + heights[n]), slice(x, x + widths[n])
+        slots[n] = y, x
         x, shelf = x + widths[n], max(shelf, heights[n])
     ranks = np.zeros((y + shelf, width), np.int32)
     values = np.zeros(ranks.shape, cutouts[0].values.dtype)
-    for n, (cutout, slot) in enumerate(zip(cutouts, slots, strict=True)):
+    for n, (cutout, (y, x)) in enumerate(zip(cutouts, slots.tolist(), strict=True)):
         good = cutout.state == 1
+        slot = slice(y, y + heights[n]), slice(x, x + widths[n])
         ranks[slot][good] = n + 1
         values[slot][good] = cutout.values
     return ranks, values, slots
