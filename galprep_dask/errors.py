@@ -21,6 +21,7 @@ __all__ = [
     "MissingZeropointError",
     "NoGoodPixelsError",
     "NoSourcesWarning",
+    "NoTargetsWarning",
     "NotDeblendedWarning",
     "NotLazyWarning",
     "OutputError",
@@ -117,6 +118,10 @@ class EdgeWarning(GalprepWarning):
 
 class NoSourcesWarning(GalprepWarning):
     """Nothing lies above the threshold; the result is empty."""
+
+
+class NoTargetsWarning(GalprepWarning):
+    """None of the targets could be cut out; the table gives a reason for each."""
 
 
 class NotDeblendedWarning(GalprepWarning):
