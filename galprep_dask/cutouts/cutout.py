@@ -140,8 +140,8 @@ def cut_at(image: xr.Dataset, y0: int, x0: int, ny: int, nx: int) -> xr.Dataset:
 
 def _padded(cut: xr.Dataset, pad) -> xr.Dataset:
     if "mask" not in cut:
-        nothing = da.zeros(cut["data"].shape[-2:], chunks=cut["data"].data.chunks[-2:], dtype=bool)
-        cut = cut.assign(mask=(("y", "x"), nothing))
+        data = cut["data"]
+        cut = cut.assign(mask=xr.zeros_like(data[(0,) * (data.ndim - 2)], dtype=bool))
     planes = {}
     for name, plane in cut.data_vars.items():
         widths = ((0, 0),) * (plane.ndim - 2) + pad

@@ -89,6 +89,9 @@ def assert_same(found, expected):
             assert found[name].dtype == expected[name].dtype
 
 
+IN_MEMORY = five_planes().compute()
+
+
 @given(st.data())
 def test_pixels_and_headers_are_those_of_each_alone_for_every_chunking(data):
     image = five_planes(data.draw(chunks_for(SHAPE)))
@@ -102,7 +105,7 @@ def test_pixels_and_headers_are_those_of_each_alone_for_every_chunking(data):
         warnings.simplefilter("ignore", NoTargetsWarning)
         found, table = cutout_many(image, ra, dec, sizes)
     for k in range(n):
-        assert_same(found[k], alone(image, ra[k], dec[k], tuple(sizes[k])))
+        assert_same(found[k], alone(IN_MEMORY, ra[k], dec[k], tuple(sizes[k])))
         assert table["cut"][k] == (found[k] is not None) == (table["reason"][k] == "")
         if found[k] is not None:
             assert table["n_padded"][k] == np.isnan(found[k]["data"].values).sum()
@@ -113,10 +116,11 @@ def test_pixels_and_headers_are_those_of_each_alone_for_every_chunking(data):
 def test_sky_positions_are_those_of_the_parent_in_every_projection(name):
     header = projections()[name]
     parent = WCS(header)
-    x, y = np.random.default_rng(0).uniform(5, [235, 195], (40, 2)).T
+    x, y = np.random.default_rng(0).uniform(5, [235, 195], (20, 2)).T
     ra, dec = on_sky(x, y, header)
     image = five_planes(header=header)
     found, table = cutout_many(image, ra, dec, (31, 45))
+    image = image.compute()
     assert table["cut"].all()
     np.testing.assert_allclose(np.transpose([table["x"], table["y"]]), np.transpose([x, y]), atol=1e-5)
     for k, cut in enumerate(found):
@@ -157,10 +161,14 @@ def test_every_chunk_is_read_once_and_none_without_a_target(derived):
     x, y = rng.uniform(0, [120, 200], (300, 2)).T
     found, table = cutout_many(image, *on_sky(x, y), 21)
     assert table["cut"].all()
-    assert len(source.reads) == 9 * 5
+    needed = {
+        ((i, min(i + 25, 201)), (j, min(j + 30, 241)))
+        for i in range(0, 201, 25) for j in range(0, 241, 30)
+        if any(y0 < i + 25 and y0 + 21 > i and x0 < j + 30 and x0 + 21 > j for x0, y0 in table["x0", "y0"].iterrows())
+    }  # fmt: skip
+    assert 40 < len(needed) < 50
     for other, _ in sources:
-        assert set(other.reads.values()) <= {1}
-        assert other.reads.keys() == ({} if derived and other is not source else source.reads).keys()
+        assert other.reads == Counter([] if derived and other is not source else needed)
     assert_same(found[7], alone(image, *(float(v) for v in on_sky(x[7], y[7])), 21))
 
 
@@ -286,7 +294,7 @@ def test_targets_on_the_corners_of_image_and_chunks():
     for size in (1, 2, 21):
         found, table = cutout_many(five_planes(), ra, dec, size)
         for k in range(len(x)):
-            assert_same(found[k], alone(five_planes(), ra[k], dec[k], size))
+            assert_same(found[k], alone(IN_MEMORY, ra[k], dec[k], size))
         if size == 21:
             assert table["n_padded"].tolist()[:4] == [441 - 121] * 4
             assert (found[0]["mask"].values[:10].all(), bool(found[0]["mask"].values[10:, 10:].all())) == (True, False)
@@ -294,7 +302,7 @@ def test_targets_on_the_corners_of_image_and_chunks():
 
 def test_a_cutout_larger_than_the_image_is_padded_on_all_sides_and_an_absurd_one_refused():
     found, table = cutout_many(five_planes(), [150.0], [2.0], 501)
-    assert_same(found[0], alone(five_planes(), 150.0, 2.0, 501))
+    assert_same(found[0], alone(IN_MEMORY, 150.0, 2.0, 501))
     assert table["n_padded"][0] == 501**2 - 201 * 241 == int(np.isnan(found[0]["data"]).sum())
     with pytest.warns(NoTargetsWarning, match="far larger than the image"):
         found, table = cutout_many(five_planes(), [150.0], [2.0], 10**6)
@@ -344,7 +352,7 @@ def test_no_targets_and_one():
     assert (found, len(table)) == ([], 0)
     assert table.colnames == ["ra", "dec", "x", "y", "x0", "y0", "nx", "ny", "n_padded", "cut", "reason"]
     found, table = cutout_many(five_planes(), 150.0, 2.0, 11)
-    assert_same(found[0], alone(five_planes(), 150.0, 2.0, 11))
+    assert_same(found[0], alone(IN_MEMORY, 150.0, 2.0, 11))
 
 
 def test_a_field_that_is_somewhere_else_is_a_warning():
