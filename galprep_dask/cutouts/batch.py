@@ -89,7 +89,7 @@ def cutout_many(
     >>> [None if mean is None else round(mean) for mean in means], table["cut"].tolist()
     ([3949, 4929, None], [True, True, False])
     >>> print(table["reason"][2])
-    ra=151.0, dec=2.0 is at pixel x=-9946.0, y=41.6, outside the image, which has 100 x 80 pixels.
+    ra=151.0, dec=2.0 is at pixel x=-9945.9, y=42.0, outside the image, which has 100 x 80 pixels.
     """
     header = image_header(image)
     table = place_targets(image, header, ra, dec, size)

@@ -216,7 +216,9 @@ def _copy_words(source, from_where, target, to_where, sizes) -> None:
     """Copy pixels of any dtype as words of their length, so that the kernel is compiled for lengths only."""
     word = {1: "u1", 2: "u2", 4: "u4", 8: "u8", 16: "c16"}[source.dtype.itemsize]
     to_where, from_where, sizes = (np.ascontiguousarray(table, np.int64) for table in (to_where, from_where, sizes))
-    copy_rectangles(source.view(word), from_where, target.view(word), to_where, sizes)
+    source = source.view(word)
+    source.flags.writeable = False  # of the view: a type more or less to be compiled
+    copy_rectangles(source, from_where, target.view(word), to_where, sizes)
 
 
 # Block by block ------------------------------------------------------------------------------------------

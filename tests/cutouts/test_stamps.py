@@ -36,8 +36,8 @@ def positions(n=200, seed=1, reach=8):
 
 def by_slicing(image, x, y, size, fill):
     """What a stamp is, written down another way."""
-    padded = np.pad(image, 2 * size + 50, constant_values=fill)
-    x0, y0 = (np.floor(np.asarray(at) - (size - 1) / 2 + 0.5).astype(int) + 2 * size + 50 for at in (x, y))
+    padded = np.pad(image, 2 * size + 100, constant_values=fill)
+    x0, y0 = (np.floor(np.asarray(at) - (size - 1) / 2 + 0.5).astype(int) + 2 * size + 100 for at in (x, y))
     return np.array([padded[i : i + size, j : j + size] for i, j in zip(y0, x0, strict=True)]).reshape(-1, size, size)
 
 
