@@ -69,7 +69,7 @@ TARGETS = """
 with fits.open(path) as hdus:
     wcs = WCS(hdus[0].header)
 ra, dec = wcs.all_pix2world(x, y, 0)
-image = open_image(path, mask="MASK", weight="WEIGHT")
+image = open_image(path, mask=1, weight=2)
 begin()
 """
 
