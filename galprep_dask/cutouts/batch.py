@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -17,10 +16,11 @@ from dask.highlevelgraph import HighLevelGraph
 from galprep_dask.arrays import as_image
 from galprep_dask.blockwise import block_edges
 from galprep_dask.cutouts._kernels import boxes_of_blocks
-from galprep_dask.cutouts.cutout import beyond, header_of_cut, header_pattern
+from galprep_dask.cutouts.assemble import Recipe, Refused, cut_block, finish_block, nothing_more, row_done
+from galprep_dask.cutouts.cutout import header_pattern
 from galprep_dask.cutouts.targets import place_targets
-from galprep_dask.errors import GalprepError
 from galprep_dask.image import image_header
+from galprep_dask.io.fits_reader import reader_of
 
 __all__ = ["cutout_many"]
 
@@ -99,7 +99,7 @@ def cutout_many(
         boxes = np.transpose([table[name][chosen] for name in ("y0", "x0", "ny", "nx")])
         for blockful in _cut_lazily(image, header, chosen, boxes, sink).compute():
             for k, result in blockful:
-                if isinstance(result, _Refused):
+                if isinstance(result, Refused):
                     table["cut"][k] = False
                     table["reason"][k] = result.reason
                 else:
@@ -108,69 +108,72 @@ def cutout_many(
     return results, table
 
 
-@dataclass(frozen=True)
-class _Recipe:
-    """What all cutouts share: it is one key of the graph, and sent once to every worker."""
-
-    names: tuple[str, ...]
-    dims: tuple[tuple[str, ...], ...]
-    dtypes: tuple[np.dtype, ...]
-    leading: tuple[tuple[int, ...], ...]
-    shape: tuple[int, int]
-    attrs: dict
-    header: tuple
-    sink: Callable | None
-
-
-@dataclass(frozen=True)
-class _Refused:
-    """Why ``sink`` did not take a cutout."""
-
-    reason: str
-
-
 def _cut_lazily(image, header, numbers, boxes, sink) -> da.Array:
     """Give a lazy array of lists of (target, result), one for every block in which a cutout ends."""
     names = tuple(image.data_vars)
     planes = _planes_of_one_chunking(image, names)
-    recipe = _Recipe(
+    recipe = Recipe(
         names, tuple(image[name].dims for name in names), tuple(plane.dtype for plane in planes),
         tuple(plane.shape[:-2] for plane in planes), planes[0].shape[-2:], dict(image.attrs), header_pattern(header), sink,
     )  # fmt: skip
     edges = [block_edges(axis) for axis in planes[0].chunks[-2:]]
-    which, rows, columns = boxes_of_blocks(*edges, *boxes.T)
-    meeting = np.bincount(which, minlength=len(boxes))
-    boxes = boxes.tolist()
-    # The pass ends for a cutout with the last block that it meets.
-    last = dict(zip(which.tolist(), zip(rows.tolist(), columns.tolist(), strict=True), strict=True))
-    parts, ends = {}, {}
-    for n, i, j in zip(which.tolist(), rows.tolist(), columns.tolist(), strict=True):
-        job = (int(numbers[n]), *boxes[n])
-        parts.setdefault((i, j), ([], []))[bool(meeting[n] > 1)].append(job)
-        end = ends.setdefault(last[n], ([], {(last[n])}))
-        if meeting[n] > 1:
-            end[1].add((i, j))
-            if (i, j) == last[n]:
-                end[0].append(job)
+    cut_in, ends = _share_out(numbers, boxes, edges)
 
     token = uuid.uuid4().hex  # a sink does something: it is never taken for done before
     shared, cut, done, rows_done = (f"{name}-{token}" for name in ("recipe", "cut", "cutouts", "rows"))
-    graph: dict = {shared: recipe}
-    for (i, j), (whole, partly) in parts.items():
-        blocks = [(plane.name, *(0,) * (plane.ndim - 2), i, j) for plane in planes]
-        graph[cut, i, j] = (partial(_cut_block, whole, partly, int(edges[0][i]), int(edges[1][j])), shared, blocks)
-    ordered: dict = {}
-    for n, (end, (jobs, sources)) in enumerate(sorted(ends.items())):
-        others = [(cut, i, j) for i, j in sorted(sources - {end})]
-        graph[done, n] = (partial(_finish_block, jobs), shared, (cut, *end), others)
-        ordered.setdefault(end[0], []).append((done, n))
+    readers = {f"reader-{plane.name}": reader_of(plane) for plane in planes}
+    graph: dict = {shared: recipe} | {key: reader for key, reader in readers.items() if reader is not None}
+    for (i, j), (whole, partly) in cut_in.items():
+        bounds = tuple(int(edge[n + m]) for edge, n in zip(edges, (i, j), strict=True) for m in (0, 1))
+        # Of a block of which little is wanted no more is read, where its file can be read in parts as small.
+        wanted = sum(ny * nx for _, _, _, ny, nx in whole + partly)
+        little = 2 * wanted < (bounds[1] - bounds[0]) * (bounds[3] - bounds[2])
+        sources = [
+            key if little and reader is not None else (plane.name, *(0,) * (plane.ndim - 2), i, j)
+            for plane, (key, reader) in zip(planes, readers.items(), strict=True)
+        ]
+        graph[cut, i, j] = (partial(cut_block, whole, partly, bounds), shared, sources)
+    rows: dict = {}
+    for n, (end, (jobs, before)) in enumerate(sorted(ends.items())):
+        graph[done, n] = (partial(finish_block, jobs), shared, (cut, *end), [(cut, *block) for block in sorted(before)])
+        rows.setdefault(end[0], []).append((done, n))
     # Each row of blocks waits for that before it, so that the scheduler goes through them in this order and few cutouts
     # lie about half finished.
-    for before, i in zip([None, *ordered], ordered, strict=False):
-        graph[rows_done, i] = (_row_done, ordered[i], *([] if before is None else [(rows_done, before)]))
-    graph[done, len(ends)] = (_nothing_more, (rows_done, max(ordered)))
+    last: list = []
+    for i, row in rows.items():
+        graph[rows_done, i] = (row_done, row, *last)
+        last = [(rows_done, i)]
+    graph[done, len(ends)] = (nothing_more, *last)
     graph = HighLevelGraph.from_collections(done, graph, dependencies=planes)
     return da.Array(graph, done, ((1,) * (len(ends) + 1),), meta=np.empty(0, object))
+
+
+def _share_out(numbers, boxes, edges) -> tuple[dict, dict]:
+    """
+    Share the cutouts out to the blocks, as jobs ``(target, y0, x0, ny, nx)``.
+
+    Returns
+    -------
+    cut_in : dict
+        For each block the jobs that lie in it, and those that it has a part of.
+    ends : dict
+        For each block that is the last of any, the jobs of several blocks that end there, and the other blocks of these.
+    """
+    which, rows, columns = boxes_of_blocks(*edges, *boxes.T)
+    several = np.bincount(which, minlength=len(boxes)) > 1
+    jobs = [(int(k), *box) for k, box in zip(numbers, boxes.tolist(), strict=True)]
+    meetings = list(zip(which.tolist(), zip(rows.tolist(), columns.tolist(), strict=True), strict=True))
+    last = dict(meetings)  # meetings are in the order of the blocks
+    cut_in: dict = {}
+    ends: dict = {}
+    for n, block in meetings:
+        cut_in.setdefault(block, ([], []))[int(several[n])].append(jobs[n])
+        finished, before = ends.setdefault(last[n], ([], set()))
+        if block != last[n]:
+            before.add(block)
+        elif several[n]:
+            finished.append(jobs[n])
+    return cut_in, ends
 
 
 def _planes_of_one_chunking(image, names) -> list[da.Array]:
@@ -181,72 +184,3 @@ def _planes_of_one_chunking(image, names) -> list[da.Array]:
         plane = as_image(image[name], name, ndim=image[name].ndim)
         planes.append(plane.rechunk((*((n,) for n in plane.shape[:-2]), *chunks)))
     return planes
-
-
-def _cut_block(whole, partly, top, left, recipe, blocks):
-    """Hand on the cutouts that lie in this block, and keep its parts of others."""
-    results = [(job[0], _hand_on(recipe, job, [(top, left, blocks)])) for job in whole]
-    parts = {job[0]: _part(job, top, left, blocks) for job in partly}
-    # Views keep the block, copies themselves: whichever is less.
-    if sum(pieces[0].size for _, _, pieces in parts.values()) < blocks[0].size:
-        parts = {k: (y, x, [piece.copy() for piece in pieces]) for k, (y, x, pieces) in parts.items()}
-    return results, parts
-
-
-def _part(job, top, left, blocks):
-    """Give the part of a block in a cutout: its first pixel in the image, and its pixels plane by plane."""
-    _, y0, x0, ny, nx = job
-    height, width = blocks[0].shape[-2:]
-    rows = slice(max(y0 - top, 0), min(y0 + ny - top, height))
-    columns = slice(max(x0 - left, 0), min(x0 + nx - left, width))
-    return top + rows.start, left + columns.start, [block[..., rows, columns] for block in blocks]
-
-
-def _finish_block(jobs, recipe, own, others):
-    """Put together the cutouts that end in a block, and list all that it handed on."""
-    boxed = np.empty(1, object)
-    boxed[0] = list(own[0])
-    for job in jobs:
-        found = [parts[job[0]] for _, parts in (own, *others) if job[0] in parts]
-        boxed[0].append((job[0], _hand_on(recipe, job, found)))
-    return boxed
-
-
-def _row_done(row, *before):
-    return True
-
-
-def _nothing_more(rows_done):
-    boxed = np.empty(1, object)
-    boxed[0] = []
-    return boxed
-
-
-def _hand_on(recipe, job, parts):
-    """Build one cutout of blocks or parts of blocks, each with its first pixel in the image, and give it to the sink."""
-    k, y0, x0, ny, nx = job
-    height, width = recipe.shape
-    crosses = y0 < 0 or x0 < 0 or y0 + ny > height or x0 + nx > width
-    planes = {}
-    for n, name in enumerate(recipe.names):
-        plane = np.empty((*recipe.leading[n], ny, nx), recipe.dtypes[n])
-        if crosses:
-            plane[...] = beyond(name, recipe.dtypes[n])
-        planes[name] = (recipe.dims[n], plane)
-    if crosses and "mask" not in planes:
-        planes["mask"] = (("y", "x"), np.ones((ny, nx), bool))
-    for top, left, blocks in parts:
-        y, x, pieces = _part(job, top, left, blocks)
-        rows, columns = (slice(a - b, a - b + n) for a, b, n in ((y, y0, pieces[0].shape[-2]), (x, x0, pieces[0].shape[-1])))
-        for name, piece in zip(recipe.names, pieces, strict=True):
-            planes[name][1][..., rows, columns] = piece
-        if "mask" not in recipe.names and crosses:
-            planes["mask"][1][rows, columns] = False
-    attrs = recipe.attrs | {"header": header_of_cut(recipe.header, x0, y0, nx, ny)}
-    cut = xr.Dataset(planes, attrs=attrs)
-    if recipe.sink is None:
-        return cut
-    try:
-        return recipe.sink(k, cut)
-    except GalprepError as error:
-        return _Refused(str(error))

@@ -34,6 +34,7 @@ from galprep_dask.errors import (
     TargetOutsideError,
 )
 from galprep_dask.image import image_header
+from galprep_dask.io.fits_reader import FitsPlane
 
 PIXELS = np.arange(201 * 241, dtype="f4").reshape(SHAPE)
 PIXELS.flags.writeable = False
@@ -172,13 +173,58 @@ def test_every_chunk_is_read_once_and_none_without_a_target(derived):
     assert_same(found[7], alone(image, *(float(v) for v in on_sky(x[7], y[7])), 21))
 
 
-def test_a_mosaic_file_is_cut_without_being_loaded(tmp_path):
-    image = five_planes().drop_vars("segmentation")
-    path = write_image(image, tmp_path / "mosaic.fits")
-    opened = open_image(path, chunks=60)
-    found, _ = cutout_many(opened, *on_sky([50.0, 120.0], [60.0, 100.0]), 31)
+def written(path, **planes):
+    """A file with an HDU for every plane, as surveys write them."""
+    hdus = [fits.PrimaryHDU(PIXELS, tan_header(SHAPE)), *(fits.ImageHDU(plane, name=name) for name, plane in planes.items())]
+    fits.HDUList(hdus).writeto(path)
+
+
+@pytest.mark.parametrize("n_targets", [3, 300])
+@pytest.mark.parametrize("read_in_parts", [True, False])
+def test_every_block_of_a_file_is_read_once(tmp_path, monkeypatch, n_targets, read_in_parts):
+    """Whole, or where little of it is wanted that alone."""
+    path = tmp_path / "mosaic.fits"
+    written(path, mask=(PIXELS % 97 == 0).astype("u1"), weight=(PIXELS % 50).astype("i2"), sigma=PIXELS * 2)
+    image = open_image(path, mask=1, weight=2, sigma=3, chunks=(50, 70))
+    reads, lock = Counter(), threading.Lock()
+    windows, read = FitsPlane.windows, FitsPlane._read
+
+    def note(plane, regions):
+        rows, columns = ({(axis.start // n, (axis.stop - 1) // n) for axis in axes} for axes, n in zip(zip(*regions), (50, 70)))
+        assert len(rows) == len(columns) == 1
+        with lock:
+            reads[plane.hdu, *rows, *columns] += 1
+
+    monkeypatch.setattr(FitsPlane, "windows", lambda plane, regions: note(plane, regions) or windows(plane, regions))
+    monkeypatch.setattr(FitsPlane, "_read", lambda plane, region: note(plane, [region]) or read(plane, region))
+    if not read_in_parts:
+        monkeypatch.setattr(FitsPlane, "has_windows", False)
+    x, y = np.random.default_rng(5).uniform([0, 0], [240, 200], (n_targets, 2)).T
+    ra, dec = on_sky(x, y)
+    found, table = cutout_many(image, ra, dec, 21)
+    assert set(reads.values()) == {1}
+    assert {hdu for hdu, _, _ in reads} == {0, 1, 2, 3}
+    assert table["cut"].all()
+    for k in range(3):
+        assert_same(found[k], alone(image.compute(), ra[k], dec[k], 21))
+
+
+def test_little_of_a_block_is_read_where_little_is_wanted(tmp_path, monkeypatch):
+    path = tmp_path / "mosaic.fits"
+    written(path)
+    pixels = []
+    windows = FitsPlane.windows
+
+    def counting(plane, regions):
+        arrays = windows(plane, regions)
+        pixels.extend(array.size for array in arrays)
+        return arrays
+
+    monkeypatch.setattr(FitsPlane, "windows", counting)
+    monkeypatch.setattr(FitsPlane, "_read", None)
+    found, _ = cutout_many(open_image(path), *on_sky([50.0, 120.0], [60.0, 100.0]), 31)
+    assert pixels == [31 * 31] * 2
     np.testing.assert_array_equal(found[0]["data"], PIXELS[45:76, 35:66])
-    np.testing.assert_array_equal(found[1]["data"], PIXELS[85:116, 105:136])
 
 
 def test_the_sink_is_called_once_for_each_cutout_soon_after_its_last_chunk_was_read():
