@@ -37,12 +37,13 @@ def begin():
     base, clock = peak(), (time.perf_counter(), time.process_time())
 def end():
     print(time.perf_counter() - clock[0], time.process_time() - clock[1], peak() - base, len(reads))
-read = FitsPlane._read
-def counting(self, region):
-    with lock:
-        reads.append(region)
-    return read(self, region)
-FitsPlane._read = counting
+def counted(method):
+    def count(self, *arguments):
+        with lock:
+            reads.append(arguments)
+        return method(self, *arguments)
+    return count
+FitsPlane._read, FitsPlane.windows = counted(FitsPlane._read), counted(FitsPlane.windows)
 """
 
 MAKE_MOSAIC = """
@@ -70,6 +71,8 @@ with fits.open(path) as hdus:
     wcs = WCS(hdus[0].header)
 ra, dec = wcs.all_pix2world(x, y, 0)
 image = open_image(path, mask=1, weight=2)
+cutout_many(image, ra[:1], dec[:1], 9)
+Cutout2D(np.zeros((99, 99)), wcs.pixel_to_world(40, 40), 9, wcs=wcs, mode="partial")
 begin()
 """
 
