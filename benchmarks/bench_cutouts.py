@@ -1,9 +1,9 @@
 """
 Cutouts and stamps: speed as a ratio to astropy's ``Cutout2D``, to slicing and to NumPy's windows, and peak memory.
 
-Run ``python benchmarks/bench_cutouts.py [--size N] [--targets N] [--stamps N] [--folder F] [--repeats R]``. Every line is
-taken in a process of its own, lines of a part in turn, and ratios are between numbers of the same run. The folder needs
-7 N^2 bytes, and memory 4 GiB for the stamps. See README.md beside this file for how to read them.
+Run ``python benchmarks/bench_cutouts.py [--size N] [--targets N] [--stamps N] [--folder F] [--repeats R]``. Every line
+is taken in a process of its own, lines of a part in turn, and ratios are between numbers of the same run. The folder
+needs 7 N^2 bytes, and the stamps 4 GiB of memory. See README.md beside this file for how to read them.
 """
 
 import argparse
@@ -48,14 +48,14 @@ FitsPlane._read, FitsPlane.windows = counted(FitsPlane._read), counted(FitsPlane
 
 MAKE_MOSAIC = """
 step = 1 / 3600
-header = fits.Header(dict(CTYPE1="RA---TAN", CTYPE2="DEC--TAN", CRVAL1=150.0, CRVAL2=2.0, CRPIX1=size / 2, CRPIX2=size / 2,
-                          CD1_1=-step, CD1_2=0.0, CD2_1=0.0, CD2_2=step))
+header = fits.Header(dict(CTYPE1="RA---TAN", CTYPE2="DEC--TAN", CRVAL1=150.0, CRVAL2=2.0,
+                          CRPIX1=size / 2, CRPIX2=size / 2, CD1_1=-step, CD1_2=0.0, CD2_1=0.0, CD2_2=step))
 rng = np.random.default_rng(0)
 rows = rng.standard_normal((256, size), dtype=np.float32)
 with open(path, "wb") as file:
     for name, kind, bitpix in (("DATA", ">f4", -32), ("MASK", "u1", 8), ("WEIGHT", ">i2", 16)):
-        own = fits.Header([("SIMPLE", True) if name == "DATA" else ("XTENSION", "IMAGE   "), ("BITPIX", bitpix), ("NAXIS", 2),
-                           ("NAXIS1", size), ("NAXIS2", size)])
+        first = ("SIMPLE", True) if name == "DATA" else ("XTENSION", "IMAGE   ")
+        own = fits.Header([first, ("BITPIX", bitpix), ("NAXIS", 2), ("NAXIS1", size), ("NAXIS2", size)])
         if name != "DATA":
             own.update(PCOUNT=0, GCOUNT=1, EXTNAME=name)
         own.update(header)
@@ -182,7 +182,8 @@ def main():
             report(
                 f"{given.targets} cutouts of 201 x 201 x 3 planes, from a file of {given.size} x {given.size} pixels "
                 f"({path.stat().st_size / 2**20:.0f} MiB);\ntimes faster than Cutout2D at sky positions",
-                TARGETS, CUTTERS, "Cutout2D, sky positions and WCS", given.repeats, path, given.size, given.targets, 201,
+                TARGETS, CUTTERS, "Cutout2D, sky positions and WCS", given.repeats,
+                path, given.size, given.targets, 201,
             )  # fmt: skip
         size, n = given.stamp_image, given.stamps
         if "memory" in given.parts:

@@ -111,7 +111,9 @@ def test_many_cutouts_and_stamps(image):
     assert image.galprep.cutout_many(ra, dec, 21, sink=lambda k, cut: k)[0] == [0, None]
     stamps = image.galprep.extract_stamps([35.0], [15.0], 5, plane="mask")
     np.testing.assert_array_equal(stamps, image["mask"].values[None, 13:18, 33:38])
-    np.testing.assert_array_equal(image.galprep.extract_stamps([35.0], [15.0], 5), image["data"].values[None, 13:18, 33:38])
+    np.testing.assert_array_equal(
+        image.galprep.extract_stamps([35.0], [15.0], 5), image["data"].values[None, 13:18, 33:38]
+    )
     with pytest.raises(ParameterError, match="plane='sigma'; the image has data, mask"):
         image.galprep.extract_stamps([35.0], [15.0], 5, plane="sigma")
 

@@ -114,7 +114,8 @@ def _cut_lazily(image, header, numbers, boxes, sink) -> da.Array:
     planes = _planes_of_one_chunking(image, names)
     recipe = Recipe(
         names, tuple(image[name].dims for name in names), tuple(plane.dtype for plane in planes),
-        tuple(plane.shape[:-2] for plane in planes), planes[0].shape[-2:], dict(image.attrs), header_pattern(header), sink,
+        tuple(plane.shape[:-2] for plane in planes), planes[0].shape[-2:], dict(image.attrs),
+        header_pattern(header), sink,
     )  # fmt: skip
     edges = [block_edges(axis) for axis in planes[0].chunks[-2:]]
     cut_in, ends = _share_out(numbers, boxes, edges)
@@ -157,7 +158,7 @@ def _share_out(numbers, boxes, edges) -> tuple[dict, dict]:
     cut_in : dict
         For each block the jobs that lie in it, and those that it has a part of.
     ends : dict
-        For each block that is the last of any, the jobs of several blocks that end there, and the other blocks of these.
+        For each block in which any cutout ends, the jobs of several blocks that do, and the other blocks of these.
     """
     which, rows, columns = boxes_of_blocks(*edges, *boxes.T)
     several = np.bincount(which, minlength=len(boxes)) > 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from itertools import pairwise
 
 import dask
 import dask.array as da
@@ -39,8 +40,8 @@ def stamp_origins(x, y, size: int) -> tuple[np.ndarray, np.ndarray]:
     Returns
     -------
     x0, y0 : (n,) int64 arrays
-        The position is within half a pixel of the middle of the stamp, ``(size - 1) / 2``: for odd sizes the middle pixel
-        is the one that it is in.
+        The position is within half a pixel of the middle of the stamp, ``(size - 1) / 2``: for odd sizes the middle
+        pixel is the one that it is in.
 
     Raises
     ------
@@ -107,9 +108,9 @@ def extract_stamps(
 
     Notes
     -----
-    Each chunk that a stamp meets is read once when all stamps are computed, and no other. Lazy stamps are for a while there
-    twice, as parts and put together; with ``out``, on dask's threads, the parts are written straight to their
-    places: take that for more than fits into memory twice.
+    Each chunk that a stamp meets is read once when all stamps are computed, and no other. Lazy stamps are in memory
+    twice for a while, as parts and put together; with ``out``, on dask's threads, the parts are written straight to
+    their places: take that for many.
 
     Stamps are worked through in an order in which neighbours share the cache, by as many threads as dask would use.
 
@@ -171,14 +172,17 @@ def _checked_fill(fill_value, dtype: np.dtype):
 
 def _checked_out(out, shape, dtype) -> np.ndarray:
     if not isinstance(out, np.ndarray) or out.dtype != dtype or not out.flags.writeable:
-        raise ParameterError(f"out is {type(out).__name__} of {getattr(out, 'dtype', None)}; expected a writeable NumPy array of {dtype}.")
+        raise ParameterError(
+            f"out is {type(out).__name__} of {getattr(out, 'dtype', None)}; "
+            f"expected a writeable NumPy array of {dtype}."
+        )
     if out.shape != shape:
         raise ImageShapeError(f"out has shape {out.shape}; expected {shape}.")
     return out
 
 
 def _beyond(y0, x0, size, shape) -> np.ndarray:
-    """Indices of the stamps that cross the edge of the image."""
+    """List the stamps that cross the edge of the image."""
     return np.flatnonzero((y0 < 0) | (x0 < 0) | (y0 + size > shape[0]) | (x0 + size > shape[1]))
 
 
@@ -264,7 +268,10 @@ def _stamps_lazily(image: da.Array, y0, x0, size: int, fill) -> da.Array:
         # The members of each chunk of stamps, numbered from its first.
         stops = np.searchsorted(members, edges)
         slots = members - edges[np.searchsorted(edges, members, side="right") - 1].astype(np.int32)
-        graph[parts, *block] = (partial(_cut_parts, origin, y0[members], x0[members], slots, stops, size), (image.name, *block))
+        graph[parts, *block] = (
+            partial(_cut_parts, origin, y0[members], x0[members], slots, stops, size),
+            (image.name, *block),
+        )
         for n in np.flatnonzero(np.diff(stops)):
             sources[n].append((parts, *block))
     beyond = _beyond(y0, x0, size, image.shape)
@@ -279,7 +286,7 @@ def _stamps_lazily(image: da.Array, y0, x0, size: int, fill) -> da.Array:
 def _cut_parts(origin, y0, x0, slots, stops, size, block) -> dict:
     """Cut what a block has of the stamps: for each chunk of stamps their pixels, and where these belong."""
     parts = {}
-    for n, (start, stop) in enumerate(zip(stops[:-1], stops[1:], strict=True)):
+    for n, (start, stop) in enumerate(pairwise(stops)):
         if stop > start:
             pixels = np.empty((stop - start, size, size), block.dtype)
             order = start + near_order(y0[start:stop], x0[start:stop])

@@ -201,7 +201,8 @@ class FitsPlane:
         """
         self._check_unchanged()
         hull = tuple(
-            slice(min(axis.start for axis in axes), max(axis.stop for axis in axes)) for axes in zip(*regions, strict=True)
+            slice(min(axis.start for axis in axes), max(axis.stop for axis in axes))
+            for axes in zip(*regions, strict=True)
         )
         with clear_errors(self.path, self.hdu):
             stored, _, _ = self._mapped(hull)
@@ -230,7 +231,7 @@ class FitsPlane:
         return self.scaling.apply(stored)
 
     def _mapped(self, region) -> tuple[np.ndarray, mmap.mmap, int]:
-        """Stored numbers of a region in a map of the file, the map, and where in it they begin."""
+        """Map a region of the file: give its stored numbers, the map, and where in it they begin."""
         first, last, shape, strides = self._extent(region)
         base = first - first % _PAGE
         with open(self.path, "rb") as file:

@@ -43,7 +43,9 @@ def write(k, cut, folder):
     if k == 7:
         raise NoGoodPixelsError("target 7 is not wanted")
     planes = {"mask": cut["mask"], "sigma": cut["sigma"]}
-    write_product(folder / f"{k}.fits", cut["data"], **planes, header=cut.galprep.header, history=[f"PID {os.getpid()}"])
+    write_product(
+        folder / f"{k}.fits", cut["data"], **planes, header=cut.galprep.header, history=[f"PID {os.getpid()}"]
+    )
     return os.getpid()
 
 

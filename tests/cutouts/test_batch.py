@@ -16,7 +16,7 @@ from astropy.io import fits
 from astropy.table import MaskedColumn, QTable, Table
 from astropy.wcs import WCS
 from fields import gaussian, tan_header
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from projections import SHAPE, projections
 from strategies import chunks_for
@@ -93,6 +93,7 @@ def assert_same(found, expected):
 IN_MEMORY = five_planes().compute()
 
 
+@settings(max_examples=25)
 @given(st.data())
 def test_pixels_and_headers_are_those_of_each_alone_for_every_chunking(data):
     image = five_planes(data.draw(chunks_for(SHAPE)))
@@ -175,7 +176,10 @@ def test_every_chunk_is_read_once_and_none_without_a_target(derived):
 
 def written(path, **planes):
     """A file with an HDU for every plane, as surveys write them."""
-    hdus = [fits.PrimaryHDU(PIXELS, tan_header(SHAPE)), *(fits.ImageHDU(plane, name=name) for name, plane in planes.items())]
+    hdus = [
+        fits.PrimaryHDU(PIXELS, tan_header(SHAPE)),
+        *(fits.ImageHDU(plane, name=name) for name, plane in planes.items()),
+    ]
     fits.HDUList(hdus).writeto(path)
 
 
@@ -190,7 +194,10 @@ def test_every_block_of_a_file_is_read_once(tmp_path, monkeypatch, n_targets, re
     windows, read = FitsPlane.windows, FitsPlane._read
 
     def note(plane, regions):
-        rows, columns = ({(axis.start // n, (axis.stop - 1) // n) for axis in axes} for axes, n in zip(zip(*regions), (50, 70)))
+        rows, columns = (
+            {(axis.start // n, (axis.stop - 1) // n) for axis in axes}
+            for axes, n in zip(zip(*regions, strict=True), (50, 70), strict=True)
+        )
         assert len(rows) == len(columns) == 1
         with lock:
             reads[plane.hdu, *rows, *columns] += 1
@@ -242,7 +249,9 @@ def test_the_sink_is_called_once_for_each_cutout_soon_after_its_last_chunk_was_r
     data = da.from_array(PIXELS, chunks=(10, 241)).map_blocks(read, dtype="f4", meta=np.empty((0, 0), "f4"))
     y = np.arange(5, 200, 5.0)
     with dask.config.set(scheduler="sync"):
-        results, _ = cutout_many(make_image(data, header=tan_header(SHAPE)), *on_sky(np.full(39, 100.0), y), 5, sink=sink)
+        results, _ = cutout_many(
+            make_image(data, header=tan_header(SHAPE)), *on_sky(np.full(39, 100.0), y), 5, sink=sink
+        )
     assert sorted(k for what, k in log if what == "cut") == list(range(39))
     assert [k for k, _ in results] == list(range(39))
     assert results[7][1] == PIXELS[38:43, 98:103].sum()
@@ -296,8 +305,9 @@ def test_targets_that_cannot_be_cut_are_listed_and_not_fatal():
     assert table["cut"].tolist() == [True] + [False] * 6
     assert [cut is not None for cut in found] == table["cut"].tolist()
     reasons = [
-        "^$", r"at pixel x=-40.0, y=60.0, outside the image, which has 241 x 201 pixels", "ra=nan.* no position in degrees",
-        "dec=120.0 is no position.*swapped", r"size=\(0.0, 0.0\); expected one or two whole", "size=.nan", "not on the part of the sky",
+        "^$", r"at pixel x=-40.0, y=60.0, outside the image, which has 241 x 201 pixels",
+        "ra=nan.* no position in degrees", "dec=120.0 is no position.*swapped",
+        r"size=\(0.0, 0.0\); expected one or two whole", "size=.nan", "not on the part of the sky",
     ]  # fmt: skip
     for reason, expected in zip(table["reason"], reasons, strict=True):
         with pytest.raises(ValueError, match=expected):
@@ -368,7 +378,15 @@ def test_images_without_mask_get_one_only_where_they_are_padded():
 
 @pytest.mark.parametrize(
     "size",
-    [21, (21, 21), 10.5 * u.arcsec, (10.5 * u.arcsec, 10.5 * u.arcsec), [21, 21], np.full((2, 2), 21), [10.5, 10.5] * u.arcsec],
+    [
+        21,
+        (21, 21),
+        10.5 * u.arcsec,
+        (10.5 * u.arcsec, 10.5 * u.arcsec),
+        [21, 21],
+        np.full((2, 2), 21),
+        [10.5, 10.5] * u.arcsec,
+    ],
     ids=str,
 )
 def test_sizes_for_all_and_for_each(size):
@@ -381,8 +399,9 @@ def test_positions_from_tables():
     expected = [True, True, True]
     coordinates = SkyCoord(ra, dec, unit="deg")
     for one, other in (
-        (list(ra), tuple(dec)), (ra * u.deg, dec * u.deg), (coordinates.ra, coordinates.dec), (ra / 15 * u.hourangle, dec),
-        (Table({"ra": ra})["ra"], Table({"dec": dec})["dec"]), (QTable({"a": ra * u.deg})["a"], dec),
+        (list(ra), tuple(dec)), (ra * u.deg, dec * u.deg), (coordinates.ra, coordinates.dec),
+        (ra / 15 * u.hourangle, dec), (Table({"ra": ra})["ra"], Table({"dec": dec})["dec"]),
+        (QTable({"a": ra * u.deg})["a"], dec),
     ):  # fmt: skip
         _, table = cutout_many(five_planes(), one, other, 11)
         assert table["cut"].tolist() == expected
@@ -409,7 +428,9 @@ def test_a_field_that_is_somewhere_else_is_a_warning():
         cutout_many(five_planes(), [2.0], [150.0], 11)
 
 
-@pytest.mark.parametrize("wrong", [0, -3, 2.5, np.nan, "large", 3 * u.s, (1, 2, 3), [5, 5, 5], np.ones((2, 3))], ids=str)
+@pytest.mark.parametrize(
+    "wrong", [0, -3, 2.5, np.nan, "large", 3 * u.s, (1, 2, 3), [5, 5, 5], np.ones((2, 3))], ids=str
+)
 def test_sizes_that_make_no_sense(wrong):
     with pytest.raises(ParameterError, match="size"):
         cutout_many(five_planes(), [150.0, 150.0], [2.0, 2.0], wrong)
@@ -435,7 +456,9 @@ def test_cubes_and_planes_of_other_chunks_and_names():
     found, _ = cutout_many(image, ra, dec, 31)
     for k in range(3):
         assert_same(found[k], alone(image, ra[k], dec[k], 31))
-    other = five_planes().assign(exposure=(("y", "x"), da.from_array(PIXELS, chunks=33)), flags=(("y", "x"), np.ones(SHAPE, "i2")))
+    other = five_planes().assign(
+        exposure=(("y", "x"), da.from_array(PIXELS, chunks=33)), flags=(("y", "x"), np.ones(SHAPE, "i2"))
+    )
     found, _ = cutout_many(other, ra, dec, 31)
     for k in range(3):
         assert_same(found[k], alone(other, ra[k], dec[k], 31))
@@ -445,7 +468,9 @@ def test_cubes_and_planes_of_other_chunks_and_names():
 def test_tasks_per_chunk_do_not_grow_with_the_image(side):
     data = da.zeros((side * 16, side * 16), chunks=16, dtype="f4")
     header = tan_header(data.shape)
-    image = make_image(data, mask=data > 1, sigma=data + 1, weight=data + 2, segmentation=(data + 3).astype("i4"), header=header)
+    image = make_image(
+        data, mask=data > 1, sigma=data + 1, weight=data + 2, segmentation=(data + 3).astype("i4"), header=header
+    )
     n = 4 * side**2
     corner = np.random.default_rng(0).integers(-3, side * 16 - 5, (n, 2))
     boxes = np.column_stack([corner, np.full((n, 2), 9)])
@@ -461,7 +486,9 @@ def test_the_graph_holds_the_header_once():
         header[f"HIERARCH KEY{n}"] = n
     image = five_planes(chunks=(20, 20), header=header)
     boxes = np.column_stack([np.random.default_rng(0).integers(0, 180, (500, 2)), np.full((500, 2), 21)])
-    lazy = _cut_lazily(image.drop_vars(("mask", "sigma", "weight", "segmentation")), header, np.arange(500), boxes, print)
+    lazy = _cut_lazily(
+        image.drop_vars(("mask", "sigma", "weight", "segmentation")), header, np.arange(500), boxes, print
+    )
     size = len(header.tostring())
     without = _cut_lazily(five_planes(chunks=(20, 20)), tan_header(SHAPE), np.arange(500), boxes, print)
     assert len(pickle.dumps(lazy.dask)) < len(pickle.dumps(without.dask)) + 4 * size

@@ -209,7 +209,9 @@ def test_a_target_on_the_corner_is_cut_and_padded(corner):
         cut = cutout(image(), ra, dec, 21)
     assert float(cut["data"][10, 10]) == PIXELS[y, x]
     assert int(cut["mask"].sum()) == 441 - 121
-    np.testing.assert_allclose(cut.galprep.wcs.all_world2pix(ra, dec, 0), [corner[0] - x + 10, corner[1] - y + 10], atol=1e-6)
+    np.testing.assert_allclose(
+        cut.galprep.wcs.all_world2pix(ra, dec, 0), [corner[0] - x + 10, corner[1] - y + 10], atol=1e-6
+    )
     beyond = tuple(at + np.sign(at - 100) * 0.01 for at in corner) if isinstance(corner[0], float) else (-0.6, -0.6)
     ra, dec = (float(v) for v in WCS(tan_header(SHAPE)).all_pix2world(*beyond, 0))
     with pytest.raises(TargetOutsideError, match="outside the image"):

@@ -817,7 +817,10 @@ def test_blocks_are_not_views_of_the_file(several):
 
 @pytest.mark.parametrize(
     ("dtype", "keywords"),
-    [("u1", {}), (">i2", {"BSCALE": 0.5, "BZERO": 3.0, "BLANK": 7}), (">i2", {"BZERO": 32768}), (">f4", {}), (">f8", {"BZERO": 1.0})],
+    [
+        ("u1", {}), (">i2", {"BSCALE": 0.5, "BZERO": 3.0, "BLANK": 7}), (">i2", {"BZERO": 32768}), (">f4", {}),
+        (">f8", {"BZERO": 1.0}),
+    ],
 )  # fmt: skip
 @pytest.mark.parametrize("shape", [(40, 50), (3, 40, 50)])
 def test_windows_are_parts_of_the_image(tmp_path, dtype, keywords, shape):
@@ -830,7 +833,11 @@ def test_windows_are_parts_of_the_image(tmp_path, dtype, keywords, shape):
     plane = find_plane(str(path), None, {})
     array = lazy_plane(plane, 20, dtype=plane.dtype)
     leading = (slice(0, 3),) * (len(shape) - 2)
-    regions = [(*leading, slice(3, 9), slice(10, 50)), (*leading, slice(0, 40), slice(49, 50)), (*leading, slice(3, 9), slice(10, 50))]
+    regions = [
+        (*leading, slice(3, 9), slice(10, 50)),
+        (*leading, slice(0, 40), slice(49, 50)),
+        (*leading, slice(3, 9), slice(10, 50)),
+    ]
     for reader in (plane, reader_of(array)):
         for region, window in zip(regions, reader.windows(regions), strict=True):
             np.testing.assert_array_equal(window, plane[region])
