@@ -135,7 +135,7 @@ def extract_stamps(
         return _with_dims(stamps) if has_dims else stamps
 
     shape = (len(x0), size, size)
-    out = np.empty(shape, image.dtype) if out is None else _checked_out(out, shape, image.dtype)
+    out = _fresh(shape, image.dtype) if out is None else _checked_out(out, shape, image.dtype)
     scheduler = get_scheduler(collections=[image]) if lazy_kind else dask.threaded.get
     if scheduler not in (dask.threaded.get, dask.local.get_sync):  # processes cannot write to our memory
         out[...] = _stamps_lazily(image, y0, x0, size, fill).compute()
@@ -147,6 +147,18 @@ def extract_stamps(
     else:
         _copy_from_blocks(image, y0, x0, out, scheduler)
     return out
+
+
+def _fresh(shape, dtype) -> np.ndarray:
+    """
+    Ask for memory, and for its pages one after the other.
+
+    Huge ones, where there are, each at one touch: threads that touch them in the order of the stamps' places in the
+    image wait for each other.
+    """
+    stamps = np.empty(shape, dtype)
+    stamps.reshape(-1).view(np.uint8)[:: 2**21] = 0
+    return stamps
 
 
 def _with_dims(stamps: da.Array):
