@@ -85,5 +85,7 @@ def copy_rectangles(source, from_where, target, to_where, sizes):  # pragma: no 
         t, ty, tx = to_where[n]
         ny, nx = sizes[n]
         for y in range(ny):
+            # An index that counts from 0 is not looked at for being negative, and the loop becomes one of vectors.
+            into, row = target[t, ty + y, tx : tx + nx], source[f, fy + y, fx : fx + nx]
             for x in range(nx):
-                target[t, ty + y, tx + x] = source[f, fy + y, fx + x]
+                into[x] = row[x]
