@@ -13,7 +13,7 @@ import xarray as xr
 
 if TYPE_CHECKING:
     from astropy.io import fits
-    from astropy.table import QTable
+    from astropy.table import QTable, Table
     from astropy.wcs import WCS
 
     from galprep_dask.segmentation import Segmentation
@@ -259,6 +259,44 @@ class GalprepAccessor:
         from galprep_dask.cutouts import cutout
 
         return cutout(self._image, ra, dec, size)
+
+    def cutout_many(self, ra, dec, size, *, sink=None) -> tuple[list, Table]:
+        """Cut around many targets in one pass; see :func:`galprep_dask.cutouts.cutout_many`."""
+        from galprep_dask.cutouts import cutout_many
+
+        return cutout_many(self._image, ra, dec, size, sink=sink)
+
+    def extract_stamps(self, x, y, size: int, *, plane: str = "data", **kwargs):
+        """
+        Stamps around many positions; see :func:`galprep_dask.cutouts.extract_stamps`.
+
+        Parameters
+        ----------
+        x, y : (n,) arrays
+            0-based positions.
+        size : int
+            Side in pixels.
+        plane : str
+            Of which variable of the image: "data", "mask", "sigma", ...
+        **kwargs
+            As for the function.
+
+        Returns
+        -------
+        DataArray
+            Lazy, with dims ``("stamp", "y", "x")``.
+
+        Raises
+        ------
+        ParameterError
+            The image has no such plane.
+        """
+        from galprep_dask.cutouts import extract_stamps
+        from galprep_dask.errors import ParameterError
+
+        if plane not in self._image:
+            raise ParameterError(f"plane={plane!r}; the image has {', '.join(map(str, self._image.data_vars))}.")
+        return extract_stamps(self._image[plane], x, y, size, **kwargs)
 
     def write(self, path: str | os.PathLike, **kwargs) -> Path:
         """Write FITS or Zarr; see :func:`galprep_dask.write_image`."""

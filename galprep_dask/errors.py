@@ -28,6 +28,7 @@ __all__ = [
     "NoGoodPixelsError",
     "NoMatchWarning",
     "NoSourcesWarning",
+    "NoTargetsWarning",
     "NotDeblendedWarning",
     "NotLazyWarning",
     "OutputError",
@@ -149,6 +150,10 @@ class EdgeWarning(GalprepWarning):
 
 class NoSourcesWarning(GalprepWarning):
     """Nothing lies above the threshold; the result is empty."""
+
+
+class NoTargetsWarning(GalprepWarning):
+    """None of the targets could be cut out; the table gives a reason for each."""
 
 
 class NotDeblendedWarning(GalprepWarning):

@@ -49,6 +49,7 @@ __all__ = [
     "position_in_degrees",
     "require",
     "sky_to_pixel",
+    "sky_to_pixels",
     "with_header",
 ]
 
@@ -348,16 +349,9 @@ def sky_to_pixel(header: fits.Header | str, ra: float, dec: float, *, where: str
         There is no celestial WCS.
     """
     ra, dec = position_in_degrees(ra, dec)
-    wcs = celestial_wcs(header, where=where)
-    try:
-        x, y = (float(value) for value in wcs.all_world2pix(ra, dec, 0))
-        back = wcs.all_pix2world(x, y, 0)
-    except (NoConvergence, ValueError):  # ValueError is what wcslib's own errors are
-        x = y = math.nan
-    if not (math.isfinite(x) and math.isfinite(y)) or _far_apart(back, (ra, dec)):
-        raise TargetOutsideError(
-            f"ra={ra}, dec={dec} is not on the part of the sky that {where} is a projection of. Check the coordinates."
-        )
+    x, y = (float(value[0]) for value in sky_to_pixels(celestial_wcs(header, where=where), [ra], [dec]))
+    if not math.isfinite(x):
+        raise TargetOutsideError(not_projected(ra, dec, where))
     return x, y
 
 
@@ -368,18 +362,65 @@ def position_in_degrees(ra, dec) -> tuple[float, float]:
     except (TypeError, ValueError):  # no number, or in a unit that is no angle
         in_degrees = [math.nan, math.nan]
     if not (all(map(math.isfinite, in_degrees)) and abs(in_degrees[0]) <= 360 and abs(in_degrees[1]) <= 90):
-        raise ParameterError(
-            f"ra={ra!r}, dec={dec!r} is no position in degrees: expected ra in 0..360 and dec in -90..90. "
-            "Are they swapped, or in hours?"
-        )
+        raise ParameterError(no_position(ra, dec))
     return in_degrees[0], in_degrees[1]
 
 
-def _far_apart(one, other) -> bool:
-    """Tell whether two positions in degrees differ by more than an arcsecond: a projection has two sides."""
+def no_position(ra: float, dec: float) -> str:
+    """Say that two numbers are no position on the sky."""
+    return (
+        f"ra={ra!r}, dec={dec!r} is no position in degrees: expected ra in 0..360 and dec in -90..90. "
+        "Are they swapped, or in hours?"
+    )
+
+
+def not_projected(ra: float, dec: float, where: str) -> str:
+    """Say that a projection does not reach a position."""
+    return f"ra={ra}, dec={dec} is not on the part of the sky that {where} is a projection of. Check the coordinates."
+
+
+def sky_to_pixels(wcs: WCS, ra, dec) -> tuple[np.ndarray, np.ndarray]:
+    """
+    Pixel positions of many points on the sky, each the same as if it were alone.
+
+    Parameters
+    ----------
+    wcs : astropy.wcs.WCS
+        Celestial, two axes.
+    ra, dec : (n,) arrays
+        Finite positions in degrees.
+
+    Returns
+    -------
+    x, y : (n,) float64 arrays
+        0-based; NaN where the projection does not reach.
+    """
+    ra, dec = np.asarray(ra, float), np.asarray(dec, float)
+    try:
+        # Adaptive: a distortion is inverted by iteration, and each point is to stop at its own convergence.
+        x, y = wcs.all_world2pix(ra, dec, 0, ra_dec_order=True, tolerance=1e-6, maxiter=50, adaptive=True)
+    except NoConvergence as error:
+        x, y = error.best_solution.T.copy()
+        for lost in (error.divergent, error.slow_conv):
+            x[[] if lost is None else lost] = np.nan
+    except ValueError:  # what wcslib's own errors are
+        if len(ra) == 1:
+            return np.full(1, np.nan), np.full(1, np.nan)
+        return tuple(np.concatenate([sky_to_pixels(wcs, [r], [d]) for r, d in zip(ra, dec, strict=True)], axis=1))
+    reached = np.isfinite(x) & np.isfinite(y)
+    x, y = np.where(reached, x, np.nan), np.where(reached, y, np.nan)
+    if reached.any():  # a projection has two sides
+        back = wcs.all_pix2world(x[reached], y[reached], 0, ra_dec_order=True)
+        far = _far_apart(back, (ra[reached], dec[reached]))
+        x[np.flatnonzero(reached)[far]] = y[np.flatnonzero(reached)[far]] = np.nan
+    return x, y
+
+
+def _far_apart(one, other) -> np.ndarray:
+    """Tell whether positions in degrees differ by more than an arcsecond."""
     (ra1, dec1), (ra2, dec2) = np.radians([one, other])
-    half = math.sin((dec2 - dec1) / 2) ** 2 + math.cos(dec1) * math.cos(dec2) * math.sin((ra2 - ra1) / 2) ** 2
-    return 2 * math.asin(min(1.0, math.sqrt(half))) > math.radians(1 / 3600)
+    half = np.sin((dec2 - dec1) / 2) ** 2 + np.cos(dec1) * np.cos(dec2) * np.sin((ra2 - ra1) / 2) ** 2
+    return ~(2 * np.arcsin(np.sqrt(np.minimum(half, 1.0))) <= math.radians(1 / 3600))
 
 
 def pixel_scale(header: fits.Header | str, *, where: str = "the image") -> float:

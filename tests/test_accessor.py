@@ -11,7 +11,7 @@ from fields import SCALE, tan_header, two_galaxies
 
 from galprep_dask import cutouts, make_image, noise, open_image, segmentation, sky, stats
 from galprep_dask.accessor import GalprepAccessor
-from galprep_dask.errors import MissingExptimeError, MissingGainError, MissingWCSError
+from galprep_dask.errors import MissingExptimeError, MissingGainError, MissingWCSError, ParameterError
 
 SHAPE = (201, 241)
 
@@ -101,6 +101,21 @@ def test_cutout_and_write(image, tmp_path):
     )
     path = image.galprep.write(tmp_path / "image.fits")
     np.testing.assert_array_equal(fits.getdata(path), image["data"])
+
+
+def test_many_cutouts_and_stamps(image):
+    ra, dec = image.galprep.wcs.all_pix2world([120.0, -50.0], [100.0, 10.0], 0)
+    found, table = image.galprep.cutout_many(ra, dec, 21)
+    np.testing.assert_array_equal(found[0]["data"], image["data"].values[90:111, 110:131])
+    assert (found[1], table["cut"].tolist()) == (None, [True, False])
+    assert image.galprep.cutout_many(ra, dec, 21, sink=lambda k, cut: k)[0] == [0, None]
+    stamps = image.galprep.extract_stamps([35.0], [15.0], 5, plane="mask")
+    np.testing.assert_array_equal(stamps, image["mask"].values[None, 13:18, 33:38])
+    np.testing.assert_array_equal(
+        image.galprep.extract_stamps([35.0], [15.0], 5), image["data"].values[None, 13:18, 33:38]
+    )
+    with pytest.raises(ParameterError, match="plane='sigma'; the image has data, mask"):
+        image.galprep.extract_stamps([35.0], [15.0], 5, plane="sigma")
 
 
 def test_every_public_method_is_documented():

@@ -11,14 +11,20 @@ import xarray as xr
 from astropy import units as u
 from astropy.io import fits
 
-from galprep_dask.cutouts.position import nearest_pixel
+from galprep_dask.cutouts.position import first_pixels
 from galprep_dask.errors import EdgeWarning, ParameterError, TargetOutsideError
-from galprep_dask.image import describe, image_header, pixel_scale, sky_to_pixel, with_header
+from galprep_dask.image import describe, header_text, image_header, pixel_scale, sky_to_pixel, with_header
 
 __all__ = ["cut_header", "cutout"]
 
-#: What lies beyond the edge of an image, plane by plane.
-_BEYOND = {"data": np.nan, "mask": True, "sigma": np.nan, "weight": 0.0, "segmentation": 0}
+#: What lies beyond the edge of an image, where it does not follow from the dtype of the plane.
+_BEYOND = {"weight": 0.0}
+
+#: Characters that a comment may have beside any number.
+_COMMENT = 47
+
+#: Padding up to this many pixels is taken for meant, however small the image; beyond, for a wrong unit.
+_MOST_PADDING = 2**26
 
 
 def cutout(image: xr.Dataset, ra: float, dec: float, size) -> xr.Dataset:
@@ -70,13 +76,34 @@ def cutout(image: xr.Dataset, ra: float, dec: float, size) -> xr.Dataset:
     ny, nx = _sides(size, header, where)
     x, y = sky_to_pixel(header, ra, dec, where=where)
     height, width = image.sizes["y"], image.sizes["x"]
-    if not (-0.5 <= x < width - 0.5 and -0.5 <= y < height - 0.5):
-        raise TargetOutsideError(
-            f"ra={ra}, dec={dec} is at pixel x={x:.1f}, y={y:.1f}, outside {where}, "
-            f"which has {width} x {height} pixels."
-        )
-    y0, x0 = (nearest_pixel(centre - (n - 1) / 2) for centre, n in ((y, ny), (x, nx)))
-    return cut_at(image, y0, x0, ny, nx)
+    if not is_inside(x, y, width, height):
+        raise TargetOutsideError(outside(ra, dec, x, y, width, height, where))
+    if too_large(ny, nx, height, width):
+        raise ParameterError(too_large_text(ny, nx, height, width, where))
+    return cut_at(image, int(first_pixels(y, ny)), int(first_pixels(x, nx)), ny, nx)
+
+
+def is_inside(x, y, width, height):
+    """Tell whether a position is on a pixel of the image."""
+    return (x >= -0.5) & (x < width - 0.5) & (y >= -0.5) & (y < height - 0.5)
+
+
+def outside(ra, dec, x, y, width, height, where) -> str:
+    """Say that a target is outside the image, and where it would be."""
+    return f"ra={ra}, dec={dec} is at pixel x={x:.1f}, y={y:.1f}, outside {where}, which has {width} x {height} pixels."
+
+
+def too_large(ny, nx, height, width):
+    """Tell whether a cutout would be padding for the most part, and much of it."""
+    return (ny * nx > 4.0 * height * width) & (ny * nx > 1.0 * _MOST_PADDING)
+
+
+def too_large_text(ny, nx, height, width, where) -> str:
+    """Say that a cutout is far larger than the image."""
+    return (
+        f"a cutout of {nx:.0f} x {ny:.0f} pixels is far larger than {where}, which has {width} x {height}. "
+        "Check the size: a number is in pixels, an angle needs a unit."
+    )
 
 
 def cut_at(image: xr.Dataset, y0: int, x0: int, ny: int, nx: int) -> xr.Dataset:
@@ -113,24 +140,46 @@ def cut_at(image: xr.Dataset, y0: int, x0: int, ny: int, nx: int) -> xr.Dataset:
 
 def _padded(cut: xr.Dataset, pad) -> xr.Dataset:
     if "mask" not in cut:
-        nothing = da.zeros(cut["data"].shape[-2:], chunks=cut["data"].data.chunks[-2:], dtype=bool)
-        cut = cut.assign(mask=(("y", "x"), nothing))
+        data = cut["data"]
+        cut = cut.assign(mask=xr.zeros_like(data[(0,) * (data.ndim - 2)], dtype=bool))
     planes = {}
     for name, plane in cut.data_vars.items():
         widths = ((0, 0),) * (plane.ndim - 2) + pad
-        planes[name] = (plane.dims, da.pad(plane.data, widths, constant_values=_BEYOND[name]))
+        planes[name] = (plane.dims, da.pad(plane.data, widths, constant_values=beyond(name, plane.dtype)))
     return xr.Dataset(planes, attrs=cut.attrs)
 
 
+def beyond(name: str, dtype: np.dtype) -> float | bool:
+    """Value beyond the edge of the image: NaN, masked, no weight, no segment."""
+    return _BEYOND.get(name, {"f": np.nan, "b": True}.get(np.dtype(dtype).kind, 0))
+
+
 def _sides(size, header: fits.Header, where: str) -> tuple[int, int]:
-    if isinstance(size, u.Quantity):
-        if not size.unit.is_equivalent(u.arcsec):
-            raise ParameterError(f"size={size!r}; expected pixels or an angle.")
-        size = np.round(size.to_value("arcsec") / pixel_scale(header, where=where))
-    sides = np.broadcast_to(np.asarray(size, dtype=float), (2,)) if np.size(size) in (1, 2) else np.array([np.nan])
-    if not (np.isfinite(sides).all() and (sides >= 1).all() and (sides == np.round(sides)).all()):
-        raise ParameterError(f"size={size!r}; expected one or two whole numbers of pixels, 1 or more, or angles.")
-    return int(sides[0]), int(sides[1])
+    sides = in_pixels(size, header, where)
+    if sides.size not in (1, 2) or not is_a_size(sides).all():
+        raise ParameterError(f"size={size!r}; {WANTED_SIZE}.")
+    ny, nx = np.broadcast_to(sides.ravel(), (2,))
+    return int(ny), int(nx)
+
+
+#: What a size is, as an error says it.
+WANTED_SIZE = "expected one or two whole numbers of pixels, 1 or more, or angles"
+
+
+def is_a_size(sides: np.ndarray) -> np.ndarray:
+    """Tell which numbers of pixels a cutout can have along a side."""
+    return (sides >= 1) & (sides == np.round(sides)) & np.isfinite(sides)
+
+
+def in_pixels(size, header: fits.Header, where: str) -> np.ndarray:
+    """Give a size, in pixels or an angle on the sky, as an array of pixels, angles rounded to whole ones."""
+    sides = size if isinstance(size, tuple | list) else (size,)
+    try:
+        if any(isinstance(side, u.Quantity) for side in sides):
+            return np.round(u.Quantity(size).to_value("arcsec") / pixel_scale(header, where=where))
+        return np.asarray(size, dtype=float)
+    except (TypeError, ValueError) as error:  # astropy's UnitConversionError is a TypeError
+        raise ParameterError(f"size={size!r}; {WANTED_SIZE}.") from error
 
 
 def cut_header(header: fits.Header, x0: int, y0: int, nx: int, ny: int) -> fits.Header:
@@ -154,13 +203,72 @@ def cut_header(header: fits.Header, x0: int, y0: int, nx: int, ny: int) -> fits.
         cutouts.
     """
     header = header.copy()
-    versions = {key[5:] for key in header if re.fullmatch(r"(CTYPE|CRVAL|CRPIX|CDELT)[12][A-Z]?", key)}
-    for axis, offset, length in (("1", x0, nx), ("2", y0, ny)):
-        for version in versions:
-            if version.startswith(axis):
-                # CRPIX is 0 where a header leaves it out.
-                header[f"CRPIX{version}"] = header.get(f"CRPIX{version}", 0.0) - offset
-        header[f"LTV{axis}"] = (header.get(f"LTV{axis}", 0.0) - offset, "minus the offset in the parent image [px]")
-        if f"NAXIS{axis}" in header:
-            header[f"NAXIS{axis}"] = length
+    for keyword, value, comment in _moved_cards(header, _moved_keywords(header), x0, y0, nx, ny):
+        header[keyword] = (value, comment)
     return header
+
+
+def header_pattern(header: fits.Header) -> tuple:
+    """
+    Prepare what :func:`header_of_cut` needs of a header, so that it is not read and written anew for every cutout.
+
+    Parameters
+    ----------
+    header : Header
+        Of the parent.
+
+    Returns
+    -------
+    tuple
+        The text of the header, line by line, and of each card that a cutout has of its own: the number of its line and
+        the value that its line has. It is small and may travel with a graph.
+    """
+    width, height = header.get("NAXIS1", 1), header.get("NAXIS2", 1)
+    keywords = _moved_keywords(header)
+    unmoved = cut_header(header, 0, 0, width, height)
+    lines = header_text(unmoved).split("\n")
+    starts = [line[:8].rstrip() for line in lines]
+    cards = {keyword: value for keyword, value, _ in _moved_cards(header, keywords, 0, 0, width, height)}
+    own = fits.Header([unmoved.cards[keyword] for keyword in cards])
+    return tuple(lines), {keyword: (starts.index(keyword), value) for keyword, value in cards.items()}, keywords, own
+
+
+def header_of_cut(pattern: tuple, x0: int, y0: int, nx: int, ny: int) -> str:
+    """Give the text of the header that :func:`cut_header` would give."""
+    lines, places, keywords, own = pattern
+    lines = list(lines)
+    for keyword, value, comment in _moved_cards(own, keywords, x0, y0, nx, ny):
+        line, before = places[keyword]
+        if value != before:
+            lines[line] = _card_text(keyword, value, comment)
+    return "\n".join(lines)
+
+
+def _card_text(keyword, value, comment) -> str:
+    """Write a card of a number as astropy does, which looks up its settings at each."""
+    number = str(value).upper()
+    if len(number) > 20:
+        return str(fits.Card(keyword, value, comment))
+    return f"{keyword:8}= {number:>20}{f' / {comment}' if comment else ''}".ljust(80)
+
+
+def _moved_keywords(header: fits.Header) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """CRPIX keywords of every WCS in a header, along x and along y."""
+    found = {key[5:] for key in header if re.fullmatch(r"(CTYPE|CRVAL|CRPIX|CDELT)[12][A-Z]?", key)}
+    return tuple(tuple(f"CRPIX{version}" for version in sorted(found) if version[0] == axis) for axis in "12")
+
+
+def _moved_cards(header, keywords, x0, y0, nx, ny):
+    """Keyword, value and comment of all that a cutout has of its own."""
+    for axis, offset, length, moved in (("1", x0, nx, keywords[0]), ("2", y0, ny, keywords[1])):
+        for keyword in moved:
+            # CRPIX is 0 where a header leaves it out.
+            yield _card(header, keyword, header.get(keyword, 0.0) - offset)
+        yield f"LTV{axis}", header.get(f"LTV{axis}", 0.0) - offset, "minus the offset in the parent image [px]"
+        if f"NAXIS{axis}" in header:
+            yield _card(header, f"NAXIS{axis}", length)
+
+
+def _card(header, keyword, value):
+    comment = header.comments[keyword] if keyword in header else ""
+    return keyword, value, comment[:_COMMENT]  # astropy would warn of each that it cuts off

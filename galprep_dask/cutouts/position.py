@@ -11,7 +11,7 @@ from astropy.wcs import WCS
 
 from galprep_dask.errors import ParameterError
 
-__all__ = ["box_around", "brightest_pixel_near", "nearest_pixel", "sky_axes", "turned_axes"]
+__all__ = ["box_around", "brightest_pixel_near", "first_pixels", "nearest_pixel", "sky_axes", "turned_axes"]
 
 
 def nearest_pixel(position: float) -> int:
@@ -21,7 +21,12 @@ def nearest_pixel(position: float) -> int:
     A position on the border of two pixels comes out of a WCS a rounding error to one side or the other; to a
     millionth of a pixel it is the same on every machine.
     """
-    return math.floor(round(position, 6) + 0.5)
+    return int(first_pixels(position, 1))
+
+
+def first_pixels(position, size) -> np.ndarray:
+    """Give the first of ``size`` pixels with ``position`` within half a pixel of their middle, rounded as one is."""
+    return np.floor(np.round(np.asarray(position) - (np.asarray(size) - 1) / 2, 6) + 0.5).astype(np.int64)
 
 
 def box_around(x: float, y: float, sizes) -> tuple[int, int, int, int]:

@@ -22,12 +22,13 @@ from typing import Any, NamedTuple
 import fsspec
 import numpy as np
 from astropy.io import fits
+from dask.array.core import getter
 
 from galprep_dask.errors import ImageFileError
 from galprep_dask.io.files import clear_errors, identity_of, is_remote, open_hdus, thread_hdus
 from galprep_dask.io.unpacked import Unpacked
 
-__all__ = ["FitsPlane", "Scaling", "contiguous_runs"]
+__all__ = ["FitsPlane", "Scaling", "contiguous_runs", "reader_of"]
 
 #: Gap between the rows of a block above which only its own pages are asked of the disk.
 _NARROW_GAP = 16 * 1024
@@ -185,6 +186,38 @@ class FitsPlane:
                 values = self._remote_values(region) if is_remote(self.path) else self._local_values(region)
         return np.ascontiguousarray(values, dtype=self.dtype)
 
+    @property
+    def has_windows(self) -> bool:
+        """Whether a part of a block costs no more than its own pixels: the image is plain, and its file is local."""
+        return self.tile is None and self.container is None and not is_remote(self.path)
+
+    def windows(self, regions: list[tuple[slice, ...]]) -> list[np.ndarray]:
+        """
+        Read several regions through one map of the file, of which only the pages are touched that they are on.
+
+        Parameters
+        ----------
+        regions : list of tuples of slices
+            With start and stop, inside the image; none of them empty.
+
+        Returns
+        -------
+        list of arrays
+            Of the plane's dtype, each with pixels of its own.
+        """
+        self._check_unchanged()
+        hull = tuple(
+            slice(min(axis.start for axis in axes), max(axis.stop for axis in axes))
+            for axes in zip(*regions, strict=True)
+        )
+        with clear_errors(self.path, self.hdu):
+            stored, _, _ = self._mapped(hull)
+            values = []
+            for region in regions:
+                own = tuple(slice(r.start - h.start, r.stop - h.start) for r, h in zip(region, hull, strict=True))
+                values.append(np.ascontiguousarray(self.scaling.apply(stored[own]), dtype=self.dtype))
+        return values
+
     def _check_unchanged(self) -> None:
         if not is_remote(self.path) and identity_of(self.path, {}) != self.identity:
             raise ImageFileError(f"{self.path!r} was changed since it was opened. Open it again.")
@@ -199,13 +232,18 @@ class FitsPlane:
         return first, last, shape, strides
 
     def _local_values(self, region) -> np.ndarray:
+        stored, mapped, first = self._mapped(region)
+        _read_ahead(mapped, first, stored.shape, stored.strides, stored.itemsize)
+        return self.scaling.apply(stored)
+
+    def _mapped(self, region) -> tuple[np.ndarray, mmap.mmap, int]:
+        """Map a region of the file: give its stored numbers, the map, and where in it they begin."""
         first, last, shape, strides = self._extent(region)
         base = first - first % _PAGE
         with open(self.path, "rb") as file:
             # No with: closing a map that an array still looks into fails, and would hide a MemoryError.
             mapped = mmap.mmap(file.fileno(), last - base, offset=base, access=mmap.ACCESS_READ)
-        _read_ahead(mapped, first - base, shape, strides, self.scaling.stored.itemsize)
-        return self.scaling.apply(np.ndarray(shape, self.scaling.stored, mapped, first - base, strides))
+        return np.ndarray(shape, self.scaling.stored, mapped, first - base, strides), mapped, first - base
 
     def _remote_values(self, region) -> np.ndarray:
         first, _, shape, strides = self._extent(region)
@@ -249,6 +287,28 @@ class FitsPlane:
 
 def _shape(region) -> list[int]:
     return [axis.stop - axis.start for axis in region]
+
+
+def reader_of(array) -> FitsPlane | None:
+    """
+    Give what the blocks of a dask array are read from, where they are that and nothing else.
+
+    Parameters
+    ----------
+    array : dask array
+        Any.
+
+    Returns
+    -------
+    FitsPlane or None
+        None where something is computed, or where parts of a block cost as much as the whole.
+    """
+    layer = array.dask.layers.get(array.name)
+    if getattr(getattr(layer, "task", None), "func", None) is not getter:
+        return None
+    found = [value for value, axes in layer.indices if axes is None and isinstance(value, FitsPlane)]
+    same = len(found) == 1 and (found[0].shape, found[0].dtype) == (array.shape, array.dtype)
+    return found[0] if same and found[0].has_windows else None
 
 
 def _span(index, length: int) -> tuple[slice, int | slice | np.ndarray]:

@@ -212,7 +212,7 @@ def _open_fits(path, hdu, chunks, unit, planes, quantities, storage_options) -> 
     arrays = _own_planes(source, data, storage_options)
     for name, plane in planes.items():
         if plane is not None:
-            arrays[name] = _plane(plane, source, data, storage_options)
+            arrays[name] = _plane(name, plane, source, data, storage_options)
     return make_image(
         data, header=source.header, unit=unit or source.header.get("BUNIT") or None,
         path=source.path, hdu=source.hdu, **arrays, **quantities,
@@ -226,7 +226,7 @@ def _own_planes(source: FitsPlane, data: da.Array, storage_options) -> dict[str,
         if name not in PLANES:
             continue
         try:
-            planes[name] = _read_plane(source.path, name.upper(), data, storage_options)
+            planes[name] = _read_plane(name, source.path, name.upper(), data, storage_options)
         except HDUError:
             warnings.warn(
                 f"the header of {source.place} promises the plane {name!r} (GPPLANES), but the file has no HDU "
@@ -236,25 +236,26 @@ def _own_planes(source: FitsPlane, data: da.Array, storage_options) -> dict[str,
     return planes
 
 
-def _plane(plane, source: FitsPlane, data: da.Array, storage_options):
+def _plane(name, plane, source: FitsPlane, data: da.Array, storage_options):
     """Resolve what was given for mask, weight or sigma to an array."""
     if isinstance(plane, int) and not isinstance(plane, bool):
-        return _read_plane(source.path, plane, data, storage_options)
+        return _read_plane(name, source.path, plane, data, storage_options)
     if isinstance(plane, str | os.PathLike):
-        return _read_plane(os.fspath(plane), None, data, storage_options)
+        return _read_plane(name, os.fspath(plane), None, data, storage_options)
     if isinstance(plane, tuple) and len(plane) == 2 and isinstance(plane[0], str | os.PathLike):
-        return _read_plane(os.fspath(plane[0]), plane[1], data, storage_options)
+        return _read_plane(name, os.fspath(plane[0]), plane[1], data, storage_options)
     return plane
 
 
-def _read_plane(path, hdu, data: da.Array, storage_options) -> da.Array:
+def _read_plane(name, path, hdu, data: da.Array, storage_options) -> da.Array:
     plane = find_plane(path, hdu, storage_options)
     if plane.shape != data.shape[-2:]:
         raise ImageShapeError(
             f"{plane.place} has shape {plane.shape}, but the image it is given for has {data.shape[-2:]}.\n"
             "    Cut or pad it to the image."
         )
-    return lazy_plane(plane, data.chunks[-2:], dtype=plane.dtype)
+    # In the dtype that it has in an image from the start: blocks are then read, and nothing more.
+    return lazy_plane(plane, data.chunks[-2:], dtype=PLANES[name] or float_dtype(plane.dtype))
 
 
 def lazy_plane(source: FitsPlane, chunks, *, dtype) -> da.Array:

@@ -1,5 +1,6 @@
 """Cutouts: the right pixels, the right sky coordinates, the right edges."""
 
+import pickle
 import warnings
 
 import dask.array as da
@@ -12,35 +13,20 @@ from astropy.wcs import WCS
 from fields import gaussian, tan_header
 from hypothesis import given
 from hypothesis import strategies as st
+from projections import SHAPE, projections
 
 from galprep_dask import make_image
 from galprep_dask.cutouts import cut_header, cutout
+from galprep_dask.cutouts.cutout import header_of_cut, header_pattern
 from galprep_dask.errors import EdgeWarning, MissingWCSError, ParameterError, TargetOutsideError
+from galprep_dask.image import header_text
 
-SHAPE = (201, 241)
 PIXELS = np.arange(201 * 241, dtype="f4").reshape(SHAPE)
 
 
 def image(header=None, **planes):
     data = da.from_array(PIXELS, chunks=(50, 70))
     return make_image(data, header=tan_header(SHAPE) if header is None else header, **planes)
-
-
-def projections():
-    """One header of every kind that mosaics come in."""
-    sip = tan_header(SHAPE, CTYPE1="RA---TAN-SIP", CTYPE2="DEC--TAN-SIP", A_ORDER=2, B_ORDER=2)
-    sip.update(A_2_0=2e-5, A_1_1=-1e-5, B_0_2=1.5e-5, B_2_0=-5e-6)
-    tpv = tan_header(SHAPE, CTYPE1="RA---TPV", CTYPE2="DEC--TPV")
-    tpv.update(PV1_0=0.0, PV1_1=1.0, PV1_7=1e-2, PV2_0=0.0, PV2_1=1.0, PV2_7=-2e-2)
-    zpn = tan_header(SHAPE, CTYPE1="RA---ZPN", CTYPE2="DEC--ZPN", PV2_1=1.0, PV2_3=44.0)
-    flipped = tan_header(SHAPE)
-    flipped["CD1_1"] *= -1
-    alternative = tan_header(SHAPE)
-    alternative.update(CTYPE1A="LINEAR", CTYPE2A="LINEAR", CRPIX1A=1.0, CRPIX2A=1.0, CRVAL1A=7.0, CRVAL2A=9.0)
-    return {
-        "tan": tan_header(SHAPE), "rotated": tan_header(SHAPE, rotation=37.0), "flipped": flipped, "sip": sip,
-        "tpv": tpv, "zpn": zpn, "alternative": alternative,
-    }  # fmt: skip
 
 
 @pytest.mark.parametrize("name", projections())
@@ -179,3 +165,71 @@ def test_crpix_that_a_header_leaves_out_is_zero():
     moved = cut_header(header, 10, 20, 5, 6)
     parent, own = WCS(header), WCS(moved)
     np.testing.assert_allclose(own.all_pix2world(0, 0, 0), parent.all_pix2world(10, 20, 0), atol=1e-12)
+
+
+@given(
+    crpix=st.floats(-1e9, 1e9) | st.floats() | st.integers(-(10**6), 10**6), offset=st.integers(-(2**31), 2**31),
+    comment=st.text("abc /'", max_size=60),
+)  # fmt: skip
+def test_header_text_of_many_cutouts_is_that_of_one(crpix, offset, comment):
+    if not np.isfinite(crpix):
+        return
+    header = tan_header(SHAPE, LTV1=crpix / 3, COMMENT="a comment")
+    header["CRPIX1"] = (crpix, comment)
+    header.add_history("CRPIX1 = 5")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", fits.verify.VerifyWarning)  # of the comment that was too long to begin with
+        header = fits.Header.fromstring(header.tostring())
+    pattern = pickle.loads(pickle.dumps(header_pattern(header)))
+    for x0 in (offset, 0):
+        assert header_of_cut(pattern, x0, 3, 21, 31) == header_text(cut_header(header, x0, 3, 21, 31))
+
+
+@pytest.mark.parametrize("name", projections())
+def test_header_text_of_many_cutouts_is_that_of_one_in_every_projection(name):
+    header = projections()[name]
+    del header["CRPIX2"], header["NAXIS1"]
+    assert header_of_cut(header_pattern(header), 7, -9, 21, 31) == header_text(cut_header(header, 7, -9, 21, 31))
+
+
+def test_an_image_in_memory_without_mask_is_padded_too():
+    loaded = image().compute()
+    ra, dec = (float(v) for v in WCS(tan_header(SHAPE)).all_pix2world(0, 0, 0))
+    with pytest.warns(EdgeWarning):
+        cut = cutout(loaded, ra, dec, 11)
+    with pytest.warns(EdgeWarning):
+        np.testing.assert_array_equal(cut["mask"], cutout(image(), ra, dec, 11)["mask"])
+
+
+@pytest.mark.parametrize("corner", [(0, 0), (240, 0), (0, 200), (240, 200), (-0.499, -0.499), (240.499, 200.499)])
+def test_a_target_on_the_corner_is_cut_and_padded(corner):
+    ra, dec = (float(v) for v in WCS(tan_header(SHAPE)).all_pix2world(*corner, 0))
+    x, y = (int(np.floor(at + 0.5)) for at in corner)
+    with pytest.warns(EdgeWarning, match="crosses the edge of the image"):
+        cut = cutout(image(), ra, dec, 21)
+    assert float(cut["data"][10, 10]) == PIXELS[y, x]
+    assert int(cut["mask"].sum()) == 441 - 121
+    np.testing.assert_allclose(
+        cut.galprep.wcs.all_world2pix(ra, dec, 0), [corner[0] - x + 10, corner[1] - y + 10], atol=1e-6
+    )
+    beyond = tuple(at + np.sign(at - 100) * 0.01 for at in corner) if isinstance(corner[0], float) else (-0.6, -0.6)
+    ra, dec = (float(v) for v in WCS(tan_header(SHAPE)).all_pix2world(*beyond, 0))
+    with pytest.raises(TargetOutsideError, match="outside the image"):
+        cutout(image(), ra, dec, 21)
+
+
+def test_a_cutout_larger_than_the_image_is_padded_on_all_sides():
+    with pytest.warns(EdgeWarning, match="150 rows below, 150 above, 130 columns left, 130 right"):
+        cut = cutout(image(), 150.0, 2.0, 501)
+    np.testing.assert_array_equal(cut["data"][150:-150, 130:-130], PIXELS)
+    assert int(cut["mask"].sum()) == 501**2 - PIXELS.size
+
+
+def test_a_header_with_declination_first():
+    header = tan_header(SHAPE)
+    swapped = header.copy()
+    swapped.update(CTYPE1="DEC--TAN", CTYPE2="RA---TAN", CRVAL1=2.0, CRVAL2=150.0)
+    for axis in "12":
+        swapped[f"CD1_{axis}"], swapped[f"CD2_{axis}"] = header[f"CD2_{axis}"], header[f"CD1_{axis}"]
+    ra, dec = (float(v) for v in WCS(header).all_pix2world(70, 140, 0))
+    np.testing.assert_array_equal(cutout(image(swapped), ra, dec, 11)["data"], cutout(image(), ra, dec, 11)["data"])

@@ -28,7 +28,8 @@ from galprep_dask.errors import (
 )
 from galprep_dask.io import fits_reader
 from galprep_dask.io.fits_find import find_plane
-from galprep_dask.io.fits_reader import FitsPlane
+from galprep_dask.io.fits_reader import FitsPlane, reader_of
+from galprep_dask.io.open import lazy_plane
 from galprep_dask.io.unpacked import Unpacked
 
 BITPIX = {8: ">u1", 16: ">i2", 32: ">i4", 64: ">i8", -32: ">f4", -64: ">f8"}
@@ -863,3 +864,41 @@ def test_blocks_are_not_views_of_the_file(several):
         values = open_image(several)["data"].values
     values[:] = 5
     assert (fits.getdata(several, 3) == 1).all()
+
+
+@pytest.mark.parametrize(
+    ("dtype", "keywords"),
+    [
+        ("u1", {}), (">i2", {"BSCALE": 0.5, "BZERO": 3.0, "BLANK": 7}), (">i2", {"BZERO": 32768}), (">f4", {}),
+        (">f8", {"BZERO": 1.0}),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("shape", [(40, 50), (3, 40, 50)])
+def test_windows_are_parts_of_the_image(tmp_path, dtype, keywords, shape):
+    path = tmp_path / "image.fits"
+    stored = np.random.default_rng(0).integers(0, 99, shape).astype(dtype)
+    hdu = fits.PrimaryHDU(stored)
+    hdu.header.update(keywords)
+    header = hdu.header.tostring().encode()
+    path.write_bytes(header + stored.tobytes() + bytes(-stored.nbytes % 2880))
+    plane = find_plane(str(path), None, {})
+    array = lazy_plane(plane, 20, dtype=plane.dtype)
+    leading = (slice(0, 3),) * (len(shape) - 2)
+    regions = [
+        (*leading, slice(3, 9), slice(10, 50)),
+        (*leading, slice(0, 40), slice(49, 50)),
+        (*leading, slice(3, 9), slice(10, 50)),
+    ]
+    for reader in (plane, reader_of(array)):
+        for region, window in zip(regions, reader.windows(regions), strict=True):
+            np.testing.assert_array_equal(window, plane[region])
+            assert window.dtype == plane.dtype
+            window[...] = 0  # its pixels are its own
+            np.testing.assert_array_equal(plane[region].any(), True)
+    assert reader_of(array + 1) is None
+    assert reader_of(array.rechunk(7)) is None
+    assert reader_of(array[..., 1:]) is None
+    with path.open("ab") as file:
+        file.write(bytes(2880))
+    with pytest.raises(ImageFileError, match="was changed since it was opened"):
+        plane.windows(regions)
