@@ -23,10 +23,13 @@ __all__ = [
     "NoSourcesWarning",
     "NotDeblendedWarning",
     "NotLazyWarning",
+    "NoWCSWarning",
     "OutputError",
     "OutputExistsError",
+    "PSFWarning",
     "ParameterError",
     "TargetOutsideError",
+    "TargetOutsideWarning",
     "TooFewPixelsError",
 ]
 
@@ -108,7 +111,7 @@ class HDUFallbackWarning(GalprepWarning):
 
 
 class DistortionWarning(GalprepWarning):
-    """A header carries distortion terms that its CTYPE does not announce."""
+    """A header carries distortion terms that its CTYPE does not announce, or tables that it does not hold itself."""
 
 
 class EdgeWarning(GalprepWarning):
@@ -121,3 +124,15 @@ class NoSourcesWarning(GalprepWarning):
 
 class NotDeblendedWarning(GalprepWarning):
     """Sources were left whole, because deblending them is past the budget."""
+
+
+class NoWCSWarning(GalprepWarning):
+    """A file is written whose header has no celestial WCS."""
+
+
+class TargetOutsideWarning(GalprepWarning):
+    """The target named in a file lies outside its image."""
+
+
+class PSFWarning(GalprepWarning):
+    """A PSF is not as a fit needs it: its sides, its sum, or its centre."""

@@ -1,6 +1,7 @@
-"""Cutouts around targets, and the file that a galaxy-fitting code reads."""
+"""Cutouts around targets, the file that a galaxy-fitting code reads, and checks of such files."""
 
 from galprep_dask.cutouts.cutout import cut_header, cutout
-from galprep_dask.cutouts.product import write_product
+from galprep_dask.cutouts.product import read_product, write_product
+from galprep_dask.cutouts.psf_checks import check_psf
 
-__all__ = ["cut_header", "cutout", "write_product"]
+__all__ = ["check_psf", "cut_header", "cutout", "read_product", "write_product"]
