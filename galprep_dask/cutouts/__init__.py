@@ -3,5 +3,6 @@
 from galprep_dask.cutouts.cutout import cut_header, cutout
 from galprep_dask.cutouts.product import read_product, write_product
 from galprep_dask.cutouts.psf_checks import check_psf
+from galprep_dask.cutouts.validate import validate_files
 
-__all__ = ["check_psf", "cut_header", "cutout", "read_product", "write_product"]
+__all__ = ["check_psf", "cut_header", "cutout", "read_product", "validate_files", "write_product"]

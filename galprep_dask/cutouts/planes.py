@@ -111,16 +111,12 @@ def read_planes(path: str | os.PathLike, role: str | None = None) -> list[Plane]
 def _roles(images: list[tuple], path: str, given: str | None) -> list[str | None]:
     named = [_role_of_name(str(extname)) for extname, _, _ in images]
     first = given or named[0] or _role_of_name(PurePath(path).name.split(".fit")[0]) or _role_of_pixels(*images[0][1:])
-    if first != "image" and not any(named[1:]):
+    if any(named[1:]):
+        return [first, *named[1:]]
+    if first != "image":
         # The first is a PSF, say; what follows it unnamed is its table, its sigma, and not a mask.
         return [first] + [None] * (len(images) - 1)
-    by_order = iter(ORDER[1:])
-    roles = [first]
-    for (_, pixels, _), name in zip(images[1:], named[1:], strict=True):
-        order = next(by_order, None)
-        unnamed = None if any(named[1:]) or first != "image" else order
-        roles.append(name or unnamed)
-    return roles
+    return [*ORDER, *[None] * len(images)][: len(images)]
 
 
 def _role_of_name(name: str) -> str | None:

@@ -1,4 +1,4 @@
-"""The header of a cutout file: a WCS that is complete in itself, the target, and no more about another file's pixels."""
+"""The header of a cutout file: a WCS complete in itself, the target, and nothing of how other files keep pixels."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import warnings
 from astropy.io import fits
 
 from galprep_dask.errors import MissingWCSError, NoWCSWarning, ParameterError, TargetOutsideWarning
-from galprep_dask.image import celestial_wcs, without_lookup_tables
+from galprep_dask.image import WARNINGS_LOCK, celestial_wcs, without_lookup_tables
 from galprep_dask.io.fits_writer import STRUCTURE
 
 __all__ = ["add_target", "clean_header"]
@@ -135,7 +135,7 @@ def target_pixel(header: fits.Header) -> tuple[float, float] | None:
     ra, dec = header.get("RA_TARG"), header.get("DEC_TARG")
     if not all(isinstance(angle, int | float) for angle in (ra, dec)):
         return None
-    with warnings.catch_warnings():
+    with WARNINGS_LOCK, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # said when the header was cleaned
         try:
             wcs = celestial_wcs(header)
