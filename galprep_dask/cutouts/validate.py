@@ -102,7 +102,8 @@ def _check_file(planes: list[Plane], alone: list[Plane], has_psf: bool) -> list[
                 width = psf_fwhm(plane.pixels)
                 found.append(Finding("ok", "psf width", f"FWHM {width:.2f} px", "", width, plane.place))
         elif plane.role not in ORDER:
-            found.append(Finding("note", "role", f"{plane.role or 'no name that is known'}: not checked", file=plane.place))
+            what = plane.role or "no name that is known"
+            found.append(Finding("note", "role", f"{what}: not checked", file=plane.place))
     return found
 
 
