@@ -30,9 +30,9 @@ def read(path):
     return image / scale, mask, sigma / scale, psf, scale
 
 
-def make_fit(image, mask, sigma, psf):
+def make_fit(image, mask, sigma, psf, sky_error):
     """Give a compiled function of (image, sigma, good pixels) for images of one shape and PSF."""
-    prior = PySersicSourcePrior("sersic", sky_type="none")
+    prior = PySersicSourcePrior("sersic", sky_type="flat", sky_guess=0.0, sky_guess_err=sky_error)
     prior.set_gaussian_prior("flux", 1.0, 1.0)
     for name, n in (("xc", image.shape[1]), ("yc", image.shape[0])):
         prior.set_gaussian_prior(name, (n - 1) / 2, 1.0)
@@ -62,7 +62,7 @@ def main(paths):
         image, mask, sigma, psf, scale = read(path)
         key = (image.shape, psf.tobytes())
         if key not in compiled:
-            compiled[key] = make_fit(image, mask, sigma, psf)
+            compiled[key] = make_fit(image, mask, sigma, psf, 0.1 * np.median(sigma))
         samples, loss = compiled[key](*(np.asarray(a, np.float32) for a in (image, sigma)), mask == 0)
         found = {name: [float(np.median(v)), float(np.std(v))] for name, v in samples.items()}
         found["flux"] = [value * scale for value in found["flux"]]

@@ -131,7 +131,7 @@ def add_target(header: fits.Header, ra: float | None, dec: float | None, shape: 
 
 
 def target_pixel(header: fits.Header) -> tuple[float, float] | None:
-    """Give the 0-based (x, y) of RA_TARG, DEC_TARG: NaN where the projection does not reach, None if unknown."""
+    """Give the 0-based (x, y) of RA_TARG, DEC_TARG: NaN where the projection does not reach, None if unknown or in another frame."""
     ra, dec = header.get("RA_TARG"), header.get("DEC_TARG")
     if not all(isinstance(angle, int | float) for angle in (ra, dec)):
         return None
@@ -141,8 +141,13 @@ def target_pixel(header: fits.Header) -> tuple[float, float] | None:
             wcs = celestial_wcs(header)
         except MissingWCSError:
             return None
-        x, y = (float(value) for value in wcs.all_world2pix(ra, dec, 0, quiet=True))
-        back = wcs.all_pix2world(x, y, 0) if math.isfinite(x) and math.isfinite(y) else (math.nan, math.nan)
+        if wcs.wcs.lngtyp.strip() != "RA":
+            return None
+        order = 1 if wcs.wcs.lng == 0 else -1  # a few headers have the declination first
+        x, y = (float(value) for value in wcs.all_world2pix(*(ra, dec)[::order], 0, quiet=True))
+        back = (math.nan, math.nan)
+        if math.isfinite(x) and math.isfinite(y):
+            back = wcs.all_pix2world(x, y, 0)[::order]
     apart = abs(math.remainder(float(back[0]) - ra, 360)) * math.cos(math.radians(dec)) + abs(float(back[1]) - dec)
     return (x, y) if apart < 1 / 3600 else (math.nan, math.nan)
 
