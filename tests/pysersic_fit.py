@@ -1,8 +1,9 @@
 """
 Fit cutout files with pysersic: ``python pysersic_fit.py FILE...`` prints a list with values and errors, as JSON.
 
-It knows nothing of this package. Model, priors and likelihood are pysersic's; numpyro's own optimiser and Laplace
-approximation find the fit and its errors. Files of one shape and one PSF share one compilation.
+It knows nothing of this package. Model, priors and likelihood are pysersic's. Its posterior is maximised by scipy's
+trust-region Newton method, and the errors are those of the Gaussian that fits it there. Files of one shape and one PSF
+share one compilation.
 """
 
 import json
@@ -10,15 +11,15 @@ import sys
 
 import jax
 import numpy as np
-import numpyro
 from astropy.io import fits
-from numpyro.infer import SVI, Trace_ELBO, autoguide, init_to_median
+from numpyro.infer.util import initialize_model
 from pysersic import FitSingle
 from pysersic.priors import PySersicSourcePrior
+from scipy.optimize import minimize
 
-jax.config.update("jax_enable_x64", True)  # in single precision a search for the best fit ends far from it
+jax.config.update("jax_enable_x64", True)
 
-PARAMETERS = ("xc", "yc", "flux", "r_eff", "n", "ellip", "theta")
+PARAMETERS = ("xc", "yc", "flux", "r_eff", "n", "ellip", "sky_back")
 SAMPLES = 2000
 
 
@@ -30,9 +31,9 @@ def read(path):
     return image / scale, mask, sigma / scale, psf, scale
 
 
-def make_fit(image, mask, sigma, psf, sky_error):
-    """Give a compiled function of (image, sigma, good pixels) for images of one shape and PSF."""
-    prior = PySersicSourcePrior("sersic", sky_type="flat", sky_guess=0.0, sky_guess_err=sky_error)
+def make_fit(image, mask, sigma, psf):
+    """Give a function of (image, sigma, good pixels), for images of one shape and PSF, that is compiled once."""
+    prior = PySersicSourcePrior("sersic", sky_type="flat", sky_guess=0.0, sky_guess_err=0.1 * np.median(sigma))
     prior.set_gaussian_prior("flux", 1.0, 1.0)
     for name, n in (("xc", image.shape[1]), ("yc", image.shape[0])):
         prior.set_gaussian_prior(name, (n - 1) / 2, 1.0)
@@ -42,16 +43,38 @@ def make_fit(image, mask, sigma, psf, sky_error):
     prior.set_uniform_prior("n", 0.65, 8.0)
     fitter = FitSingle(image, sigma, psf, prior, mask=mask)
     model = fitter.build_model(return_model=False)
-    guide = autoguide.AutoLaplaceApproximation(model, init_loc_fn=init_to_median)
-    svi = SVI(model, guide, numpyro.optim.Minimize(), Trace_ELBO())
-    start = svi.init(jax.random.PRNGKey(1))
+    start, potential, constrain, _ = initialize_model(jax.random.PRNGKey(1), model)
+    _, unflatten = jax.flatten_util.ravel_pytree(start.z)
 
-    @jax.jit
-    def fit(image, sigma, good):
-        fitter.data, fitter.rms, fitter.mask = image, sigma, good
-        state, loss = svi.update(start)
-        samples = guide.sample_posterior(jax.random.PRNGKey(2), svi.get_params(state), sample_shape=(SAMPLES,))
-        return {name: samples[name] for name in PARAMETERS}, loss
+    first = fitter.data, fitter.rms, fitter.mask
+
+    def loss(z, data):
+        fitter.data, fitter.rms, fitter.mask = data
+        try:
+            return potential(unflatten(z))
+        finally:
+            fitter.data, fitter.rms, fitter.mask = first
+
+    value, gradient, hessian = jax.jit(loss), jax.jit(jax.grad(loss)), jax.jit(jax.hessian(loss))
+    constrained = jax.jit(jax.vmap(lambda z: constrain(unflatten(z))))
+    z0 = np.zeros(len(jax.flatten_util.ravel_pytree(start.z)[0]))
+
+    def fit(*data):
+        # Two angles to start from: a galaxy seen at right angles to the first is a saddle.
+        names = sorted(start.z)
+        tries = []
+        for angle in (-1.0, 1.0):
+            z = z0.copy()
+            z[names.index(next(name for name in names if name.startswith("theta")))] = angle
+            tries.append(minimize(
+                value, z, (data,), "trust-exact", jac=gradient, hess=hessian,
+                options={"gtol": 1e-3, "initial_trust_radius": 0.5, "max_trust_radius": 2.0, "maxiter": 60},
+            ))  # fmt: skip
+        best = min(tries, key=lambda found: found.fun)
+        covariance = np.linalg.inv(hessian(best.x, data))
+        samples = np.random.default_rng(0).multivariate_normal(best.x, covariance, SAMPLES)
+        values = constrained(samples)
+        return {name: values[name] for name in PARAMETERS} | {"iterations": best.nit}
 
     return fit
 
@@ -62,11 +85,14 @@ def main(paths):
         image, mask, sigma, psf, scale = read(path)
         key = (image.shape, psf.tobytes())
         if key not in compiled:
-            compiled[key] = make_fit(image, mask, sigma, psf, 0.1 * np.median(sigma))
-        samples, loss = compiled[key](*(np.asarray(a, np.float32) for a in (image, sigma)), mask == 0)
+            compiled[key] = make_fit(image, mask, sigma, psf)
+        samples = compiled[key](image, sigma, mask == 0)
+        iterations = samples.pop("iterations")
         found = {name: [float(np.median(v)), float(np.std(v))] for name, v in samples.items()}
-        found["flux"] = [value * scale for value in found["flux"]]
-        results.append(found | {"loss": float(loss)})
+        for name in ("flux", "sky_back"):
+            found[name] = [value * scale for value in found[name]]
+        results.append(found | {"iterations": iterations})
+        print(path, found, iterations, file=sys.stderr, flush=True)
     json.dump(results, sys.stdout)
 
 

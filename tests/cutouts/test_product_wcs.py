@@ -137,7 +137,8 @@ def lookup_header():
     text = header.tostring(sep="\n")
     cards = [
         "CPDIS1  = 'LOOKUP  '", "CPERR1  =   0.08 / largest", "DP1     = 'EXTVER: 1.0'", "DP1     = 'NAXES: 2.0'",
-        "CPDIS2  = 'Lookup  '", "DP2     = 'EXTVER: 2.0'", "DP2     = 'NAXES: 2.0'", "D2IMDIS1= 'LOOKUP  '", "D2IM1   = 'EXTVER: 1.0'",
+        "CPDIS2  = 'Lookup  '", "DP2     = 'EXTVER: 2.0'", "DP2     = 'NAXES: 2.0'",
+        "D2IMDIS1= 'LOOKUP  '", "D2IM1   = 'EXTVER: 1.0'",
         "D2IMEXT = 'table.fits'",
     ]  # fmt: skip
     return fits.Header.fromstring(text.replace("END", "").rstrip() + "\n" + "\n".join(cards), sep="\n")
