@@ -20,8 +20,9 @@ from galprep_dask.stats import sigma_clipped_stats
 
 __all__ = ["SIDE", "fit_with_pysersic", "galaxy_mosaic", "prepare_cutouts", "write_true_cutouts"]
 
-SIDE, PSF_SIDE = 121, 41
-_SPACING, _READ_NOISE = 150, 5.0
+SIDE, PSF_SIDE = 101, 41
+_SPACING, _READ_NOISE = 130, 5.0
+_ONE_THREAD = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
 
 
 def galaxy_mosaic(n, *, seed):
@@ -40,7 +41,7 @@ def galaxy_mosaic(n, *, seed):
     targets["x"] = _SPACING * (column + 1) + rng.uniform(-0.5, 0.5, n)
     targets["y"] = _SPACING * (row + 1) + rng.uniform(-0.5, 0.5, n)
     targets["flux"] = 10 ** rng.uniform(2.0, 2.8, n)
-    targets["r_eff"] = rng.uniform(3, 8, n)
+    targets["r_eff"] = rng.uniform(3, 7, n)
     targets["n"] = rng.uniform(0.8, 4.0, n)
     targets["axis_ratio"] = rng.uniform(0.35, 0.95, n)
     targets["orientation"] = rng.uniform(0, 180, n)
@@ -107,7 +108,8 @@ def fit_with_pysersic(paths):
     script = Path(__file__).with_name("pysersic_fit.py")
     command = [sys.executable, "-W", "ignore", str(script), *map(str, paths)]
     done = subprocess.run(
-        command, capture_output=True, text=True, check=False, env=os.environ | {"JAX_PLATFORMS": "cpu"}
-    )
+        command, capture_output=True, text=True, check=False,
+        env=os.environ | {"JAX_PLATFORMS": "cpu", "OMP_NUM_THREADS": "1", "XLA_FLAGS": _ONE_THREAD},
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
     return json.loads(done.stdout)

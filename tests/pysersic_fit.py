@@ -44,7 +44,8 @@ def make_fit(image, mask, sigma, psf):
     fitter = FitSingle(image, sigma, psf, prior, mask=mask)
     model = fitter.build_model(return_model=False)
     start, potential, constrain, _ = initialize_model(jax.random.PRNGKey(1), model)
-    _, unflatten = jax.flatten_util.ravel_pytree(start.z)
+    flat, unflatten = jax.flatten_util.ravel_pytree(start.z)
+    z0 = np.zeros(len(flat))  # the medians of the priors
 
     first = fitter.data, fitter.rms, fitter.mask
 
@@ -57,24 +58,16 @@ def make_fit(image, mask, sigma, psf):
 
     value, gradient, hessian = jax.jit(loss), jax.jit(jax.grad(loss)), jax.jit(jax.hessian(loss))
     constrained = jax.jit(jax.vmap(lambda z: constrain(unflatten(z))))
-    z0 = np.zeros(len(jax.flatten_util.ravel_pytree(start.z)[0]))
 
     def fit(*data):
-        # Two angles to start from: a galaxy seen at right angles to the first is a saddle.
-        names = sorted(start.z)
-        tries = []
-        for angle in (-1.0, 1.0):
-            z = z0.copy()
-            z[names.index(next(name for name in names if name.startswith("theta")))] = angle
-            tries.append(minimize(
-                value, z, (data,), "trust-exact", jac=gradient, hess=hessian,
-                options={"gtol": 1e-3, "initial_trust_radius": 0.5, "max_trust_radius": 2.0, "maxiter": 60},
-            ))  # fmt: skip
-        best = min(tries, key=lambda found: found.fun)
+        best = minimize(
+            value, z0, (data,), "trust-exact", jac=gradient, hess=hessian,
+            options={"gtol": 1e-3, "initial_trust_radius": 0.5, "max_trust_radius": 2.0, "maxiter": 60},
+        )  # fmt: skip
         covariance = np.linalg.inv(hessian(best.x, data))
         samples = np.random.default_rng(0).multivariate_normal(best.x, covariance, SAMPLES)
         values = constrained(samples)
-        return {name: values[name] for name in PARAMETERS} | {"iterations": best.nit}
+        return {name: values[name] for name in PARAMETERS}
 
     return fit
 
@@ -87,12 +80,10 @@ def main(paths):
         if key not in compiled:
             compiled[key] = make_fit(image, mask, sigma, psf)
         samples = compiled[key](image, sigma, mask == 0)
-        iterations = samples.pop("iterations")
         found = {name: [float(np.median(v)), float(np.std(v))] for name, v in samples.items()}
         for name in ("flux", "sky_back"):
-            found[name] = [value * scale for value in found[name]]
-        results.append(found | {"iterations": iterations})
-        print(path, found, iterations, file=sys.stderr, flush=True)
+            found[name] = [float(value * scale) for value in found[name]]
+        results.append(found)
     json.dump(results, sys.stdout)
 
 

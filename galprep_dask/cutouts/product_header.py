@@ -131,7 +131,11 @@ def add_target(header: fits.Header, ra: float | None, dec: float | None, shape: 
 
 
 def target_pixel(header: fits.Header) -> tuple[float, float] | None:
-    """Give the 0-based (x, y) of RA_TARG, DEC_TARG: NaN where the projection does not reach, None if unknown or in another frame."""
+    """
+    Give the 0-based (x, y) of RA_TARG, DEC_TARG.
+
+    NaN where the projection does not reach, None if the header has no target, or the WCS no right ascension.
+    """
     ra, dec = header.get("RA_TARG"), header.get("DEC_TARG")
     if not all(isinstance(angle, int | float) for angle in (ra, dec)):
         return None
