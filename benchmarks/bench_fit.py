@@ -53,8 +53,8 @@ def main():
     for label in PARAMETERS:
         (value, error), (reference, _) = values["ours", label], values["perfect", label]
         moved = (value - reference) / error
-        print(f"ours - perfect, {label:5}: median {np.median(moved):+.2f} of the error, scatter {robust_std(moved):.2f}; "
-              f"median {np.median(value / reference - 1):+.2%}")  # fmt: skip
+        print(f"ours - perfect, {label:5}: median {np.median(moved):+.2f} of the error, "
+              f"scatter {robust_std(moved):.2f}; median {np.median(value / reference - 1):+.2%}")  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -190,7 +190,7 @@ def test_nan_border_is_masked_in_the_cutout(shared_data, tmp_path):
     ny, nx = original.shape
     box = [max(x - 5, 0), min(x + 6, nx), max(y - 5, 0), min(y + 6, ny)]
     _, (x0, x1, y0, y1) = img.img_cut(0, 0, None, referpix=(x, y), cutposition=box)
-    img.write_imcut(1.0, 1.0, tmp_path / "cut.fits")
+    img.write_imcut(*sky_at(fits.getheader(path), x, y), tmp_path / "cut.fits")
     nan = np.isnan(original[y0:y1, x0:x1])
     assert nan.any()
     with fits.open(tmp_path / "cut.fits") as hdus:
