@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 __all__ = ["validate"]
@@ -51,18 +52,12 @@ def validate(
 
 
 def _as_rich(file: str, findings) -> Table:
-    table = Table(title=file, title_justify="left", expand=False)
+    table = Table(title=escape(file), title_justify="left", expand=False)
     table.add_column("", no_wrap=True)
     table.add_column("check", no_wrap=True)
     table.add_column("found", overflow="fold")
     table.add_column("what to do", overflow="fold")
     for finding in findings:
         colour = _COLOURS[finding.level]
-        table.add_row(f"[{colour}]{finding.level}[/]", *map(_plain, (finding.check, finding.found, finding.advice)))
+        table.add_row(f"[{colour}]{finding.level}[/]", *map(escape, (finding.check, finding.found, finding.advice)))
     return table
-
-
-def _plain(text: str) -> str:
-    from rich.markup import escape
-
-    return escape(text)
