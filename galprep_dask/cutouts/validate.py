@@ -58,10 +58,10 @@ def validate_files(
     >>> pixels = np.random.default_rng(0).normal(0, 1, (64, 64))
     >>> path = write_product(folder.name + "/cut.fits", pixels, sigma=np.full((64, 64), 3.0))
     >>> for finding in validate_files(path):
-    ...     if finding.level == "error":
-    ...         print(finding.check, "-", finding.found[:34])
-    wcs - no celestial WCS (CTYPE1='', CTYPE
-    noise - std(data / sigma) is 0.33 in source
+    ...     if finding.level in ("error", "warning"):
+    ...         print(finding.level, "-", finding.check)
+    error - wcs
+    error - noise
     >>> folder.cleanup()
     """
     paths = [paths] if isinstance(paths, str | os.PathLike) else list(paths)

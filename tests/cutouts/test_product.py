@@ -161,6 +161,9 @@ def test_a_dataset_brings_what_it_knows(tmp_path, path):
     for name, plane in image.data_vars.items():
         np.testing.assert_array_equal(plane, before[name])
 
+    image.galprep.write_product(tmp_path / "again.fits", psf=PSF, model=image["data"] * 2, ra=150.0, dec=2.0)
+    assert (tmp_path / "again.fits").read_bytes() == path.read_bytes()
+
     # What is passed as well takes the place of the Dataset's own.
     write_product(path, image, mask=~MASK, sigma=SIGMA * 2, keywords=[("GAIN", 4.0, "")], overwrite=True)
     again = read_product(path)
