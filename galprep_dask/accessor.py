@@ -304,5 +304,11 @@ class GalprepAccessor:
 
         return write_image(self._image, path, **kwargs)
 
+    def write_product(self, path: str | os.PathLike, **kwargs) -> Path:
+        """Write a cutout file for a fit; see :func:`galprep_dask.cutouts.write_product`."""
+        from galprep_dask.cutouts import write_product
+
+        return write_product(path, self._image, **kwargs)
+
     def _or_own(self, mask):
         return self._mask if mask is None else mask

@@ -29,13 +29,16 @@ __all__ = [
     "NoMatchWarning",
     "NoSourcesWarning",
     "NoTargetsWarning",
+    "NoWCSWarning",
     "NotDeblendedWarning",
     "NotLazyWarning",
     "OutputError",
     "OutputExistsError",
+    "PSFWarning",
     "ParameterError",
     "SigmaWarning",
     "TargetOutsideError",
+    "TargetOutsideWarning",
     "TooFewPixelsError",
 ]
 
@@ -141,7 +144,7 @@ class HDUFallbackWarning(GalprepWarning):
 
 
 class DistortionWarning(GalprepWarning):
-    """A header carries distortion terms that its CTYPE does not announce."""
+    """A header carries distortion terms that its CTYPE does not announce, or tables that it does not hold itself."""
 
 
 class EdgeWarning(GalprepWarning):
@@ -166,3 +169,15 @@ class NoMatchWarning(GalprepWarning):
 
 class SigmaWarning(GalprepWarning):
     """A sigma image is far off the noise that was measured."""
+
+
+class NoWCSWarning(GalprepWarning):
+    """A file is written whose header has no celestial WCS."""
+
+
+class TargetOutsideWarning(GalprepWarning):
+    """The target named in a file lies outside its image."""
+
+
+class PSFWarning(GalprepWarning):
+    """A PSF is not as a fit needs it: its sides, its sum, or its centre."""

@@ -51,6 +51,7 @@ __all__ = [
     "sky_to_pixel",
     "sky_to_pixels",
     "with_header",
+    "without_lookup_tables",
 ]
 
 #: The variables of an image beside ``data``, with their dtype; None keeps a floating dtype as it is.
@@ -286,9 +287,10 @@ def celestial_wcs(header: fits.Header | str, *, where: str = "the image") -> WCS
     -----
     DistortionWarning
         The header has SIP or TPV terms that its CTYPE does not announce, so that codes differ in
-        whether they are applied.
+        whether they are applied; or it refers to lookup tables, which are left out.
     """
     header = parse_header(header) if isinstance(header, str) else header
+    header = without_lookup_tables(header, where=where)
     with WARNINGS_LOCK, warnings.catch_warnings():
         warnings.simplefilter("ignore", FITSFixedWarning)
         try:
@@ -302,6 +304,53 @@ def celestial_wcs(header: fits.Header | str, *, where: str = "the image") -> WCS
         )
     _warn_of_unannounced_distortion(header, where)
     return wcs if wcs.naxis == 2 else wcs.celestial
+
+
+def without_lookup_tables(header: fits.Header, *, where: str = "the image") -> fits.Header:
+    """
+    Give a header without the distortions that are tables in other HDUs of its file (CPDIS, D2IMDIS).
+
+    Parameters
+    ----------
+    header : Header
+        FITS header. Not modified.
+    where : str
+        What to call the image in the warning.
+
+    Returns
+    -------
+    Header
+        The one given where it refers to no table.
+
+    Warns
+    -----
+    DistortionWarning
+        There were such tables; the header's own word for the largest correction is passed on.
+    """
+    tables = [key for key in header if re.fullmatch(r"(CPDIS|D2IMDIS)\d", key) and _is_lookup(header[key])]
+    if not tables:
+        return header
+    largest = {key: header.get(key.replace("DIS", "ERR")) for key in tables}
+    said = ", ".join(key if size is None else f"{key} (up to {size:.3g} px)" for key, size in largest.items())
+    warnings.warn(
+        f"{where} refers to distortions that are tables in other HDUs: {said}. Without them positions are off by as "
+        "much. Resample the image to a plain projection where that is too much.",
+        DistortionWarning, stacklevel=3,
+    )  # fmt: skip
+    header = header.copy()
+    axes = {(key.startswith("D2IM"), key[-1]) for key in tables}
+    for card in list(header.cards):
+        # The tables' own keywords: CPDIS1, CPERR1 and DP1.EXTVER, or D2IMDIS1, D2IMERR1 and D2IM1.EXTVER.
+        match = re.fullmatch(r"(CPDIS|CPERR|DP|D2IMDIS|D2IMERR|D2IM)(\d)(\..*)?", card.keyword)
+        if match and (match[1].startswith("D2IM"), match[2]) in axes:
+            del header[card.keyword]
+    if not any(key.startswith("D2IMDIS") for key in header):
+        header.remove("D2IMEXT", ignore_missing=True)
+    return header
+
+
+def _is_lookup(value) -> bool:
+    return isinstance(value, str) and value.strip().upper() == "LOOKUP"
 
 
 def _warn_of_unannounced_distortion(header: fits.Header, where: str) -> None:

@@ -12,6 +12,10 @@ settings.register_profile("galprep", deadline=None, max_examples=50, derandomize
 settings.load_profile("galprep")
 
 
+#: A program to be run, which sets JAX to double precision: imported, it would do so for every test.
+collect_ignore = ["pysersic_fit.py"]
+
+
 def pytest_configure(config):
     config.addinivalue_line("markers", "shared_data: reads the real images of the shared data folder")
 

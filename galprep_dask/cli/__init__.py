@@ -9,6 +9,7 @@ from rich.console import Console
 
 from galprep_dask.cli.demo import demo
 from galprep_dask.cli.info import info
+from galprep_dask.cli.validate import validate
 from galprep_dask.errors import GalprepError
 
 __all__ = ["app", "main"]
@@ -22,6 +23,7 @@ app = typer.Typer(
 )
 app.command()(demo)
 app.command()(info)
+app.command()(validate)
 
 
 @app.callback(invoke_without_command=True)

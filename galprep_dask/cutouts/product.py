@@ -3,24 +3,35 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+import warnings
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
+import dask
 import numpy as np
+import xarray as xr
 from astropy.io import fits
 
-from galprep_dask._version import __version__
 from galprep_dask.arrays import ImageLike, check_same_shape
-from galprep_dask.errors import ImageShapeError, NoGoodPixelsError
-from galprep_dask.io.atomic import atomic_path
-from galprep_dask.io.fits_writer import STRUCTURE
+from galprep_dask.cutouts.findings import LEVELS
+from galprep_dask.cutouts.planes import read_planes
+from galprep_dask.cutouts.product_header import add_target, clean_header
+from galprep_dask.cutouts.provenance import provenance_cards
+from galprep_dask.cutouts.psf_checks import check_psf, psf_centre
+from galprep_dask.errors import HDUError, ImageShapeError, NoGoodPixelsError, ParameterError, PSFWarning
+from galprep_dask.image import image_header, make_image
+from galprep_dask.io.atomic import atomic_path, check_output
+from galprep_dask.io.header import KEYWORDS, find_quantity
 
-__all__ = ["write_product"]
+__all__ = ["read_product", "write_product"]
+
+_COMMENTS = {"gain": "[e-/count] gain", "exptime": "[s] exposure time", "zeropoint": "[mag] photometric zero point"}
 
 
 def write_product(
     path: str | os.PathLike,
-    image: ImageLike,
+    image: ImageLike | xr.Dataset,
     *,
     mask: ImageLike | None = None,
     sigma: ImageLike | None = None,
@@ -30,6 +41,8 @@ def write_product(
     ra: float | None = None,
     dec: float | None = None,
     keywords: Iterable[tuple] = (),
+    parameters: Mapping[str, Any] | None = None,
+    source: str | os.PathLike | tuple | None = None,
     history: Iterable[str] = (),
     overwrite: bool = False,
 ) -> Path:
@@ -40,22 +53,29 @@ def write_product(
     ----------
     path : str or path
         The file.
-    image : (ny, nx) array
+    image : (ny, nx) array, or Dataset
         Sky-subtracted cutout, HDU 0, written as float32. Pixels that are not finite are masked, and written as 0: a
-        NaN would reach the gradient of a fit even under a mask.
+        NaN would reach the gradient of a fit even under a mask. A Dataset, such as :func:`galprep_dask.cutouts.cutout`
+        gives, brings its mask, sigma, header, unit, gain, exposure, zero point and source along.
     mask : (ny, nx) bool array, optional
-        True = not to be fitted; HDU 1, uint8, 1 = bad. Non-finite pixels are added.
+        True = not to be fitted; HDU 1, uint8, 1 = bad. Non-finite pixels are added. In place of that of a Dataset.
     sigma : (ny, nx) array, optional
         1-sigma uncertainty in the unit of ``image``; HDU 2, float32. Where it is not finite and positive
-        the pixel is masked and gets the median of the others.
+        the pixel is masked and gets the median of the others. In place of that of a Dataset.
     psf, model : array, optional
-        Appended in this order, as float32.
+        Appended in this order, as float32. The PSF is written as it is given; what a fit would stumble over is warned
+        of. Its sum and centroid are in its header, as PSFSUM, PSFXOFF and PSFYOFF.
     header : Header, optional
         Of the cutout, with its WCS.
-    ra, dec : float, optional
+    ra, dec : float or Quantity, optional
         Of the target in degrees, written as RA_TARG and DEC_TARG, and as RA and DEC where the header has none.
     keywords : iterable of (keyword, value, comment)
-        Further keywords.
+        Further keywords; those of None are left out.
+    parameters : mapping, optional
+        What the steps before were called with; written as JSON (GPPARAM) with its hash (GPHASH).
+    source : path or (path, hdu), optional
+        The image that the cutout was made of; its name, size and the hash of its header are written (GPINPUT,
+        GPINHDU, GPINSIZE, GPINHASH).
     history : iterable of str
         Lines for HISTORY.
     overwrite : bool
@@ -71,9 +91,24 @@ def write_product(
     OutputExistsError, OutputError
         The file exists, or cannot be written; nothing half-written stays.
     ImageShapeError
-        The shapes of image, mask, sigma and model differ.
+        The shapes of image, mask, sigma and model differ, or one is not two-dimensional.
     NoGoodPixelsError
         No pixel is left to be fitted, or no pixel of ``sigma`` is usable.
+    ParameterError
+        The PSF has pixels that are not finite, or no positive sum; (ra, dec) is no position; a keyword cannot be
+        written.
+
+    Warns
+    -----
+    PSFWarning
+        The PSF has even sides, its sum differs from 1 by 1e-6 or more, or its centroid lies 0.005 px or more off the
+        middle.
+    NoWCSWarning, DistortionWarning, TargetOutsideWarning
+        The header has no celestial WCS, or one that needs tables of its own file; the target is not in the cutout.
+
+    Notes
+    -----
+    The same input gives the same bytes. Every HDU has CHECKSUM and DATASUM.
 
     Examples
     --------
@@ -83,60 +118,163 @@ def write_product(
     >>> with fits.open(path) as hdus:
     ...     [hdu.name for hdu in hdus]
     ['PRIMARY', 'MASK', 'SIGMA']
+    >>> read_product(path)["sigma"].shape
+    (5, 5)
     >>> folder.cleanup()
     """
-    image = np.array(image, dtype=np.float32)
+    path = check_output(path, overwrite)
+    where = repr(os.fspath(path))
+    cards: list[tuple] = []
+    if isinstance(image, xr.Dataset):
+        header = image_header(image) if header is None else header
+        mask = image.get("mask") if mask is None else mask
+        sigma = image.get("sigma") if sigma is None else sigma
+        source = (image.attrs.get("path"), image.attrs.get("hdu")) if source is None else source
+        cards = _quantities(image.attrs, header)
+        image = image["data"]
+    for name, plane in (("mask", mask), ("sigma", sigma), ("model", model)):
+        if plane is not None:
+            check_same_shape(plane, np.shape(image), name, owner="the image")
+    image, mask, sigma, psf, model = dask.compute(image, mask, sigma, psf, model)  # one pass over what they share
+    image, bad, sigma = _usable(image, mask, sigma, where)
+
+    primary = fits.Header() if header is None else clean_header(header, where=where)
+    add_target(primary, ra, dec, image.shape, where)
+    source = source if isinstance(source, tuple) or source is None else (source, None)
+    cards += [card for card in keywords if card[1] is not None] + provenance_cards(source, parameters)
+    cards.append(("GPPLANES", "mask" if sigma is None else "mask sigma", "planes of the image in the extensions"))
+    cards.append(("GPNBAD", int(bad.sum()), "pixels not to be fitted"))
+    _write_cards(primary, cards, history, where)
+
+    hdus = fits.HDUList([fits.PrimaryHDU(image, primary), fits.ImageHDU(bad.astype(np.uint8), name="MASK")])
+    hdus[1].header.comments["EXTNAME"] = "1 marks pixels not to be fitted"
+    if sigma is not None:
+        hdus.append(fits.ImageHDU(sigma, name="SIGMA"))
+    if psf is not None:
+        hdus.append(_psf_hdu(psf, where))
+    if model is not None:
+        hdus.append(fits.ImageHDU(np.asarray(model, dtype=np.float32), name="MODEL"))
+    for hdu in hdus[1:]:
+        if hdu.name in ("SIGMA", "MODEL") and "BUNIT" in primary:
+            hdu.header["BUNIT"] = primary["BUNIT"]
+    for hdu in hdus:
+        hdu.add_checksum(when="")  # astropy would put the time of writing into the comment
+    with atomic_path(path, overwrite) as temporary:
+        hdus.writeto(temporary, output_verify="silentfix+ignore")
+    return path
+
+
+def _usable(image, mask, sigma, where: str) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    """Give image, bad pixels and sigma as they are written: finite everywhere."""
+    with np.errstate(over="ignore"):  # what float32 cannot hold is masked
+        image = np.array(image, dtype=np.float32)
+        sigma = None if sigma is None else np.array(sigma, dtype=np.float32)
     if image.ndim != 2 or image.size == 0:
         raise ImageShapeError(f"the image has shape {image.shape}; expected a two-dimensional cutout with pixels.")
     bad = ~np.isfinite(image)
     image[bad] = 0.0
     if mask is not None:
-        check_same_shape(mask, image.shape, "mask", owner="the image")
         bad |= np.asarray(mask).astype(bool)
     if sigma is not None:
-        check_same_shape(sigma, image.shape, "sigma", owner="the image")
-        sigma = np.array(sigma, dtype=np.float32)
         unusable = ~(np.isfinite(sigma) & (sigma > 0))
         if unusable.all():
-            raise NoGoodPixelsError(f"no pixel of sigma for {os.fspath(path)!r} is finite and positive.")
+            raise NoGoodPixelsError(f"no pixel of sigma for {where} is finite and positive.")
         sigma[unusable] = np.median(sigma[~unusable])
         bad |= unusable
     if bad.all():
-        raise NoGoodPixelsError(
-            f"nothing is left to be fitted in {os.fspath(path)!r}: every pixel is masked or not finite."
-        )
-    if model is not None:
-        check_same_shape(model, image.shape, "model", owner="the image")
-
-    primary = _product_header(header, ra, dec, keywords, history)
-    primary["GPPLANES"] = ("mask" if sigma is None else "mask sigma", "planes of the image in the extensions")
-    hdus = fits.HDUList([fits.PrimaryHDU(image, primary), fits.ImageHDU(bad.astype(np.uint8), name="MASK")])
-    hdus[1].header.comments["EXTNAME"] = "1 marks pixels not to be fitted"
-    for name, pixels in (("SIGMA", sigma), ("PSF", psf), ("MODEL", model)):
-        if pixels is not None:
-            hdus.append(fits.ImageHDU(np.asarray(pixels, dtype=np.float32), name=name))
-            if name != "PSF" and "BUNIT" in primary:
-                hdus[-1].header["BUNIT"] = primary["BUNIT"]
-    with atomic_path(path, overwrite) as temporary:
-        hdus.writeto(temporary, output_verify="silentfix+ignore")
-    return Path(path).expanduser()
+        raise NoGoodPixelsError(f"nothing is left to be fitted in {where}: every pixel is masked or not finite.")
+    return image, bad, sigma
 
 
-def _product_header(header, ra, dec, keywords, history) -> fits.Header:
-    primary = fits.Header() if header is None else header.copy()
-    for keyword in STRUCTURE:
-        primary.remove(keyword, ignore_missing=True, remove_all=True)
-    if "RADECSYS" in primary and "RADESYS" not in primary:
-        primary.rename_keyword("RADECSYS", "RADESYS")  # the old spelling makes readers of the WCS warn
-    for name, value, what in (("RA", ra, "right ascension"), ("DEC", dec, "declination")):
-        if value is not None:
-            primary[f"{name}_TARG"] = (float(value), f"[deg] {what} of the target")
-            if name not in primary:
-                primary[name] = (float(value), f"[deg] {what} of the target")
-    for keyword, value, comment in keywords:
-        if value is not None:
-            primary[keyword] = (value, comment)
-    primary["GPVERS"] = (__version__, "version of galprep-dask that wrote this file")
-    for line in history:
-        primary.add_history(line)
-    return primary
+def _quantities(attrs: Mapping[str, Any], header: fits.Header) -> list[tuple]:
+    """Give what an image knows about itself as keywords, where its header does not say the same already."""
+    cards = [("BUNIT", attrs["unit"], "unit of the pixels")] if "unit" in attrs else []
+    for name, keys in KEYWORDS.items():
+        if name in attrs and header.get(keys[0]) != attrs[name]:
+            cards.append((keys[0], attrs[name], _COMMENTS[name]))
+    return cards
+
+
+def _write_cards(header: fits.Header, cards: Iterable[tuple], history: Iterable[str], where: str) -> None:
+    try:
+        for keyword, value, comment in cards:
+            header[keyword] = (value, comment)
+        for line in [history] if isinstance(history, str) else history:
+            header.add_history(line)
+    except ValueError as error:
+        raise ParameterError(f"a keyword or a line of history cannot be written to {where}: {error}.") from None
+
+
+def _psf_hdu(psf, where: str) -> fits.ImageHDU:
+    """Make the HDU of a PSF, and warn of what a fit would stumble over."""
+    psf = np.asarray(psf, dtype=np.float32)
+    findings = check_psf(psf)
+    if findings[0].check == "psf pixels":
+        error = ImageShapeError if psf.ndim != 2 else ParameterError
+        raise error(f"the PSF for {where} cannot be used: {findings[0].found}. {findings[0].advice}")
+    checks = ("psf sides", "psf sum", "psf centre")
+    wrong = [f for f in findings if f.check in checks and f.level in LEVELS[:2]]
+    if wrong:
+        said = "".join(f"\n    {f.check}: {f.found}. {f.advice}" for f in wrong)
+        warnings.warn(f"the PSF is written to {where} as it is, but:{said}", PSFWarning, stacklevel=3)
+    dx, dy = psf_centre(psf)
+    hdu = fits.ImageHDU(psf, name="PSF")
+    hdu.header["PSFSUM"] = (float(psf.sum(dtype=np.float64)), "sum of the pixels")
+    hdu.header["PSFXOFF"] = (dx, "[px] centroid minus the middle, x")
+    hdu.header["PSFYOFF"] = (dy, "[px] centroid minus the middle, y")
+    return hdu
+
+
+def read_product(path: str | os.PathLike) -> xr.Dataset:
+    """
+    Read a cutout file into memory, with all its planes.
+
+    Parameters
+    ----------
+    path : str or path
+        One of ours, or any file with image, mask, sigma, PSF and model in HDUs of this order, or named so.
+
+    Returns
+    -------
+    xarray.Dataset
+        An image: ``data``, and of ``mask``, ``sigma`` and ``model`` what there is, with dims ``(y, x)``; ``psf`` has
+        ``(psf_y, psf_x)``. Header, unit, gain, exposure time and zero point are its attributes.
+
+    Raises
+    ------
+    ImageNotFoundError, ImageFileError
+        There is no such file, or it is no FITS file.
+    HDUError
+        It holds no cutout.
+    ImageShapeError
+        Planes differ in shape.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> path = write_product(folder.name + "/cut.fits", np.ones((5, 5)), mask=np.eye(5, dtype=bool))
+    >>> cut = read_product(path)
+    >>> cut["mask"].dtype, int(cut["mask"].sum())
+    (dtype('bool'), 5)
+    >>> folder.cleanup()
+    """
+    found = {}
+    for plane in read_planes(path):
+        found.setdefault(plane.role, plane)
+    if "image" not in found:
+        held = ", ".join(f"HDU {plane.hdu}: {plane.role or 'unknown'}" for plane in found.values())
+        raise HDUError(f"{os.fspath(path)!r} holds no cutout image, but {held}. Name its HDUs by EXTNAME.")
+    primary = found["image"].header
+    image = make_image(
+        found["image"].pixels, header=primary, unit=str(primary.get("BUNIT", "")).strip() or None,
+        path=os.fspath(path), hdu=found["image"].hdu,
+        **{name: found[name].pixels for name in ("mask", "sigma") if name in found},
+        **{name: find_quantity(name, [primary], where=repr(os.fspath(path))) for name in KEYWORDS},
+    )  # fmt: skip
+    if "model" in found:
+        check_same_shape(found["model"].pixels, image["data"].shape, "model", owner="the image")
+        image["model"] = (("y", "x"), found["model"].pixels)
+    if "psf" in found:
+        image["psf"] = (("psf_y", "psf_x"), found["psf"].pixels)
+    return image.load()

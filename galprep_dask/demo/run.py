@@ -142,10 +142,7 @@ def _prepare_target(prepared: xr.Dataset, target, truth: Truth, path: Path) -> t
         cut["data"].values, x, y, fwhm=truth.fwhm, mask=cut["mask"].values, n_sigma=2.0, n_pixels=8,
         deblend=True, contrast=0.01, max_grow_size=30, addgrow=2,
     )  # fmt: skip
-    write_product(
-        path, cut["data"], mask=mask, sigma=cut["sigma"], header=cut.galprep.header, ra=target["ra"],
-        dec=target["dec"], overwrite=True,
-    )  # fmt: skip
+    write_product(path, cut, mask=mask, ra=target["ra"], dec=target["dec"], overwrite=True)
     return path, _target_rows(cut, mask, x, y, target, truth)
 
 
