@@ -14,6 +14,7 @@ __all__ = [
     "ImageFileError",
     "ImageNotFoundError",
     "ImageShapeError",
+    "LyricError",
     "MissingExptimeError",
     "MissingGainError",
     "MissingKeywordError",
@@ -121,3 +122,7 @@ class NoSourcesWarning(GalprepWarning):
 
 class NotDeblendedWarning(GalprepWarning):
     """Sources were left whole, because deblending them is past the budget."""
+
+
+class LyricError(GalprepError, ValueError):
+    """A GalfitS configuration file cannot be read."""
