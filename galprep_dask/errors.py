@@ -14,6 +14,7 @@ __all__ = [
     "ImageFileError",
     "ImageNotFoundError",
     "ImageShapeError",
+    "LittleSkyWarning",
     "LyricError",
     "MissingExptimeError",
     "MissingGainError",
@@ -114,6 +115,10 @@ class DistortionWarning(GalprepWarning):
 
 class EdgeWarning(GalprepWarning):
     """A cutout crosses the edge of the image."""
+
+
+class LittleSkyWarning(GalprepWarning):
+    """Most of the image is masked as sources, which a sky that the model cannot follow looks like."""
 
 
 class NoSourcesWarning(GalprepWarning):

@@ -157,8 +157,8 @@ def lyric_text(
 
     Notes
     -----
-    Positions are relative to the target in arcsec. The sky is uniform and fixed at zero, because it has been subtracted,
-    and images are not shifted, because their WCS tell where they are: both are a digit to change.
+    Positions are relative to the target in arcsec. The sky is uniform and fixed at zero, because it has been
+    subtracted, and images are not shifted, because their WCS tell where they are: both are a digit to change.
 
     Examples
     --------
@@ -168,7 +168,7 @@ def lyric_text(
     (['ngc1_r.fits', 3], 0.015)
     """
     bands, start = list(bands), start or SersicStart()
-    numbers = [ra, dec, ebv, log_mass, *vars(start).values(), *([] if redshift is None else [redshift])]
+    numbers = [ra, dec, ebv, log_mass, *vars(start).values()] + ([] if redshift is None else [redshift])
     if not bands or not all(math.isfinite(value) for value in numbers):
         raise ParameterError(
             f"{name!r}: {len(bands)} bands and {numbers}; expected a band or more, and finite numbers."
