@@ -5,6 +5,7 @@ around a call works as anyone would expect.
 """
 
 __all__ = [
+    "ConfigError",
     "DistortionWarning",
     "EdgeWarning",
     "GalprepError",
@@ -131,3 +132,7 @@ class NotDeblendedWarning(GalprepWarning):
 
 class LyricError(GalprepError, ValueError):
     """A GalfitS configuration file cannot be read."""
+
+
+class ConfigError(GalprepError, ValueError):
+    """The configuration of a run has a key or a value that makes no sense."""

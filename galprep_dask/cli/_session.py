@@ -158,5 +158,6 @@ def report(rows: dict[str, Any], *, title: str, as_json: bool) -> None:
     table = Table(show_header=False, title=title, title_justify="left")
     for name, value in rows.items():
         text = f"{value:.6g}" if isinstance(value, float) else str(value)
+        text = "\n".join(map(str, value)) if isinstance(value, list) else text
         table.add_row(name.replace("_", " "), text)
     Console(highlight=False).print(table)
