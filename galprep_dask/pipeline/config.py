@@ -200,7 +200,7 @@ def read_config(path: str | os.PathLike) -> Config:
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     path = Path(folder) / "config.toml"
-    ...     _ = path.write_text('targets = "t.ecsv"\\n[[bands]]\\nname = "r"\\nimage = "r.fits"\\n')
+    ...     _ = path.write_text('targets = "t.ecsv"\n[[bands]]\nname = "r"\nimage = "r.fits"\n')
     ...     read_config(path).bands[0].image == f"{folder}/r.fits"
     True
     """
