@@ -30,6 +30,7 @@ __all__ = [
     "OutputExistsError",
     "ParameterError",
     "TargetOutsideError",
+    "TargetTableError",
     "TooFewPixelsError",
 ]
 
@@ -136,3 +137,7 @@ class LyricError(GalprepError, ValueError):
 
 class ConfigError(GalprepError, ValueError):
     """The configuration of a run has a key or a value that makes no sense."""
+
+
+class TargetTableError(GalprepError, ValueError):
+    """The table of targets cannot be read, or has no positions."""
