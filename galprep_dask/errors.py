@@ -7,6 +7,7 @@ around a call works as anyone would expect.
 __all__ = [
     "CatalogError",
     "CatalogNotFoundError",
+    "ConfigError",
     "DistortionWarning",
     "EdgeWarning",
     "GaiaQueryError",
@@ -19,6 +20,8 @@ __all__ = [
     "ImageFileError",
     "ImageNotFoundError",
     "ImageShapeError",
+    "LittleSkyWarning",
+    "LyricError",
     "MissingEpochError",
     "MissingExptimeError",
     "MissingGainError",
@@ -39,6 +42,7 @@ __all__ = [
     "SigmaWarning",
     "TargetOutsideError",
     "TargetOutsideWarning",
+    "TargetTableError",
     "TooFewPixelsError",
 ]
 
@@ -151,6 +155,10 @@ class EdgeWarning(GalprepWarning):
     """A cutout crosses the edge of the image."""
 
 
+class LittleSkyWarning(GalprepWarning):
+    """Most of the image is masked as sources, which a sky that the model cannot follow looks like."""
+
+
 class NoSourcesWarning(GalprepWarning):
     """Nothing lies above the threshold; the result is empty."""
 
@@ -181,3 +189,15 @@ class TargetOutsideWarning(GalprepWarning):
 
 class PSFWarning(GalprepWarning):
     """A PSF is not as a fit needs it: its sides, its sum, or its centre."""
+
+
+class LyricError(GalprepError, ValueError):
+    """A GalfitS configuration file cannot be read."""
+
+
+class ConfigError(GalprepError, ValueError):
+    """The configuration of a run has a key or a value that makes no sense."""
+
+
+class TargetTableError(GalprepError, ValueError):
+    """The table of targets cannot be read, or has no positions."""

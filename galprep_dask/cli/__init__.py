@@ -8,7 +8,9 @@ import typer
 from rich.console import Console
 
 from galprep_dask.cli.demo import demo
+from galprep_dask.cli.detect import detect
 from galprep_dask.cli.info import info
+from galprep_dask.cli.sky import sky
 from galprep_dask.cli.validate import validate
 from galprep_dask.errors import GalprepError
 
@@ -21,9 +23,8 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-app.command()(demo)
-app.command()(info)
-app.command()(validate)
+for _command in (demo, info, validate, sky, detect):
+    app.command()(_command)
 
 
 @app.callback(invoke_without_command=True)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
+import warnings
 from collections.abc import Callable
 
 from galprep_dask.arrays import ImageLike, as_image, as_mask, like
 from galprep_dask.blockwise import keep_mask
-from galprep_dask.errors import ParameterError
+from galprep_dask.errors import LittleSkyWarning, ParameterError
 from galprep_dask.image import bad_pixels
 from galprep_dask.sky.source_mask import check_search, masked_pixels
 from galprep_dask.sky.subtract import subtract_sky
@@ -20,6 +21,8 @@ _log = logging.getLogger("galprep_dask.sky")
 _STABLE = 5e-3
 #: Rounds after which nothing leaves the mask any more: what is just significant could go in and out for ever.
 _GROWING_ONLY = 4
+#: Share of the good pixels below which what is left is hardly the sky.
+_LITTLE_SKY = 0.2
 
 
 def fit_sky_between_sources(
@@ -77,6 +80,11 @@ def fit_sky_between_sources(
     NoGoodPixelsError, TooFewPixelsError, ParameterError
         Too few pixels hold sky; a parameter makes no sense.
 
+    Warns
+    -----
+    LittleSkyWarning
+        Less than a fifth of the good pixels was left to fit the sky to.
+
     Examples
     --------
     >>> import numpy as np
@@ -109,4 +117,11 @@ def fit_sky_between_sources(
         if changed < _STABLE:
             break
         known = masked
+    left, good = (1 - float(plane.mean()) for plane in (masked, bad))
+    if left < _LITTLE_SKY * good:
+        warnings.warn(
+            f"the sky was fitted to {100 * left:.1f} % of the pixels, the others are masked as sources: a sky that the "
+            "model cannot follow looks like sources, too. Try another model, smaller boxes, or a higher n_sigma.",
+            LittleSkyWarning, stacklevel=2,
+        )  # fmt: skip
     return sky, like(masked, data)

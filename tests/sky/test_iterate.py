@@ -7,8 +7,14 @@ from fields import de_vaucouleurs_field, polynomial_sky
 from hypothesis import given, settings
 from strategies import chunks_for
 
-from galprep_dask.errors import NoGoodPixelsError, ParameterError
-from galprep_dask.sky import fit_median_sky, fit_polynomial_sky, fit_sky_between_sources, subtract_sky
+from galprep_dask.errors import LittleSkyWarning, NoGoodPixelsError, ParameterError
+from galprep_dask.sky import (
+    fit_median_sky,
+    fit_mesh_sky,
+    fit_polynomial_sky,
+    fit_sky_between_sources,
+    subtract_sky,
+)
 
 SHAPE = (1024, 1024)
 
@@ -128,3 +134,10 @@ def test_subtracting_rounds_once_and_keeps_the_kind(no_compute):
         cube = subtract_sky(da.from_array(np.stack([image, image]), chunks=(1, 20, 20)), sky)
     np.testing.assert_array_equal(lazy, expected)
     np.testing.assert_array_equal(cube[1], expected)
+
+
+def test_a_sky_that_the_model_cannot_follow_is_warned_about():
+    # A mesh is flat beyond the middle of its outer boxes, where this sky goes on: it is taken for sources.
+    image = np.random.default_rng(0).normal(0, 1, (300, 340)) + np.linspace(0, 20, 340)
+    with pytest.warns(LittleSkyWarning, match="Try another model"):
+        fit_sky_between_sources(image, fit=partial(fit_mesh_sky, box_size=60, exclude_percentile=95), fwhm=3.0)
