@@ -24,6 +24,7 @@ __all__ = [
     "open_source",
     "pixel_pair",
     "sky_matrix",
+    "told",
     "whole_box",
 ]
 
@@ -162,3 +163,20 @@ def sky_matrix(from_wcs: np.ndarray | None, scale: float | None, rotation: float
         turn = np.radians(rotation) - np.arctan2(matrix[0, 1], matrix[1, 1])
         matrix = np.array([[np.cos(turn), np.sin(turn)], [-np.sin(turn), np.cos(turn)]]) @ matrix
     return matrix
+
+
+def told(arguments: dict) -> dict:
+    """Arguments of a call as a file can tell them: numbers and words as they are, arrays as having been given."""
+    return {name: _plain(value) for name, value in arguments.items() if name not in ("self", "filepath")}
+
+
+def _plain(value):
+    if isinstance(value, u.Quantity):
+        return str(value)
+    if isinstance(value, np.generic):
+        value = value.item()
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, list | tuple) and len(value) <= 4:
+        return [_plain(item) for item in value]
+    return "given"

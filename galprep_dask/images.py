@@ -28,6 +28,7 @@ from galprep_dask._galfits import (
     open_source,
     pixel_pair,
     sky_matrix,
+    told,
     whole_box,
 )
 from galprep_dask.arrays import as_mask, check_same_shape
@@ -162,6 +163,7 @@ class image:
         self.psfFWHM_map = psfFWHM_map
         self.data = self._as_ccd()
         self.sky = self.sky_model = self.sigma_check = self.source_mask = None
+        self._calls: dict[str, dict] = {}  # what each step was called with, for the files
         self.sigma_image = self._image["sigma"].data if "sigma" in self._image else None
         self.cut_image = self.cut_mask_image = self.cut_sigma_image = self.model_image = None
         self.cut_position = self.sky_median = self.coordinates_transfer_para = None
@@ -255,6 +257,7 @@ class image:
             ``sdmask`` has another shape; too few pixels hold sky; a parameter makes no sense; no pixel
             scale is known.
         """
+        self._calls["sky_subtraction"] = told(locals())
         self._require_plane("sky_subtraction")
         check_not_negative(nsigma=nsigma, addgrow=addgrow)
         data, bad = self.data.data, self._bad()
@@ -347,6 +350,7 @@ class image:
             The target is not in the image; a parameter makes no sense; nothing tells where (ra, dec) are;
             no pixel of the cutout is good.
         """
+        self._calls["img_cut"] = told(locals())
         data = self.data.data
         if (data.ndim == 3) != IFS:
             what = "a cube" if data.ndim == 3 else "an image"
@@ -425,6 +429,7 @@ class image:
         SigmaWarning
             Those pixels scatter by less than 0.8 or more than 1.25 times what sigma says, ``fac2`` apart.
         """
+        self._calls["cal_sigma_image"] = told(locals())
         self._require_plane("cal_sigma_image")
         data, how = self.data.data, {"gain": gain, "fac1": fac1, "fac2": fac2}
         # Clipping at 3 keeps unmasked sources out; where sources are masked it need only take out what is wild.
@@ -504,6 +509,7 @@ class image:
         ParameterError, ImageShapeError, NoGoodPixelsError
             There is no cutout yet, or a parameter makes no sense; shapes differ; no pixel is good.
         """
+        self._calls["generate_cutmask"] = told(locals())
         check_not_negative(nsigma=nsigma)
         data = np.asarray(self._cutout_or_error("generate_cutmask") if data is None else data)
         if data.ndim != 2:
@@ -581,7 +587,7 @@ class image:
         write_product(
             outputname, pixels, mask=self.cut_mask_image, sigma=self.cut_sigma_image,
             model=self.model_image if addmodel else None, header=header, ra=ra, dec=dec, keywords=keywords,
-            overwrite=True,
+            parameters=self._calls, source=(attrs.get("path"), attrs.get("hdu")), overwrite=True,
         )  # fmt: skip
 
     def _sigma_keywords(self) -> list[tuple]:

@@ -144,6 +144,9 @@ def _padded(cut: xr.Dataset, pad) -> xr.Dataset:
         cut = cut.assign(mask=xr.zeros_like(data[(0,) * (data.ndim - 2)], dtype=bool))
     planes = {}
     for name, plane in cut.data_vars.items():
+        if plane.dims[-2:] != ("y", "x"):  # the PSF of a product file
+            planes[name] = plane
+            continue
         widths = ((0, 0),) * (plane.ndim - 2) + pad
         planes[name] = (plane.dims, da.pad(plane.data, widths, constant_values=beyond(name, plane.dtype)))
     return xr.Dataset(planes, attrs=cut.attrs)

@@ -15,6 +15,7 @@ from galprep_dask.cutouts.product_header import is_inside, target_pixel
 from galprep_dask.errors import GalprepWarning, MissingWCSError, NoGoodPixelsError
 from galprep_dask.image import WARNINGS_LOCK, celestial_wcs
 from galprep_dask.io.header import KEYWORDS, find_quantity
+from galprep_dask.noise import check_sigma
 from galprep_dask.sky import source_mask
 from galprep_dask.stats import sigma_clipped_stats
 
@@ -173,9 +174,11 @@ def measure_noise_ratio(image: np.ndarray, sigma: np.ndarray, bad: np.ndarray) -
             return None
     if free.sum() < _ENOUGH:
         return None
-    # Sources are masked; clipping at 5 takes out what is wild, and leaves the width of a Gaussian alone.
-    _, level, ratio = sigma_clipped_stats(image / np.where(bad, 1.0, sigma), ~free, sigma=5.0)
-    return ratio, level, int(free.sum())
+    usable = np.where(bad, 1.0, sigma)
+    _, level, width = sigma_clipped_stats(image / usable, ~free, sigma=5.0)
+    if not width > 0:
+        return width, level, int(free.sum())
+    return check_sigma(image, usable, ~free, expected=None).ratio, level, int(free.sum())
 
 
 def check_sky(image: np.ndarray, sigma: np.ndarray | None, bad: np.ndarray | None) -> list[Finding]:

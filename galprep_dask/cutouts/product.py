@@ -132,6 +132,9 @@ def write_product(
         source = (image.attrs.get("path"), image.attrs.get("hdu")) if source is None else source
         cards = _quantities(image.attrs, header)
         image = image["data"]
+    if np.ndim(image) != 2 or 0 in np.shape(image):
+        shape = np.shape(image)
+        raise ImageShapeError(f"the image has shape {shape}; expected a two-dimensional cutout with pixels.")
     for name, plane in (("mask", mask), ("sigma", sigma), ("model", model)):
         if plane is not None:
             check_same_shape(plane, np.shape(image), name, owner="the image")
@@ -169,8 +172,6 @@ def _usable(image, mask, sigma, where: str) -> tuple[np.ndarray, np.ndarray, np.
     with np.errstate(over="ignore"):  # what float32 cannot hold is masked
         image = np.array(image, dtype=np.float32)
         sigma = None if sigma is None else np.array(sigma, dtype=np.float32)
-    if image.ndim != 2 or image.size == 0:
-        raise ImageShapeError(f"the image has shape {image.shape}; expected a two-dimensional cutout with pixels.")
     bad = ~np.isfinite(image)
     image[bad] = 0.0
     if mask is not None:

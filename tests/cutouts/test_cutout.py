@@ -233,3 +233,13 @@ def test_a_header_with_declination_first():
         swapped[f"CD1_{axis}"], swapped[f"CD2_{axis}"] = header[f"CD2_{axis}"], header[f"CD1_{axis}"]
     ra, dec = (float(v) for v in WCS(header).all_pix2world(70, 140, 0))
     np.testing.assert_array_equal(cutout(image(swapped), ra, dec, 11)["data"], cutout(image(), ra, dec, 11)["data"])
+
+
+def test_a_plane_of_another_size_is_left_alone_at_the_edge():
+    whole = image().assign(psf=(("psf_y", "psf_x"), da.ones((5, 5))))
+    x, y = 3.0, 100.0
+    ra, dec = (float(v) for v in whole.galprep.wcs.all_pix2world(x, y, 0))
+    with pytest.warns(EdgeWarning):
+        cut = cutout(whole, ra, dec, 21)
+    assert cut["psf"].shape == (5, 5)
+    assert cut["data"].shape == (21, 21)

@@ -1,5 +1,6 @@
 """Step 3: every parameter of ``write_imcut``."""
 
+import json
 
 import dask.array as da
 import numpy as np
@@ -14,6 +15,7 @@ from galprep_dask import images as IM
 from galprep_dask.errors import (
     ImageShapeError,
     MissingWCSError,
+    NoWCSWarning,
     ParameterError,
     TargetOutsideError,
 )
@@ -110,7 +112,8 @@ def test_header_without_a_wcs(cut, tmp_path):
 def test_image_without_a_wcs_is_written_without_one(blend, tmp_path):
     blend.cal_sigma_image(1.0)
     blend.img_cut(0, 0, 20.0, referpix=(40, 40))
-    blend.write_imcut(10.0, -5.0, tmp_path / "cut.fits", addpixsc=True)
+    with pytest.warns(NoWCSWarning, match="no celestial WCS"):
+        blend.write_imcut(10.0, -5.0, tmp_path / "cut.fits", addpixsc=True)
     header = fits.getheader(tmp_path / "cut.fits")
     assert "CTYPE1" not in header
     assert (header["RA_TARG"], header["DEC_TARG"], header["PIXSCALE"]) == (10.0, -5.0, SCALE)
@@ -134,3 +137,17 @@ def test_cube_is_no_product(tmp_path):
     img.cut_sigma_image = np.ones((21, 21))
     with pytest.raises(ImageShapeError, match="expected a two-dimensional cutout"):
         img.write_imcut(0, 0, tmp_path / "cut.fits")
+
+
+def test_the_file_says_what_it_was_made_of_and_how(cut, tmp_path):
+    first = cut.generate_cutmask(1.5, sdmask=np.zeros(cut.cut_image.shape, bool), npixels=7)
+    cut.cut_mask_image = first
+    cut.write_imcut(RA, DEC, tmp_path / "a.fits")
+    header = fits.getheader(tmp_path / "a.fits")
+    calls = json.loads(header["GPPARAM"])
+    assert calls["generate_cutmask"]["npixels"] == 7
+    assert calls["generate_cutmask"]["sdmask"] == "given"
+    assert calls["img_cut"]["ra"] == RA
+    cut.generate_cutmask(1.5, sdmask=np.zeros(cut.cut_image.shape, bool), npixels=8)
+    cut.write_imcut(RA, DEC, tmp_path / "b.fits")
+    assert fits.getheader(tmp_path / "b.fits")["GPHASH"] != header["GPHASH"]
