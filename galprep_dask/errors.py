@@ -19,8 +19,10 @@ __all__ = [
     "MissingKeywordError",
     "MissingWCSError",
     "MissingZeropointError",
+    "NoGaiaWarning",
     "NoGoodPixelsError",
     "NoSourcesWarning",
+    "NoStarsError",
     "NotDeblendedWarning",
     "NotLazyWarning",
     "OutputError",
@@ -91,6 +93,10 @@ class TooFewPixelsError(NoGoodPixelsError):
     """The good pixels do not determine what is to be fitted."""
 
 
+class NoStarsError(GalprepError, ValueError):
+    """No star is left of those that were detected."""
+
+
 class OutputError(GalprepError, OSError):
     """A file could not be written; nothing half-written was left behind."""
 
@@ -117,6 +123,10 @@ class EdgeWarning(GalprepWarning):
 
 class NoSourcesWarning(GalprepWarning):
     """Nothing lies above the threshold; the result is empty."""
+
+
+class NoGaiaWarning(GalprepWarning):
+    """Stars are chosen without Gaia, for want of a catalogue or of a match."""
 
 
 class NotDeblendedWarning(GalprepWarning):

@@ -1,0 +1,189 @@
+"""The stellar locus: where stars lie in size and shape, over the whole image, found without being told where to look.
+
+All stars of an image have the size of its PSF, at every brightness, while galaxies have all sizes. So the stars are the
+narrow ridge in the plane of size and magnitude, even where galaxies outnumber them. The PSF may change across the
+image: what is looked for is a smooth surface, size as a polynomial in position, that many sources lie on and few lie
+beside.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+__all__ = ["FEATURES", "Locus", "find_locus", "find_mode"]
+
+#: Shapes that all stars of a place share, and the error of each at a signal-to-noise ratio of 1, about.
+FEATURES = {"log_width": 1.5, "concentration": 1.0, "e1": 2.5, "e2": 2.5, "offset_x": 1.5, "offset_y": 1.5}
+
+#: Relative width of the ridge that is looked for, beside the errors of measurement.
+_RIDGE = 0.02
+#: Sources, the brightest, and planes that are tried.
+_MOST, _TRIALS = 1500, 3000
+#: Fewest stars for a polynomial of degree 1, 2, 3 in position.
+_ENOUGH = (10, 30, 150)
+#: Least scatter of stars about a surface, and what is taken where there are too few to tell.
+_LEAST, _FEW, _FLOOR = 0.003, 20, 0.01
+
+
+@dataclass(frozen=True)
+class Locus:
+    """
+    Where stars lie.
+
+    Attributes
+    ----------
+    shape : (int, int)
+        Of the image.
+    surfaces : dict of arrays
+        For every feature the coefficients of a polynomial in position, those of :func:`_powers`.
+    scatter : dict of (float, float)
+        For every feature its scatter at high signal-to-noise, and its error at a signal-to-noise ratio of 1.
+    n_stars : int
+        Sources that it was taken from.
+    """
+
+    shape: tuple[int, int]
+    n_stars: int
+    surfaces: dict
+    scatter: dict
+
+    def expected(self, name: str, x, y) -> np.ndarray:
+        """Value of a feature for a star at (x, y)."""
+        return _powers(x, y, self.shape, _degree_of(self.surfaces[name])) @ self.surfaces[name]
+
+    def error(self, name: str, snr) -> np.ndarray:
+        """Scatter of a feature among stars of this signal-to-noise ratio."""
+        floor, noise = self.scatter[name]
+        return np.hypot(floor, noise / np.asarray(snr))
+
+    def deviation(self, name: str, value, x, y, snr) -> np.ndarray:
+        """Distance from the locus in standard deviations."""
+        return (value - self.expected(name, x, y)) / self.error(name, snr)
+
+
+def find_locus(x, y, snr, features: dict, shape: tuple[int, int]) -> Locus | None:
+    """
+    Find the locus of stars among sources of all kinds.
+
+    Parameters
+    ----------
+    x, y : (n,) arrays
+        Positions in pixels.
+    snr : (n,) array
+        Signal-to-noise ratios.
+    features : dict of (n,) arrays
+        Those of ``FEATURES``, finite.
+    shape : (int, int)
+        Of the image.
+
+    Returns
+    -------
+    Locus or None
+        None where there is no source.
+    """
+    size = features["log_width"]
+    if len(size) == 0:
+        return None
+    order = np.argsort(-np.asarray(snr), kind="stable")[:_MOST]
+    start = _best_plane(x[order], y[order], size[order], snr[order], shape)
+    on = np.abs(size - _powers(x, y, shape, 1) @ start) < 4 * _tolerance(snr)
+    if not on.any():  # a plane through single sources passes between them
+        on[order[np.argmin(np.abs(size[order] - _powers(x[order], y[order], shape, 1) @ start))]] = True
+    for _ in range(4):
+        powers = _powers(x[on], y[on], shape, int(np.searchsorted(_ENOUGH, on.sum(), side="right")))
+        fits = {name: _fit(powers, features[name][on], snr[on], noise) for name, noise in FEATURES.items()}
+        surfaces, scatter = ({name: fit[part] for name, fit in fits.items()} for part in (0, 1))
+        locus = Locus(shape, int(on.sum()), surfaces, scatter)
+        near = np.all([np.abs(locus.deviation(name, features[name], x, y, snr)) < 3.5 for name in FEATURES], axis=0)
+        on = near if near.any() else on
+    return locus
+
+
+def find_mode(size, snr) -> float:
+    """Give the log of the size at which sources crowd most; nearly the smallest where none repeats."""
+    size, snr = np.asarray(size), np.asarray(snr)
+    order = np.argsort(-snr, kind="stable")[:_MOST]
+    size, snr = size[order], snr[order]
+    scores = _score(size[:, None], size, _tolerance(snr))
+    return float(size[np.argmax(scores * np.exp(-0.5 * (size - size.min())))])
+
+
+def _tolerance(snr):
+    return np.hypot(_RIDGE, FEATURES["log_width"] / np.asarray(snr))
+
+
+def _score(expected, size, tolerance):
+    """Count the sources near to a surface, less those that its surroundings let expect. ``expected`` is (trials, n)."""
+    z = np.abs(size - expected) / tolerance
+    near = np.clip(1 - (z / 3) ** 2, 0, None) ** 2
+    return (near - 0.53 * ((z > 3) & (z < 6))).sum(axis=-1)
+
+
+def _best_plane(x, y, size, snr, shape) -> np.ndarray:
+    """
+    Coefficients of the plane, a + b u + c v, that most sources lie on and fewest beside.
+
+    Planes through triples of sources are tried, with a fixed seed, and those of one size everywhere.
+    """
+    level = find_mode(size, snr)
+    best = np.array([level, 0.0, 0.0])
+    if len(size) < _ENOUGH[0]:
+        return best
+    tolerance = _tolerance(snr)
+    rng = np.random.default_rng(0)
+    first = rng.integers(0, len(size), 4 * _TRIALS)
+    triples = np.stack([first, *rng.integers(0, len(size), (2, 4 * _TRIALS))], axis=1)
+    spread = np.ptp(size[triples], axis=1)
+    triples = triples[(spread < 0.4) & (np.sort(triples, axis=1)[:, :-1] != np.sort(triples, axis=1)[:, 1:]).all(1)]
+    triples = triples[:_TRIALS]
+    powers = _powers(x, y, shape, 1)
+    corners = powers[triples]
+    wide = np.abs(np.linalg.det(corners)) > 0.1  # else the plane is ill-determined
+    planes = np.linalg.solve(corners[wide], size[triples[wide]][..., None])[..., 0]
+    planes = planes[np.abs(planes[:, 1:]).sum(axis=1) < 0.4]
+    # A plane has to be better than one size everywhere by more than chance makes it.
+    highest = 1.1 * _score(level, size, tolerance) + 2
+    for begin in range(0, len(planes), 200):
+        scores = _score(planes[begin : begin + 200] @ powers.T, size, tolerance)
+        if len(scores) and scores.max() > highest:
+            highest, best = scores.max(), planes[begin + np.argmax(scores)]
+    return best
+
+
+def _fit(powers, values, snr, noise: float) -> tuple[np.ndarray, tuple[float, float]]:
+    """Fit a surface to sources of the locus, robustly, and take their scatter about it."""
+    error = np.hypot(_FLOOR, noise / snr)
+    weight = 1 / error
+    for _ in range(6):
+        surface = np.linalg.lstsq(powers * weight[:, None], values * weight, rcond=None)[0]
+        z = (values - powers @ surface) / error
+        scale = max(1.4826 * np.median(np.abs(z)), 0.3)
+        weight = np.clip(1 - (z / (4.7 * scale)) ** 2, 1e-3, None) / error
+    return surface, _scatter(values - powers @ surface, snr, noise)
+
+
+def _scatter(residual, snr, noise: float) -> tuple[float, float]:
+    """Give the floor and the error at a signal-to-noise ratio of 1: (floor^2 + (noise / snr)^2) is the variance."""
+    if len(residual) < _FEW:
+        return _FLOOR, noise
+    bright = snr > np.median(snr)
+    floor = _LEAST
+    for _ in range(5):
+        excess = np.median(residual[~bright] ** 2) * 1.4826**2 - floor**2
+        noise = max(np.sqrt(max(excess, 0.0)) * np.median(snr[~bright]), noise / 2)
+        excess = np.median(residual[bright] ** 2) * 1.4826**2 - (noise / np.median(snr[bright])) ** 2
+        floor = max(np.sqrt(max(excess, 0.0)), _LEAST)
+    return float(floor), float(noise)
+
+
+def _powers(x, y, shape, degree: int) -> np.ndarray:
+    """Products u^i v^j with i + j <= degree, where u and v run from -1 to 1 across the image."""
+    ny, nx = shape
+    u, v = (2 * np.asarray(position, float) / max(n - 1, 1) - 1 for position, n in ((x, nx), (y, ny)))
+    return np.stack([u**i * v ** (d - i) for d in range(degree + 1) for i in range(d, -1, -1)], axis=-1)
+
+
+def _degree_of(surface) -> int:
+    return int(np.sqrt(8 * len(surface) + 1) - 3) // 2

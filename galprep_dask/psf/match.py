@@ -1,0 +1,123 @@
+"""Sources and positions on the sky: which belongs to which."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.spatial import cKDTree
+
+from galprep_dask.errors import MissingWCSError, ParameterError
+from galprep_dask.image import celestial_wcs
+
+__all__ = ["nearest_source", "pixel_positions", "table_positions"]
+
+
+def pixel_positions(ra, dec, header, what: str) -> tuple[np.ndarray, np.ndarray]:
+    """
+    Bring positions on the sky into the image.
+
+    Parameters
+    ----------
+    ra, dec : (n,) arrays or Quantities
+        In degrees where there is no unit.
+    header : Header or str
+        With a celestial WCS.
+    what : str
+        What to call them in an error.
+
+    Returns
+    -------
+    x, y : (n,) arrays
+        Pixels; NaN for what the projection does not reach.
+
+    Raises
+    ------
+    MissingWCSError
+        There is no WCS.
+    ParameterError
+        They are no positions in degrees.
+    """
+    if header is None:
+        raise MissingWCSError(f"{what} are positions on the sky: header= is needed, with a celestial WCS.")
+    ra, dec = (np.asarray(getattr(a, "to_value", lambda _, a=a: a)("deg"), float) for a in (ra, dec))
+    wrong = (np.abs(dec) > 90) | (np.abs(ra) > 360)
+    if wrong.any():
+        k = int(np.argmax(wrong))
+        raise ParameterError(
+            f"{what} hold ra={ra.flat[k]}, dec={dec.flat[k]}, which is no position in degrees. Are they swapped?"
+        )
+    wcs = celestial_wcs(header)
+    x, y = np.full((2, ra.size), np.nan)
+    # A projection has two sides, and what is on the other comes out somewhere in the image.
+    middle = np.radians(wcs.wcs.crval)
+    r, d = np.radians(ra), np.radians(dec)
+    near = np.sin(d) * np.sin(middle[1]) + np.cos(d) * np.cos(middle[1]) * np.cos(r - middle[0]) > 0.5
+    if near.any():
+        x[near], y[near] = wcs.all_world2pix(ra[near], dec[near], 0, quiet=True)
+    return x, y
+
+
+def table_positions(table, header, what: str) -> tuple[np.ndarray, np.ndarray]:
+    """
+    Read the positions of a table: its columns x and y, or ra and dec.
+
+    Parameters
+    ----------
+    table : Table, QTable or mapping
+        Names in upper or lower case.
+    header : Header or str or None
+        For ra and dec.
+    what : str
+        What to call it in an error.
+
+    Returns
+    -------
+    x, y : (n,) arrays
+        Pixels; NaN where they are unknown.
+
+    Raises
+    ------
+    ParameterError
+        There are no such columns.
+    MissingWCSError
+        There is no WCS.
+    """
+    names = list(getattr(table, "colnames", None) or table)
+    lower = {str(name).lower(): name for name in names}
+    for pair in (("x", "y"), ("ra", "dec")):
+        if all(name in lower for name in pair):
+            one, other = (table[lower[name]] for name in pair)
+            if pair[0] == "ra":
+                return pixel_positions(_filled(one), _filled(other), header, f"the rows of {what}")
+            return np.asarray(_filled(one), float), np.asarray(_filled(other), float)
+    raise ParameterError(f"{what} has columns {', '.join(map(str, names))}; expected ra and dec in degrees, or x and y.")
+
+
+def _filled(column):
+    return column.filled(np.nan) if hasattr(column, "filled") else column
+
+
+def nearest_source(x, y, among_x, among_y, radius: float) -> np.ndarray:
+    """
+    Find the nearest of some positions to each of others.
+
+    Parameters
+    ----------
+    x, y : (n,) arrays
+        Whose neighbours are looked for; what is not finite has none.
+    among_x, among_y : (m,) arrays
+        Where they are looked for.
+    radius : float
+        How far off they may be, in pixels.
+
+    Returns
+    -------
+    (n,) int array
+        Row of the nearest; -1 where none is within ``radius``.
+    """
+    found = np.full(len(x), -1)
+    here, there = np.isfinite(x) & np.isfinite(y), np.flatnonzero(np.isfinite(among_x) & np.isfinite(among_y))
+    if here.any() and len(there):
+        tree = cKDTree(np.column_stack([among_x[there], among_y[there]]))
+        distance, row = tree.query(np.column_stack([x[here], y[here]]), distance_upper_bound=radius)
+        found[here] = np.where(np.isfinite(distance), there[np.minimum(row, len(there) - 1)], -1)
+    return found

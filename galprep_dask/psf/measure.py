@@ -1,0 +1,81 @@
+"""Sizes and shapes of the sources that may be stars, measured where their pixels are."""
+
+from __future__ import annotations
+
+import dask.array as da
+import numpy as np
+
+from galprep_dask.blockwise import block_edges, map_regions
+from galprep_dask.psf._kernels.shapes import COLUMNS, measure_shapes, window_half
+
+__all__ = ["measure_sources"]
+
+
+def measure_sources(
+    planes: dict[str, da.Array], peaks: np.ndarray, labels: np.ndarray, *, width: float, size: int,
+    sky_std: float | None, saturate: float,
+) -> dict[str, np.ndarray]:  # fmt: skip
+    """
+    Measure sources, a task for all those whose brightest pixels lie in one block.
+
+    Parameters
+    ----------
+    planes : dict of (ny, nx) dask arrays
+        "image", "labels", and where they are known "mask" and "sigma", all of the same chunks.
+    peaks : (n, 2) int array
+        Row and column of the brightest pixel of each source.
+    labels : (n,) int array
+        Their labels.
+    width : float
+        Standard deviation in pixels of a star, about.
+    size : int
+        Side of the box in pixels, odd.
+    sky_std : float or None
+        Noise of the sky; None takes "sigma".
+    saturate : float
+        Level of saturation.
+
+    Returns
+    -------
+    dict of (n,) float64 arrays
+        ``COLUMNS`` of :mod:`galprep_dask.psf._kernels.shapes`. No chunking changes a bit of them.
+    """
+    measured = np.full((len(labels), len(COLUMNS)), np.nan)
+    image = planes["image"]
+    margin = max(window_half(width), size // 2) + 1
+    block = [np.searchsorted(block_edges(axis), peaks[:, i], side="right") - 1 for i, axis in enumerate(image.chunks)]
+    number = block[0] * image.numblocks[1] + block[1]
+    order = np.argsort(number, kind="stable")
+    groups = [rows for rows in np.split(order, np.flatnonzero(np.diff(number[order])) + 1) if len(rows)]
+    if groups:
+        boxes = [_box(peaks[rows], margin, image.shape) for rows in groups]
+        own = [(peaks[rows].astype(np.int64), labels[rows].astype(np.int64)) for rows in groups]
+        parts = map_regions(
+            _measure_region, boxes, list(planes.values()), own, names=list(planes), width=width, size=size,
+            sky_std=sky_std, saturate=saturate,
+        ).compute()  # fmt: skip
+        for rows, part in zip(groups, parts, strict=True):
+            measured[rows] = part
+    return dict(zip(COLUMNS, measured.T, strict=True))
+
+
+def _box(peaks, margin: int, shape) -> tuple[int, int, int, int]:
+    (y0, x0), (y1, x1) = peaks.min(axis=0) - margin, peaks.max(axis=0) + margin + 1
+    return max(int(y0), 0), min(int(y1), shape[0]), max(int(x0), 0), min(int(x1), shape[1])
+
+
+def _measure_region(regions, own, *, box, names, width, size, sky_std, saturate) -> np.ndarray:
+    planes = dict(zip(names, regions, strict=True))
+    peaks, labels = own
+    image = planes["image"]
+    bad = ~np.isfinite(image)
+    if "mask" in planes:
+        bad |= planes["mask"]
+    variance = np.array([[0.0 if sky_std is None else float(sky_std) ** 2]])
+    if sky_std is None:
+        variance = planes["sigma"].astype(np.float64) ** 2
+    image = image if image.dtype in (np.float32, np.float64) else image.astype(np.float64)
+    return measure_shapes(
+        image, planes["labels"], bad, variance, peaks - np.array([box[0], box[2]]), labels,
+        width=width, size=size, saturate=saturate,
+    )  # fmt: skip
