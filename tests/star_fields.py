@@ -65,7 +65,7 @@ def simulate_stars(
     """
     Stars, 5 % of them binaries, and galaxies, over noise of 1 a pixel.
 
-    Stars have S/N (under the PSF as weight) from 5 to 5000, numbers falling as S/N^-0.4 (0.16 dex a magnitude), galaxies
+    Stars have S/N (under the PSF as weight) from 5 to 20000, numbers falling as S/N^-0.4 (0.16 dex a magnitude), galaxies
     from 5 to 1500 as S/N^-0.9 (0.36 dex a magnitude). Galaxies: Sersic n 1 (60 %), 1.5, 2.5, 4; half-light radii
     log-normal about 0.6 FWHM with 0.5 in the log, growing as flux^0.15; axis ratios 0.2 to 1. Binaries have separations
     of 0.4 to 2 FWHM and flux ratios of 0.2 to 1. The PSF is a Moffat of 4 % ellipticity, and ``gradient`` lets its
@@ -80,7 +80,7 @@ def simulate_stars(
     sources["x"], sources["y"] = rng.uniform(0, nx, len(sources)), rng.uniform(0, ny, len(sources))
     sources["kind"] = GALAXY
     sources["kind"][:n_stars] = np.where(is_binary, BINARY, STAR)
-    sources["snr"][:n_stars] = _falling(rng, n_stars, 0.4, 5, 5000)
+    sources["snr"][:n_stars] = _falling(rng, n_stars, 0.4, 5, 20000)
     sources["snr"][n_stars:] = _falling(rng, n_galaxies, 0.9, 5, 1500)
 
     amplitudes, widths = moffat_mixture(beta)
@@ -104,9 +104,9 @@ def simulate_stars(
                     xx, np.zeros_like(xx), yy, 0.02)  # fmt: skip
     level = np.quantile(sources["flux"][:n_stars], saturation) * np.sum(
         amplitudes / (2 * np.pi * (widths**2 * fwhm**2 + PIXEL_VARIANCE)))
-    peaks = image[np.clip(np.round(sources["y"]).astype(int), 0, ny - 1),
-                  np.clip(np.round(sources["x"]).astype(int), 0, nx - 1)]  # fmt: skip
-    sources["saturated"] = peaks > 0.97 * level
+    middle = [np.clip(np.round(sources[name]).astype(int), 1, n - 2) for name, n in (("y", ny), ("x", nx))]
+    peaks = np.max([image[middle[0] + i, middle[1] + j] for i in (-1, 0, 1) for j in (-1, 0, 1)], axis=0)
+    sources["saturated"] = peaks > level
 
     indices = rng.choice([1.0, 1.5, 2.5, 4.0], n_galaxies, p=[0.6, 0.15, 0.15, 0.1])
     radii = fwhm * galaxy_radius * rng.lognormal(0, spread, n_galaxies) * (sources["snr"][n_stars:] / 30) ** 0.15

@@ -16,8 +16,8 @@ CUTS = (
 #: What the ``reason`` column may hold: the cut, and what it found. Used stars have "".
 REASONS = (
     "", "raw: no source there", "Gaia match: none", "flux: too faint", "flux: too bright", "flux: saturated",
-    "axis ratio: elongated", "FWHM: not measured", "FWHM: too small", "FWHM: too large", "isolation: neighbours",
-    "isolation: close pair", "central bad pixels", "quota", "dropped by hand",
+    "axis ratio: elongated", "FWHM: not measured", "FWHM: too small", "FWHM: too large", "FWHM: doubtful",
+    "isolation: neighbours", "isolation: close pair", "central bad pixels", "quota", "dropped by hand",
 )  # fmt: skip
 
 

@@ -12,10 +12,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = ["FEATURES", "Locus", "find_locus", "find_mode"]
+__all__ = ["FEATURES", "Locus", "find_locus", "find_mode", "galaxy_share"]
 
-#: Shapes that all stars of a place share, and the error of each at a signal-to-noise ratio of 1, about.
-FEATURES = {"log_width": 1.5, "concentration": 1.0, "e1": 2.5, "e2": 2.5, "offset_x": 1.5, "offset_y": 1.5}
+#: Shapes that all stars of a place share: the least scatter that is allowed for, and the error at a signal-to-noise
+#: ratio of 1, about. Faint neighbours, which a fit of the PSF can live with, make more than noise does of bright stars.
+FEATURES = {
+    "log_width": (0.005, 1.4), "concentration": (0.01, 1.0), "e1": (0.01, 2.2), "e2": (0.01, 2.2),
+    "offset_x": (0.01, 1.8), "offset_y": (0.01, 1.8),
+}  # fmt: skip
 
 #: Relative width of the ridge that is looked for, beside the errors of measurement.
 _RIDGE = 0.02
@@ -23,8 +27,10 @@ _RIDGE = 0.02
 _MOST, _TRIALS = 1500, 3000
 #: Fewest stars for a polynomial of degree 1, 2, 3 in position.
 _ENOUGH = (10, 30, 150)
-#: Least scatter of stars about a surface, and what is taken where there are too few to tell.
-_LEAST, _FEW, _FLOOR = 0.003, 20, 0.01
+#: Where beyond the locus galaxies are counted, in standard deviations, and the range of like log signal-to-noise ratios.
+_BEYOND, _LIKE = (3.5, 10.0), 0.25
+#: Stars below which their scatter is not measured.
+_FEW = 20
 
 
 @dataclass(frozen=True)
@@ -93,7 +99,7 @@ def find_locus(x, y, snr, features: dict, shape: tuple[int, int]) -> Locus | Non
         on[order[np.argmin(np.abs(size[order] - _powers(x[order], y[order], shape, 1) @ start))]] = True
     for _ in range(4):
         powers = _powers(x[on], y[on], shape, int(np.searchsorted(_ENOUGH, on.sum(), side="right")))
-        fits = {name: _fit(powers, features[name][on], snr[on], noise) for name, noise in FEATURES.items()}
+        fits = {name: _fit(powers, features[name][on], snr[on], *least) for name, least in FEATURES.items()}
         surfaces, scatter = ({name: fit[part] for name, fit in fits.items()} for part in (0, 1))
         locus = Locus(shape, int(on.sum()), surfaces, scatter)
         near = np.all([np.abs(locus.deviation(name, features[name], x, y, snr)) < 3.5 for name in FEATURES], axis=0)
@@ -110,8 +116,45 @@ def find_mode(size, snr) -> float:
     return float(size[np.argmax(scores * np.exp(-0.5 * (size - size.min())))])
 
 
+def galaxy_share(deviation, snr) -> np.ndarray:
+    """
+    Estimate how likely it is that a source at the locus is a galaxy too small to be told from a star.
+
+    The density of galaxies is taken just beyond the locus, at like signal-to-noise ratios, and falls linearly towards
+    smaller sizes, to nothing one standard deviation below the stars; stars are a normal distribution.
+
+    Parameters
+    ----------
+    deviation : (n,) array
+        Size, in standard deviations from the locus.
+    snr : (n,) array
+        Signal-to-noise ratios.
+
+    Returns
+    -------
+    (n,) array
+        From 0 to 1.
+    """
+    deviation, log_snr = np.asarray(deviation), np.log(np.asarray(snr))
+    nearest, furthest = _BEYOND
+    stars = _counts_at(log_snr, log_snr[np.abs(deviation) < 2]) / 0.954
+    galaxies = _counts_at(log_snr, log_snr[(deviation > nearest) & (deviation < furthest)]) / (furthest - nearest)
+    galaxies *= np.clip((deviation + 1) / ((nearest + furthest) / 2 + 1), 0, None)
+    stars *= np.exp(-0.5 * deviation**2) / np.sqrt(2 * np.pi)
+    return galaxies / np.maximum(galaxies + stars, 1e-300)
+
+
+def _counts_at(log_snr, among) -> np.ndarray:
+    """Count sources of like signal-to-noise ratio, those further off in its log weighing less."""
+    edges = np.linspace(log_snr.min(), log_snr.max() + 1e-9, 65)
+    middle = (edges[1:] + edges[:-1]) / 2
+    counts, _ = np.histogram(among, edges)
+    smoothed = np.exp(-0.5 * ((middle[:, None] - middle) / _LIKE) ** 2) @ counts
+    return np.interp(log_snr, middle, smoothed)
+
+
 def _tolerance(snr):
-    return np.hypot(_RIDGE, FEATURES["log_width"] / np.asarray(snr))
+    return np.hypot(_RIDGE, FEATURES["log_width"][1] / np.asarray(snr))
 
 
 def _score(expected, size, tolerance):
@@ -152,29 +195,33 @@ def _best_plane(x, y, size, snr, shape) -> np.ndarray:
     return best
 
 
-def _fit(powers, values, snr, noise: float) -> tuple[np.ndarray, tuple[float, float]]:
+def _fit(powers, values, snr, floor: float, noise: float) -> tuple[np.ndarray, tuple[float, float]]:
     """Fit a surface to sources of the locus, robustly, and take their scatter about it."""
-    error = np.hypot(_FLOOR, noise / snr)
+    error = np.hypot(floor, noise / snr)
     weight = 1 / error
     for _ in range(6):
         surface = np.linalg.lstsq(powers * weight[:, None], values * weight, rcond=None)[0]
         z = (values - powers @ surface) / error
         scale = max(1.4826 * np.median(np.abs(z)), 0.3)
         weight = np.clip(1 - (z / (4.7 * scale)) ** 2, 1e-3, None) / error
-    return surface, _scatter(values - powers @ surface, snr, noise)
+    return surface, _scatter(values - powers @ surface, snr, floor, noise)
 
 
-def _scatter(residual, snr, noise: float) -> tuple[float, float]:
-    """Give the floor and the error at a signal-to-noise ratio of 1: (floor^2 + (noise / snr)^2) is the variance."""
+def _scatter(residual, snr, floor: float, noise: float) -> tuple[float, float]:
+    """
+    Measure floor and noise of the scatter, sqrt(floor^2 + (noise / snr)^2).
+
+    The brighter half gives the one, the fainter half the other; neither is less than it was.
+    """
     if len(residual) < _FEW:
-        return _FLOOR, noise
+        return floor, noise
     bright = snr > np.median(snr)
-    floor = _LEAST
+    middle = np.median(snr[bright]), np.median(snr[~bright])
+    spread = [1.4826 * np.median(np.abs(residual[half])) for half in (bright, ~bright)]
+    least = floor, noise
     for _ in range(5):
-        excess = np.median(residual[~bright] ** 2) * 1.4826**2 - floor**2
-        noise = max(np.sqrt(max(excess, 0.0)) * np.median(snr[~bright]), noise / 2)
-        excess = np.median(residual[bright] ** 2) * 1.4826**2 - (noise / np.median(snr[bright])) ** 2
-        floor = max(np.sqrt(max(excess, 0.0)), _LEAST)
+        noise = max(np.sqrt(max(spread[1] ** 2 - floor**2, 0)) * middle[1], least[1])
+        floor = max(np.sqrt(max(spread[0] ** 2 - (noise / middle[0]) ** 2, 0)), least[0])
     return float(floor), float(noise)
 
 

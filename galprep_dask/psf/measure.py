@@ -75,7 +75,10 @@ def _measure_region(regions, own, *, box, names, width, size, sky_std, saturate)
     if sky_std is None:
         variance = planes["sigma"].astype(np.float64) ** 2
     image = image if image.dtype in (np.float32, np.float64) else image.astype(np.float64)
-    return measure_shapes(
+    measured = measure_shapes(
         image, planes["labels"], bad, variance, peaks - np.array([box[0], box[2]]), labels,
         width=width, size=size, saturate=saturate,
     )  # fmt: skip
+    measured[:, 0] += box[2]
+    measured[:, 1] += box[0]
+    return measured

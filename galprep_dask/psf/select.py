@@ -14,7 +14,7 @@ from galprep_dask.errors import GalprepError, NoGaiaWarning, NoStarsError, Param
 from galprep_dask.image import celestial_wcs, parse_header
 from galprep_dask.psf._kernels.shapes import TO_FWHM
 from galprep_dask.psf.cuts import Verdicts, quota
-from galprep_dask.psf.locus import FEATURES, Locus, find_locus, find_mode
+from galprep_dask.psf.locus import FEATURES, Locus, find_locus, find_mode, galaxy_share
 from galprep_dask.psf.match import nearest_source, pixel_positions, table_positions
 from galprep_dask.psf.measure import measure_sources
 from galprep_dask.psf.raw import Raw, guess_width, only_at, raw_sources
@@ -28,7 +28,7 @@ __all__ = ["select_stars"]
 #: Matching radius in FWHM.
 _RADIUS = 1.5
 #: Standard deviations at which ellipticity, concentration or centroid of a star tell of a companion.
-_PAIR = 4.0
+_PAIR = 3.5
 #: Share of the core (1.5 FWHM about the centre) that other sources may own.
 _CORE = 0.05
 
@@ -53,6 +53,7 @@ def select_stars(
     min_axis_ratio: float = 0.5,
     fwhm_median: float | None = None,
     fwhm_sigma: float = 3.0,
+    max_galaxy_share: float = 0.2,
     size: int | None = None,
     max_neighbour_fraction: float = 0.3,
     max_central_bad: int = 2,
@@ -106,6 +107,9 @@ def select_stars(
     fwhm_sigma : float
         Half of the accepted range, in robust standard deviations of the FWHM: of the stellar locus at the source's
         signal-to-noise ratio, or of the sample where ``fwhm_median`` is given.
+    max_galaxy_share : float
+        Where the locus is found: how likely a source may be a galaxy too small to be told from a star, as estimated from
+        the sources just beyond the locus.
     size : int, optional
         Side in pixels, odd, of the box around each star. By default ten times the FWHM.
     max_neighbour_fraction : float
@@ -180,8 +184,8 @@ def select_stars(
     check_same_shape(segmentation, image.shape, "segmentation")
     _check(
         fwhm=fwhm, min_snr=min_snr, min_flux_fraction=min_flux_fraction, max_flux=max_flux, saturate=saturate,
-        min_axis_ratio=min_axis_ratio, fwhm_median=fwhm_median, fwhm_sigma=fwhm_sigma, sky_std=sky_std,
-        max_neighbour_fraction=max_neighbour_fraction, max_central_bad=max_central_bad,
+        min_axis_ratio=min_axis_ratio, fwhm_median=fwhm_median, fwhm_sigma=fwhm_sigma, max_galaxy_share=max_galaxy_share,
+        sky_std=sky_std, max_neighbour_fraction=max_neighbour_fraction, max_central_bad=max_central_bad,
     )  # fmt: skip
     _check_counts(size, max_stars, regions, crossmatch)
     header = parse_header(header) if isinstance(header, str) else header
@@ -225,7 +229,7 @@ def select_stars(
 
     locus, scale = _locus(measured, verdicts, image.shape, fwhm_median)
     fwhms = scale * TO_FWHM * measured["width"]
-    _cut_fwhm(measured, fwhms, verdicts, locus, fwhm_median, fwhm_sigma)
+    _cut_fwhm(measured, fwhms, verdicts, locus, fwhm_median, fwhm_sigma, max_galaxy_share)
     fraction = measured["n_owned_box"] / box**2
     core = math.pi * (1.5 * TO_FWHM * measured["width"]) ** 2
     verdicts.drop((fraction > max_neighbour_fraction) | (measured["n_owned_core"] > _CORE * core), "isolation: neighbours")
@@ -268,7 +272,7 @@ def _check(**numbers) -> None:
         positive = name in ("fwhm", "fwhm_median", "fwhm_sigma", "sky_std")
         if not (np.isscalar(value) and math.isfinite(value) and (value > 0 if positive else value >= 0)):
             raise ParameterError(f"{name}={value!r}; expected a {'positive number' if positive else 'number from 0'}.")
-        if name in ("min_axis_ratio", "max_neighbour_fraction") and value > 1:
+        if name in ("min_axis_ratio", "max_galaxy_share", "max_neighbour_fraction") and value > 1:
             raise ParameterError(f"{name}={value!r}; expected a number from 0 to 1.")
 
 
@@ -405,7 +409,7 @@ def _locus(measured, verdicts: Verdicts, shape, fwhm_median) -> tuple[Locus | No
     return locus, float(np.median(ratio[best])) if len(best) else 1.0
 
 
-def _cut_fwhm(measured, fwhms, verdicts: Verdicts, locus: Locus | None, median, n_sigma: float) -> None:
+def _cut_fwhm(measured, fwhms, verdicts: Verdicts, locus: Locus | None, median, n_sigma: float, share: float) -> None:
     verdicts.drop(~np.isfinite(fwhms), "FWHM: not measured")
     if median is not None:
         sample = fwhms[verdicts.left]
@@ -415,6 +419,10 @@ def _cut_fwhm(measured, fwhms, verdicts: Verdicts, locus: Locus | None, median, 
     else:
         where = measured["x"], measured["y"], measured["snr"]
         deviation = locus.deviation("log_width", np.log(measured["width"]), *where)
+        left = verdicts.left
+        doubtful = galaxy_share(deviation[left], measured["snr"][left]) > share
+        doubtful &= np.abs(deviation[left]) <= n_sigma
+        verdicts.drop(left[doubtful], "FWHM: doubtful")
     verdicts.drop(deviation < -n_sigma, "FWHM: too small")
     verdicts.drop(deviation > n_sigma, "FWHM: too large")
 

@@ -17,7 +17,7 @@ __all__ = ["COLUMNS", "measure_shapes"]
 #: What is measured of each source: position, standard deviation in pixels of the Gaussian that it is like, ellipticity
 #: (x minus y axis, and diagonal; (a^2 - b^2) / (a^2 + b^2) in size), light under the weight over its noise,
 #: log of the light under a weight twice as wide over that under its own, offset of the centroid of the one from that of
-#: the other, FWHM of the profile, and the rest in numbers of pixels: at the level of the brightest, at or above
+#: the other in widths, FWHM of the profile, and the rest in numbers of pixels: at the level of the brightest, at or above
 #: saturation, bad ones in the core, those in the core that other sources own; in the box those that others own, and
 #: within a quarter of its size those that are bad or beyond the edge.
 COLUMNS = (
@@ -215,7 +215,7 @@ def _measure_one(window, variance, half, width, row):
     row[5] = f / math.sqrt(variance * norm2) if variance > 0.0 else np.inf
     wide, wmx, wmy, _, _, _, _ = _moments(window, half, cx, cy, 4.0 * s2, 6.0 * width_now, wx, wy)
     if wide > 0.0:
-        row[6], row[7], row[8] = math.log(wide / f), wmx / wide, wmy / wide
+        row[6], row[7], row[8] = math.log(wide / f), wmx / wide / width_now, wmy / wide / width_now
     row[9], row[10] = _profile(window, half, cx, cy, width_now)
 
 
