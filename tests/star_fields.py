@@ -65,10 +65,10 @@ def simulate_stars(
     """
     Stars, 5 % of them binaries, and galaxies, over noise of 1 a pixel.
 
-    Stars have S/N (under the PSF as weight) from 5 to 20000, numbers falling as S/N^-0.4 (0.16 dex a magnitude), galaxies
-    from 5 to 1500 as S/N^-0.9 (0.36 dex a magnitude). Galaxies: Sersic n 1 (60 %), 1.5, 2.5, 4; half-light radii
-    log-normal about 0.6 FWHM with 0.5 in the log, growing as flux^0.15; axis ratios 0.2 to 1. Binaries have separations
-    of 0.4 to 2 FWHM and flux ratios of 0.2 to 1. The PSF is a Moffat of 4 % ellipticity, and ``gradient`` lets its
+    Stars have S/N (under the PSF as weight) from 5 to 20000, numbers falling as S/N^-0.4 (0.16 dex a magnitude),
+    galaxies from 5 to 1500 as S/N^-0.9 (0.36 dex a magnitude). Galaxies: Sersic n 1 (60 %), 1.5, 2.5, 4; half-light radii
+    log-normal about 0.6 FWHM with 0.5 in the log, growing as flux^0.15; axis ratios 0.2 to 1. Binaries have
+    separations of 0.4 to 2 FWHM and flux ratios of 0.2 to 1. The PSF is a Moffat of 4 % ellipticity, and ``gradient`` lets its
     width grow that much from the middle to the right and upper edges, and twice that with the square of the radius.
     The brightest 3 % of the stars are cut off at one level.
     """

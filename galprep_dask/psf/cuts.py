@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from galprep_dask.errors import NoStarsError
+from galprep_dask.errors import NoStarsError, ParameterError
 
-__all__ = ["CUTS", "REASONS", "Verdicts", "quota"]
+__all__ = ["CUTS", "REASONS", "Verdicts", "numbered", "quota"]
 
 #: The cuts in the order in which they are made. "quota" is made where a number of stars is asked for.
 CUTS = (
@@ -58,7 +58,7 @@ class Verdicts:
             )
 
     def counts(self) -> dict[str, int]:
-        """Sources left after each cut."""
+        """Count the sources left after each cut."""
         cut_of = np.array([CUTS.index(reason.split(":")[0]) if reason else len(CUTS) for reason in REASONS])
         taken = np.bincount(cut_of[self.codes], minlength=len(CUTS) + 1)[: len(CUTS)]
         taken[0], found = 0, len(self.codes)
@@ -66,11 +66,10 @@ class Verdicts:
         return {cut: int(n) for cut, n in zip(CUTS, left, strict=True)}
 
     def in_words(self) -> str:
-        """Sources left after each cut that took some."""
-        counts = list(self.counts().items())
-        return ", ".join(
-            f"{cut} {n}" for (cut, n), before in zip(counts, [None, *counts], strict=False) if before is None or n != before[1]
-        )
+        """Tell how many sources are left after each cut that took some."""
+        counts = self.counts()
+        before = [-1, *counts.values()]
+        return ", ".join(f"{cut} {n}" for (cut, n), m in zip(counts.items(), before, strict=False) if n != m)
 
     def reasons(self) -> np.ndarray:
         """Reason of every source."""
@@ -110,3 +109,34 @@ def quota(x, y, snr, shape: tuple[int, int], max_stars: int, regions: tuple[int,
     kept = np.zeros(len(order), bool)
     kept[np.lexsort((-snr, rank))[:max_stars]] = True
     return kept
+
+
+def numbered(drop, n: int) -> np.ndarray:
+    """
+    Check the numbers of stars that are to be left out.
+
+    Parameters
+    ----------
+    drop : sequence of int
+        As numbered.
+    n : int
+        Stars that there are.
+
+    Returns
+    -------
+    int array
+
+    Raises
+    ------
+    ParameterError
+        One of them is no number of a star.
+    """
+    numbers = np.atleast_1d(np.asarray(drop))
+    if numbers.size == 0:
+        return np.zeros(0, int)
+    if numbers.dtype.kind not in "iu" or numbers.ndim != 1:
+        raise ParameterError(f"drop={drop!r}; expected numbers of stars.")
+    wrong = numbers[(numbers < 0) | (numbers >= n)]
+    if len(wrong):
+        raise ParameterError(f"drop has {', '.join(map(str, wrong))}; stars are numbered 0 to {n - 1}.")
+    return numbers

@@ -27,7 +27,7 @@ _RIDGE = 0.02
 _MOST, _TRIALS = 1500, 3000
 #: Fewest stars for a polynomial of degree 1, 2, 3 in position.
 _ENOUGH = (10, 30, 150)
-#: Where beyond the locus galaxies are counted, in standard deviations, and the range of like log signal-to-noise ratios.
+#: Where beyond the locus galaxies are counted, in standard deviations; the range of like log signal-to-noise ratios.
 _BEYOND, _LIKE = (3.5, 10.0), 0.25
 #: Stars below which their scatter is not measured.
 _FEW = 20
@@ -42,7 +42,7 @@ class Locus:
     ----------
     shape : (int, int)
         Of the image.
-    surfaces : dict of arrays
+    surfaces : dict of lists
         For every feature the coefficients of a polynomial in position, those of :func:`_powers`.
     scatter : dict of (float, float)
         For every feature its scatter at high signal-to-noise, and its error at a signal-to-noise ratio of 1.
@@ -52,8 +52,8 @@ class Locus:
 
     shape: tuple[int, int]
     n_stars: int
-    surfaces: dict
-    scatter: dict
+    surfaces: dict[str, list[float]]
+    scatter: dict[str, tuple[float, float]]
 
     def expected(self, name: str, x, y) -> np.ndarray:
         """Value of a feature for a star at (x, y)."""
@@ -195,7 +195,7 @@ def _best_plane(x, y, size, snr, shape) -> np.ndarray:
     return best
 
 
-def _fit(powers, values, snr, floor: float, noise: float) -> tuple[np.ndarray, tuple[float, float]]:
+def _fit(powers, values, snr, floor: float, noise: float) -> tuple[list[float], tuple[float, float]]:
     """Fit a surface to sources of the locus, robustly, and take their scatter about it."""
     error = np.hypot(floor, noise / snr)
     weight = 1 / error
@@ -204,7 +204,7 @@ def _fit(powers, values, snr, floor: float, noise: float) -> tuple[np.ndarray, t
         z = (values - powers @ surface) / error
         scale = max(1.4826 * np.median(np.abs(z)), 0.3)
         weight = np.clip(1 - (z / (4.7 * scale)) ** 2, 1e-3, None) / error
-    return surface, _scatter(values - powers @ surface, snr, floor, noise)
+    return surface.tolist(), _scatter(values - powers @ surface, snr, floor, noise)
 
 
 def _scatter(residual, snr, floor: float, noise: float) -> tuple[float, float]:

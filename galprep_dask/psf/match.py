@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 from scipy.spatial import cKDTree
 
-from galprep_dask.errors import MissingWCSError, ParameterError
+from galprep_dask.errors import GalprepError, MissingWCSError, NoGaiaWarning, NoStarsError, ParameterError
 from galprep_dask.image import celestial_wcs
 
-__all__ = ["nearest_source", "pixel_positions", "table_positions"]
+__all__ = ["listed_positions", "match_gaia", "nearest_source", "pixel_positions", "rows_at", "table_positions"]
 
 
 def pixel_positions(ra, dec, header, what: str) -> tuple[np.ndarray, np.ndarray]:
@@ -89,7 +91,9 @@ def table_positions(table, header, what: str) -> tuple[np.ndarray, np.ndarray]:
             if pair[0] == "ra":
                 return pixel_positions(_filled(one), _filled(other), header, f"the rows of {what}")
             return np.asarray(_filled(one), float), np.asarray(_filled(other), float)
-    raise ParameterError(f"{what} has columns {', '.join(map(str, names))}; expected ra and dec in degrees, or x and y.")
+    raise ParameterError(
+        f"{what} has columns {', '.join(map(str, names))}; expected ra and dec in degrees, or x and y in pixels."
+    )
 
 
 def _filled(column):
@@ -121,3 +125,126 @@ def nearest_source(x, y, among_x, among_y, radius: float) -> np.ndarray:
         distance, row = tree.query(np.column_stack([x[here], y[here]]), distance_upper_bound=radius)
         found[here] = np.where(np.isfinite(distance), there[np.minimum(row, len(there) - 1)], -1)
     return found
+
+
+def match_gaia(x, y, gaia, crossmatch: bool | str, header, shape, radius: float) -> np.ndarray:
+    """
+    Find the Gaia source of each source.
+
+    Parameters
+    ----------
+    x, y : (n,) arrays
+        Positions of the sources in pixels.
+    gaia, crossmatch, header
+        As for :func:`galprep_dask.psf.select_stars`.
+    shape : (int, int)
+        Of the image.
+    radius : float
+        In pixels.
+
+    Returns
+    -------
+    (n,) int array
+        Row in the table, -1 for those without; all are -1 where Gaia is not looked at.
+
+    Raises
+    ------
+    GalprepError, OSError
+        There is no table or no match, and ``crossmatch`` is True.
+
+    Warns
+    -----
+    NoGaiaWarning
+        The same, and ``crossmatch`` is "auto".
+    """
+    nothing = np.full(len(x), -1)
+    if crossmatch is False or (crossmatch == "auto" and gaia is None):
+        return nothing
+    try:
+        if gaia is None:
+            raise ParameterError(
+                "crossmatch=True needs gaia=, a table of stars or a function that gives one. "
+                "Pass one, or crossmatch=False."
+            )
+        table = gaia(header, shape) if callable(gaia) else gaia
+        gaia_x, gaia_y = table_positions(table, header, "gaia")
+        row = nearest_source(x, y, gaia_x, gaia_y, radius)
+        if (row >= 0).any():
+            return row
+        inside = (gaia_x > -0.5) & (gaia_x < shape[1] - 0.5) & (gaia_y > -0.5) & (gaia_y < shape[0] - 0.5)
+        raise NoStarsError(
+            f"none of {len(row)} sources lies within {radius:.1f} pixels of one of Gaia; of its {len(gaia_x)} rows, "
+            f"{np.count_nonzero(inside)} are in the image.\n"
+            "    Check the WCS, the epoch of the positions, and that right ascensions are in degrees, not hours."
+        )
+    except (GalprepError, OSError) as error:
+        if crossmatch is True:
+            raise
+        warnings.warn(f"stars are chosen by size and magnitude alone, for {error}", NoGaiaWarning, stacklevel=3)
+        return nothing
+
+
+def listed_positions(coordinates, header, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """
+    Bring a list of positions on the sky into the image.
+
+    Parameters
+    ----------
+    coordinates : (n, 2) array or Quantity
+        Right ascensions and declinations, in degrees where there is no unit.
+    header : Header or None
+        With a WCS.
+    name : str
+        What to call them in an error.
+
+    Returns
+    -------
+    x, y : (n,) arrays
+        Pixels.
+
+    Raises
+    ------
+    ParameterError, MissingWCSError
+        They are no such list; there is no WCS.
+    """
+    table = getattr(coordinates, "to_value", lambda _: coordinates)("deg")
+    try:
+        table = np.asarray(table, float)
+    except (TypeError, ValueError) as error:
+        raise ParameterError(f"{name} is no list of [ra, dec] in degrees: {error}.") from error
+    if table.ndim != 2 or table.shape[1] != 2 or len(table) == 0:
+        raise ParameterError(f"{name} has shape {table.shape}; expected [[ra, dec], ...] in degrees.")
+    return pixel_positions(table[:, 0], table[:, 1], header, name)
+
+
+def rows_at(x, y, coordinates, header, radius: float) -> np.ndarray:
+    """
+    Find the sources at positions on the sky that are to be left out.
+
+    Parameters
+    ----------
+    x, y : (n,) arrays
+        Of the sources.
+    coordinates, header
+        As for :func:`listed_positions`.
+    radius : float
+        In pixels.
+
+    Returns
+    -------
+    (m,) int array
+
+    Raises
+    ------
+    ParameterError
+        Nothing is there.
+    """
+    at_x, at_y = listed_positions(coordinates, header, "drop_coordinates")
+    rows = nearest_source(at_x, at_y, x, y, radius)
+    if (rows < 0).any():
+        k = int(np.argmax(rows < 0))
+        raise ParameterError(
+            f"drop_coordinates has {coordinates[k]}, at x={at_x[k]:.1f}, y={at_y[k]:.1f}, where no source lies within "
+            f"{radius:.1f} pixels."
+        )
+    return rows

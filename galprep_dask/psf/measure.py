@@ -6,9 +6,56 @@ import dask.array as da
 import numpy as np
 
 from galprep_dask.blockwise import block_edges, map_regions
-from galprep_dask.psf._kernels.shapes import COLUMNS, measure_shapes, window_half
+from galprep_dask.psf._kernels.shapes import COLUMNS, TO_FWHM, measure_shapes, window_half
+from galprep_dask.psf.locus import find_mode
 
-__all__ = ["measure_sources"]
+__all__ = ["default_size", "measure_sources", "measure_until_wide_enough"]
+
+
+#: How far, in the log of the width, stars may be from what the windows were made for.
+_FAR = 0.25
+
+
+def default_size(width: float) -> int:
+    """Give the side of the box around stars of a standard deviation in pixels: eight times their FWHM, odd."""
+    return 2 * round(4 * TO_FWHM * width) + 1
+
+
+def measure_until_wide_enough(
+    planes: dict[str, da.Array], peaks: np.ndarray, labels: np.ndarray, width: float, size: int | None, *,
+    again: bool, **kwargs,
+) -> tuple[dict[str, np.ndarray], int]:  # fmt: skip
+    """
+    Measure sources, and once more where stars turn out to be of another width than the windows were made for.
+
+    Parameters
+    ----------
+    planes, peaks, labels
+        As for :func:`measure_sources`.
+    width : float
+        Standard deviation in pixels of a star, as it was guessed.
+    size : int or None
+        Side of the box; None takes :func:`default_size`.
+    again : bool
+        Whether the guess may be mended.
+    **kwargs
+        Handed to :func:`measure_sources`.
+
+    Returns
+    -------
+    dict of (n,) arrays, and the side of the box
+    """
+    for last in (not again, True):
+        box = size or default_size(width)
+        measured = measure_sources(planes, peaks, labels, width=width, size=box, **kwargs)
+        good = np.isfinite(measured["width"]) & (measured["n_bad_core"] == 0)
+        if last or not good.any():
+            break
+        found = float(np.exp(find_mode(np.log(measured["width"][good]), measured["snr"][good])))
+        if abs(np.log(found / width)) < _FAR:
+            break
+        width = found
+    return measured, box
 
 
 def measure_sources(

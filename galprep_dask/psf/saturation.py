@@ -29,9 +29,9 @@ def pile_up(peak: np.ndarray, flux: np.ndarray) -> float:
     peak, flux = peak[good], flux[good]
     if len(peak) < _PILE:
         return np.inf
-    level = _EQUAL * np.sort(peak)[-2]  # the highest may be a cosmic ray
-    on = peak >= level
-    return float(level) if on.sum() >= _PILE and flux[on].max() > _LIGHT * flux[on].min() else np.inf
+    top = np.sort(peak)[-2]  # the highest may be a cosmic ray
+    on = (peak >= _EQUAL * top) & (peak <= top / _EQUAL)
+    return float(_EQUAL * top) if on.sum() >= _PILE and flux[on].max() > _LIGHT * flux[on].min() else np.inf
 
 
 def flat_topped(n_flat: np.ndarray, width: np.ndarray) -> np.ndarray:

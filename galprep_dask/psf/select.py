@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import math
-import warnings
+from dataclasses import asdict
 
 import numpy as np
 from astropy import units as u
 from astropy.table import QTable
 
 from galprep_dask.arrays import ImageLike, as_image, as_mask, check_same_shape
-from galprep_dask.errors import GalprepError, NoGaiaWarning, NoStarsError, ParameterError
+from galprep_dask.errors import MissingWCSError, ParameterError
 from galprep_dask.image import celestial_wcs, parse_header
 from galprep_dask.psf._kernels.shapes import TO_FWHM
-from galprep_dask.psf.cuts import Verdicts, quota
-from galprep_dask.psf.locus import FEATURES, Locus, find_locus, find_mode, galaxy_share
-from galprep_dask.psf.match import nearest_source, pixel_positions, table_positions
-from galprep_dask.psf.measure import measure_sources
-from galprep_dask.psf.raw import Raw, guess_width, only_at, raw_sources
+from galprep_dask.psf.cuts import Verdicts, numbered, quota
+from galprep_dask.psf.match import listed_positions, match_gaia, rows_at
+from galprep_dask.psf.measure import measure_until_wide_enough
+from galprep_dask.psf.raw import guess_width, only_at, raw_sources
 from galprep_dask.psf.saturation import flat_topped, pile_up
+from galprep_dask.psf.shape_cuts import cut_fwhm, paired, stellar_locus
 from galprep_dask.segmentation import Segmentation
 from galprep_dask.segmentation.segmentation_image import as_segmentation
 from galprep_dask.stats import sigma_clipped_stats
@@ -27,8 +27,6 @@ __all__ = ["select_stars"]
 
 #: Matching radius in FWHM.
 _RADIUS = 1.5
-#: Standard deviations at which ellipticity, concentration or centroid of a star tell of a companion.
-_PAIR = 3.5
 #: Share of the core (1.5 FWHM about the centre) that other sources may own.
 _CORE = 0.05
 
@@ -82,16 +80,16 @@ def select_stars(
     header : Header or str, optional
         For positions on the sky, and for SATURATE.
     gaia : table, or callable, optional
-        Stars, as a table with columns ``ra`` and ``dec`` in degrees at the epoch of the image, or ``x`` and ``y``. A
-        callable is handed ``header`` and the shape of the image and gives such a table.
+        Stars, as a table with columns ``ra`` and ``dec`` in degrees at the epoch of the image, or ``x`` and ``y`` in
+        pixels. A callable is handed ``header`` and the shape of the image and gives such a table.
     crossmatch : bool or "auto"
         Whether only sources are kept that are in ``gaia``. "auto" goes on without it, with a warning, where there is no
         catalogue or no match; True makes that an error; False does not look at it.
     coordinates : (n, 2) array, optional
         Right ascensions and declinations in degrees, of sources that replace the raw catalogue.
     fwhm : float, optional
-        FWHM of the stars in pixels, about. It sets the matching radius, 1.5 FWHM, and the windows in which sources are
-        measured; by default it is estimated.
+        FWHM of the stars in pixels, about. It sets the matching radius, 1.5 FWHM, and the windows in which sources
+        are measured; by default it is estimated.
     min_snr : float
         Least signal-to-noise ratio, of the light under a Gaussian of the source's own width.
     min_flux_fraction : float
@@ -108,8 +106,8 @@ def select_stars(
         Half of the accepted range, in robust standard deviations of the FWHM: of the stellar locus at the source's
         signal-to-noise ratio, or of the sample where ``fwhm_median`` is given.
     max_galaxy_share : float
-        Where the locus is found: how likely a source may be a galaxy too small to be told from a star, as estimated from
-        the sources just beyond the locus.
+        Where the locus is found: how likely a source may be a galaxy too small to be told from a star, as estimated
+        from the sources just beyond the locus.
     size : int, optional
         Side in pixels, odd, of the box around each star. By default ten times the FWHM.
     max_neighbour_fraction : float
@@ -129,11 +127,12 @@ def select_stars(
     -------
     QTable
         Every raw source, with the columns ``used``, ``reason`` ("" for those used), ``number`` (-1 for what did not
-        come as far as being dropped by hand), ``label``, ``x``, ``y`` (pixels), with a header ``ra`` and ``dec``,
-        ``flux``, ``max_value``, ``snr``, ``fwhm``, ``axis_ratio``, ``neighbour_fraction``, ``n_central_bad``,
-        ``gaia_row`` (-1 for none). What is not measured, as it was left out before, is NaN. ``meta`` holds ``counts``
+        come as far as being dropped by hand), ``label``, ``x``, ``y`` (pixels), ``flux``, ``max_value``, ``snr``,
+        ``fwhm``, ``axis_ratio``, ``neighbour_fraction``, ``n_central_bad``, ``gaia_row`` (-1 for none), and with a WCS
+        ``ra`` and ``dec`` (degrees). What is not measured, as it was left out before, is NaN. ``meta`` holds ``counts``
         (sources left after each cut), ``fwhm`` (median of the stars), ``size``, ``sky_std``, ``saturate``, ``shape``,
-        and ``locus``, a :class:`galprep_dask.psf.locus.Locus`.
+        ``fwhm_scale`` (FWHM over that of a Gaussian of the same width) and ``locus``, what
+        :class:`galprep_dask.psf.locus.Locus` is made of.
 
     Raises
     ------
@@ -184,8 +183,9 @@ def select_stars(
     check_same_shape(segmentation, image.shape, "segmentation")
     _check(
         fwhm=fwhm, min_snr=min_snr, min_flux_fraction=min_flux_fraction, max_flux=max_flux, saturate=saturate,
-        min_axis_ratio=min_axis_ratio, fwhm_median=fwhm_median, fwhm_sigma=fwhm_sigma, max_galaxy_share=max_galaxy_share,
-        sky_std=sky_std, max_neighbour_fraction=max_neighbour_fraction, max_central_bad=max_central_bad,
+        min_axis_ratio=min_axis_ratio, fwhm_median=fwhm_median, fwhm_sigma=fwhm_sigma, sky_std=sky_std,
+        max_galaxy_share=max_galaxy_share, max_neighbour_fraction=max_neighbour_fraction,
+        max_central_bad=max_central_bad,
     )  # fmt: skip
     _check_counts(size, max_stars, regions, crossmatch)
     header = parse_header(header) if isinstance(header, str) else header
@@ -196,18 +196,18 @@ def select_stars(
         check_same_shape(sigma, image.shape, "sigma")
         planes["sigma"] = as_image(sigma, "sigma", chunks=image.chunks)
     elif sky_std is None:
-        sources = planes["labels"] > 0
-        sky_std = sigma_clipped_stats(image, sources | planes["mask"] if "mask" in planes else sources)[2]
+        sky_std = _noise_of_sky(planes)
     sky_std = None if sigma is not None else sky_std
 
     raw = raw_sources(data, segmentation, catalog, mask=mask, sigma=sigma, sky_std=sky_std)
     width = guess_width(raw, min_snr) if fwhm is None else fwhm / TO_FWHM
     radius = _RADIUS * TO_FWHM * width
     if coordinates is not None:
-        raw = only_at(raw, *_positions(coordinates, header, "coordinates"), radius)
+        raw = only_at(raw, *listed_positions(coordinates, header, "coordinates"), radius)
     verdicts = Verdicts(len(raw.label))
     verdicts.drop(raw.label == 0, "raw: no source there")
-    gaia_row = _match(raw, verdicts, gaia, crossmatch, header, image.shape, radius)
+    gaia_row = match_gaia(raw.x, raw.y, gaia, crossmatch, header, image.shape, radius)
+    verdicts.drop((gaia_row < 0) & (gaia_row >= 0).any(), "Gaia match: none")
 
     faint = ~(raw.flux >= min_flux_fraction * np.nanmean(raw.flux))
     verdicts.drop(faint, "flux: too faint")
@@ -219,7 +219,11 @@ def select_stars(
     level = min(saturate, pile_up(raw.peak, raw.flux))
     verdicts.drop(raw.peak >= level, "flux: saturated")
 
-    measured, width, box = _measure(planes, raw, verdicts, width, fwhm, size, sky_std, level)
+    rows = verdicts.left
+    measured, box = measure_until_wide_enough(
+        planes, raw.at[rows], raw.label[rows], width, size, sky_std=sky_std, saturate=level, again=fwhm is None
+    )
+    measured = {name: _of_all(values, rows, len(raw.label)) for name, values in measured.items()}
     verdicts.drop(~(measured["snr"] >= min_snr) & np.isfinite(measured["width"]), "flux: too faint")
     saturated = (measured["n_saturated"] > 0) | flat_topped(measured["n_flat"], measured["width"])
     verdicts.drop(saturated, "flux: saturated")
@@ -227,25 +231,26 @@ def select_stars(
     axis_ratio = np.sqrt((1 - elongation) / (1 + elongation))
     verdicts.drop(axis_ratio < min_axis_ratio, "axis ratio: elongated")
 
-    locus, scale = _locus(measured, verdicts, image.shape, fwhm_median)
+    locus, scale = stellar_locus(measured, verdicts.left, image.shape, fwhm_median)
     fwhms = scale * TO_FWHM * measured["width"]
-    _cut_fwhm(measured, fwhms, verdicts, locus, fwhm_median, fwhm_sigma, max_galaxy_share)
+    cut_fwhm(measured, fwhms, verdicts, locus, fwhm_median, fwhm_sigma, max_galaxy_share)
     fraction = measured["n_owned_box"] / box**2
     core = math.pi * (1.5 * TO_FWHM * measured["width"]) ** 2
-    verdicts.drop((fraction > max_neighbour_fraction) | (measured["n_owned_core"] > _CORE * core), "isolation: neighbours")
-    verdicts.drop(_paired(measured, locus), "isolation: close pair")
-    verdicts.drop((measured["n_bad_centre"] > max_central_bad) | (measured["n_bad_core"] > max_central_bad),
-                  "central bad pixels")  # fmt: skip
+    crowded = (fraction > max_neighbour_fraction) | (measured["n_owned_core"] > _CORE * core)
+    verdicts.drop(crowded, "isolation: neighbours")
+    verdicts.drop(paired(measured, locus), "isolation: close pair")
+    verdicts.drop(measured["n_bad_centre"] > max_central_bad, "central bad pixels")
     left = verdicts.left
     if max_stars is not None:
-        kept = quota(raw.x[left], raw.y[left], measured["snr"][left], image.shape, max_stars, regions)
+        kept = quota(measured["x"][left], measured["y"][left], measured["snr"][left], image.shape, max_stars, regions)
         verdicts.drop(left[~kept], "quota")
         left = verdicts.left
     number = np.full(len(raw.label), -1)
     number[left] = np.arange(len(left))
-    verdicts.drop(left[_numbered(drop, len(left))], "dropped by hand")
+    verdicts.drop(left[numbered(drop, len(left))], "dropped by hand")
     if drop_coordinates is not None:
-        verdicts.drop(_rows_at(raw, drop_coordinates, header, radius), "dropped by hand")
+        rows = rows_at(raw.x, raw.y, drop_coordinates, header, radius)
+        verdicts.drop(rows, "dropped by hand")
 
     used = verdicts.codes == 0
     x, y = (np.where(np.isfinite(measured[name]), measured[name], getattr(raw, name)) for name in ("x", "y"))
@@ -255,9 +260,10 @@ def select_stars(
         "axis_ratio": axis_ratio, "neighbour_fraction": fraction, "n_central_bad": measured["n_bad_centre"],
         "gaia_row": gaia_row,
     }  # fmt: skip
+    columns |= _on_sky(x, y, header)
     meta = {
         "counts": verdicts.counts(), "fwhm": float(np.median(fwhms[used])), "size": box, "sky_std": sky_std,
-        "saturate": level, "shape": image.shape, "locus": locus, "fwhm_scale": scale,
+        "saturate": level, "shape": image.shape, "locus": None if locus is None else asdict(locus), "fwhm_scale": scale,
     }  # fmt: skip
     return QTable(columns, meta=meta)
 
@@ -295,145 +301,31 @@ def _saturate_of(header) -> float:
     return float(level) if isinstance(level, (int, float)) and level > 0 else np.inf
 
 
-# Gaia and coordinates ------------------------------------------------------------------------------------
 
 
-def _positions(coordinates, header, name: str) -> tuple[np.ndarray, np.ndarray]:
-    table = np.asarray(getattr(coordinates, "value", coordinates), float)
-    if table.ndim != 2 or table.shape[1] != 2:
-        raise ParameterError(f"{name} has shape {table.shape}; expected [[ra, dec], ...] in degrees.")
-    return pixel_positions(table[:, 0], table[:, 1], header, name)
+def _noise_of_sky(planes) -> float:
+    beside = planes["labels"] > 0
+    if "mask" in planes:
+        beside |= planes["mask"]
+    std = sigma_clipped_stats(planes["image"], beside)[2]
+    if not std > 0:
+        raise ParameterError(f"the sky between the sources has a standard deviation of {std}. Pass sky_std= or sigma=.")
+    return std
 
 
-def _match(raw: Raw, verdicts: Verdicts, gaia, crossmatch, header, shape, radius: float) -> np.ndarray:
-    """Keep the sources that are in Gaia, and give the row of each there."""
-    nobody = np.full(len(raw.label), -1)
-    if crossmatch is False or (crossmatch == "auto" and gaia is None):
-        return nobody
+def _on_sky(x, y, header) -> dict:
+    if header is None:
+        return {}
     try:
-        x, y = _gaia_positions(gaia, header, shape)
-        row = nearest_source(raw.x, raw.y, x, y, radius)
-        if (row < 0).all():
-            inside = np.count_nonzero((x > -0.5) & (x < shape[1] - 0.5) & (y > -0.5) & (y < shape[0] - 0.5))
-            raise NoStarsError(
-                f"none of {len(row)} sources lies within {radius:.1f} pixels of a Gaia source; of {len(x)} rows, {inside} "
-                "are in the image.\n    Check the WCS, the epoch of the positions, and that right ascensions are in degrees."
-            )
-    except (GalprepError, OSError) as error:
-        if crossmatch is True:
-            raise
-        warnings.warn(f"stars are chosen by size and magnitude, without Gaia: {error}", NoGaiaWarning, stacklevel=3)
-        return nobody
-    verdicts.drop(row < 0, "Gaia match: none")
-    return row
+        wcs = celestial_wcs(header)
+    except MissingWCSError:
+        return {}
+    ra, dec = wcs.all_pix2world(x, y, 0)
+    return {"ra": ra * u.deg, "dec": dec * u.deg}
 
 
-def _gaia_positions(gaia, header, shape):
-    if gaia is None:
-        raise ParameterError(
-            "crossmatch=True needs gaia=, a table of stars, or a function that gives one. Pass one, or crossmatch=False."
-        )
-    table = gaia(header, shape) if callable(gaia) else gaia
-    return table_positions(table, header, "gaia")
-
-
-def _numbered(drop, n: int) -> np.ndarray:
-    drop = np.atleast_1d(np.asarray(drop))
-    if drop.size == 0:
-        return np.zeros(0, int)
-    if drop.dtype.kind not in "iu" or drop.ndim != 1:
-        raise ParameterError(f"drop={drop.tolist()!r}; expected numbers of stars.")
-    wrong = drop[(drop < 0) | (drop >= n)]
-    if len(wrong):
-        raise ParameterError(f"drop has {', '.join(map(str, wrong))}; stars are numbered 0 to {n - 1}.")
-    return drop
-
-
-def _rows_at(raw: Raw, coordinates, header, radius: float) -> np.ndarray:
-    x, y = _positions(coordinates, header, "drop_coordinates")
-    rows = nearest_source(x, y, raw.x, raw.y, radius)
-    if (rows < 0).any():
-        ra, dec = np.asarray(getattr(coordinates, "value", coordinates), float)[np.argmax(rows < 0)]
-        raise ParameterError(
-            f"drop_coordinates has ra={ra}, dec={dec}, but no source lies within {radius:.1f} pixels of it."
-        )
-    return rows
-
-
-# Sizes and shapes ----------------------------------------------------------------------------------------
-
-
-def default_size(width: float) -> int:
-    """Give the side of the box around stars of a standard deviation in pixels: eight times their FWHM, odd."""
-    return 2 * round(4 * TO_FWHM * width) + 1
-
-
-def _measure(planes, raw: Raw, verdicts: Verdicts, width, fwhm, size, sky_std, level):
-    """Measure what is still in; again where stars turn out to be of another width than the windows were made for."""
-    rows = verdicts.left
-    for last in (False, True):
-        box = size or default_size(width)
-        measured = measure_sources(
-            planes, raw.at[rows], raw.label[rows], width=width, size=box, sky_std=sky_std, saturate=level
-        )
-        found = np.log(measured["width"])
-        good = np.isfinite(found) & (measured["n_bad_core"] == 0)
-        if last or fwhm is not None or not good.any():
-            break
-        now = float(np.exp(find_mode(found[good], measured["snr"][good])))
-        if abs(np.log(now / width)) < 0.25:
-            break
-        width = now
-    columns = {name: np.full(len(raw.label), np.nan) for name in measured}
-    for name, values in measured.items():
-        columns[name][rows] = values
-    return columns, width, box
-
-
-def _locus(measured, verdicts: Verdicts, shape, fwhm_median) -> tuple[Locus | None, float]:
-    """Find the stellar locus, and how much wider a star's profile is than that of a Gaussian of its width."""
-    features = {name: np.log(measured["width"]) if name == "log_width" else measured[name] for name in FEATURES}
-    good = np.all([np.isfinite(values) for values in features.values()], axis=0) & (measured["n_bad_core"] == 0)
-    ratio = measured["profile_fwhm"] / (TO_FWHM * measured["width"])
-    good &= verdicts.codes == 0
-    if fwhm_median is not None:
-        good &= np.abs(np.log(TO_FWHM * measured["width"] / fwhm_median)) < 0.3
-    rows = np.flatnonzero(good)
-    x, y, snr = (measured[name][rows] for name in ("x", "y", "snr"))
-    locus = find_locus(x, y, snr, {name: values[rows] for name, values in features.items()}, shape)
-    if locus is None:
-        return None, 1.0
-    on = np.abs(locus.deviation("log_width", features["log_width"][rows], x, y, snr)) < 3
-    best = rows[on][np.argsort(-snr[on], kind="stable")[:200]]
-    best = best[np.isfinite(ratio[best])]
-    return locus, float(np.median(ratio[best])) if len(best) else 1.0
-
-
-def _cut_fwhm(measured, fwhms, verdicts: Verdicts, locus: Locus | None, median, n_sigma: float, share: float) -> None:
-    verdicts.drop(~np.isfinite(fwhms), "FWHM: not measured")
-    if median is not None:
-        sample = fwhms[verdicts.left]
-        deviation = (fwhms - median) / max(1.4826 * np.median(np.abs(sample - np.median(sample))), 1e-3 * median)
-    elif locus is None:  # every source has a bad core, and will be left out for that
-        return
-    else:
-        where = measured["x"], measured["y"], measured["snr"]
-        deviation = locus.deviation("log_width", np.log(measured["width"]), *where)
-        left = verdicts.left
-        doubtful = galaxy_share(deviation[left], measured["snr"][left]) > share
-        doubtful &= np.abs(deviation[left]) <= n_sigma
-        verdicts.drop(left[doubtful], "FWHM: doubtful")
-    verdicts.drop(deviation < -n_sigma, "FWHM: too small")
-    verdicts.drop(deviation > n_sigma, "FWHM: too large")
-
-
-def _paired(measured, locus: Locus | None) -> np.ndarray:
-    """Tell which stars differ in shape from those of their surroundings."""
-    if locus is None:
-        return np.zeros(len(measured["x"]), bool)
-    where = measured["x"], measured["y"], measured["snr"]
-    z = {name: locus.deviation(name, measured[name], *where) for name in FEATURES if name != "log_width"}
-    return (
-        (np.hypot(z["e1"], z["e2"]) > _PAIR) | (np.hypot(z["offset_x"], z["offset_y"]) > _PAIR)
-        | (np.abs(z["concentration"]) > _PAIR)
-    )  # fmt: skip
+def _of_all(values: np.ndarray, rows: np.ndarray, n: int) -> np.ndarray:
+    """Give values of some rows as a column of all, NaN for the others."""
+    column = np.full(n, np.nan)
+    column[rows] = values
+    return column

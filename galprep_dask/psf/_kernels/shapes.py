@@ -14,12 +14,12 @@ from numba import njit
 
 __all__ = ["COLUMNS", "measure_shapes"]
 
-#: What is measured of each source: position, standard deviation in pixels of the Gaussian that it is like, ellipticity
-#: (x minus y axis, and diagonal; (a^2 - b^2) / (a^2 + b^2) in size), light under the weight over its noise,
-#: log of the light under a weight twice as wide over that under its own, offset of the centroid of the one from that of
-#: the other in widths, FWHM of the profile, and the rest in numbers of pixels: at the level of the brightest, at or above
-#: saturation, bad ones in the core, those in the core that other sources own; in the box those that others own, and
-#: within a quarter of its size those that are bad or beyond the edge.
+#: What is measured of each source: position, standard deviation in pixels of the Gaussian that it is like,
+#: ellipticity (x minus y axis, and diagonal; (a^2 - b^2) / (a^2 + b^2) in size), light under the weight over its noise,
+#: log of the light under a weight twice as wide over that under its own, offset of the centroid of the one from that
+#: of the other in widths, FWHM of the profile, and the rest in numbers of pixels: at the level of the brightest, at or
+#: above saturation, bad ones in the core, those in the core that other sources own; in the box those that others own,
+#: and within a quarter of its size those that are bad or beyond the edge.
 COLUMNS = (
     "x", "y", "width", "e1", "e2", "snr", "concentration", "offset_x", "offset_y", "profile_fwhm", "n_flat",
     "n_saturated", "n_bad_core", "n_owned_core", "n_owned_box", "n_bad_centre",
@@ -114,7 +114,7 @@ def _cut_window(image, labels, bad, start, own, half, width, window, good, sky):
     """Fill the window. What is bad or another source's is replaced by its opposite, and by sky where that is too."""
     ny, nx = image.shape
     n_sky = 0
-    ring = (2.5 * 2.3548200450309493 * width) ** 2
+    ring = (2.5 * TO_FWHM * width) ** 2
     for dy in range(-half, half + 1):
         y = start[0] + dy
         for dx in range(-half, half + 1):
@@ -147,7 +147,7 @@ def _weigh(centre, s2, half, low, high, weight):
 
 @njit(nogil=True, cache=True)
 def _moments(window, half, cx, cy, s2, reach, wx, wy):
-    """Sums of the light, its moments about (cx, cy) and the squares of the weights, under a Gaussian."""
+    """Sum the light, its moments about (cx, cy) and the squares of the weights, under a Gaussian."""
     side = 2 * half + 1
     x0, x1 = max(0, int(half + cx - reach)), min(side, int(half + cx + reach) + 2)
     y0, y1 = max(0, int(half + cy - reach)), min(side, int(half + cy + reach) + 2)
@@ -212,7 +212,7 @@ def _measure_one(window, variance, half, width, row):
     total = mxx + myy
     row[0], row[1], row[2] = cx, cy, width_now
     row[3], row[4] = 2.0 * (mxx - myy) / total, 4.0 * mxy / total  # the weight halves ellipticities too
-    row[5] = f / math.sqrt(variance * norm2) if variance > 0.0 else np.inf
+    row[5] = f / math.sqrt(variance * norm2) if variance > 0.0 else np.nan
     wide, wmx, wmy, _, _, _, _ = _moments(window, half, cx, cy, 4.0 * s2, 6.0 * width_now, wx, wy)
     if wide > 0.0:
         row[6], row[7], row[8] = math.log(wide / f), wmx / wide / width_now, wmy / wide / width_now
@@ -227,12 +227,12 @@ def _profile(window, half, cx, cy, width):
     The log of the light is fitted as a parabola in r^2, each pixel by the square of its light. Any smooth round core is
     one within its half-light radius, Gaussian or Moffat.
     """
-    reach = 0.75 * 2.3548200450309493 * width
+    reach = 0.75 * TO_FWHM * width
     m = np.zeros((3, 3))
     v = np.zeros(3)
-    n = int(math.ceil(reach)) + 1
+    n = math.ceil(reach) + 1
     top = -np.inf
-    y0, x0 = int(round(half + cy)), int(round(half + cx))
+    y0, x0 = round(half + cy), round(half + cx)
     for i in range(y0 - n, y0 + n + 1):
         for j in range(x0 - n, x0 + n + 1):
             if (i - half - cy) ** 2 + (j - half - cx) ** 2 <= reach * reach and window[i, j] > top:
@@ -271,10 +271,10 @@ def _profile(window, half, cx, cy, width):
 def _count_core(image, labels, bad, start, own, saturate, row):
     """Count what is wrong within 1.5 FWHM of the centre."""
     ny, nx = image.shape
-    reach = 1.5 * 2.3548200450309493 * row[2]
-    n = int(math.ceil(reach)) + 1
+    reach = 1.5 * TO_FWHM * row[2]
+    n = math.ceil(reach) + 1
     saturated = spoilt = owned = 0
-    y0, x0 = start[0] + int(round(row[1])), start[1] + int(round(row[0]))
+    y0, x0 = start[0] + round(row[1]), start[1] + round(row[0])
     for y in range(y0 - n, y0 + n + 1):
         for x in range(x0 - n, x0 + n + 1):
             if (y - start[0] - row[1]) ** 2 + (x - start[1] - row[0]) ** 2 > reach * reach:
