@@ -7,9 +7,13 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 from scipy.optimize import nnls
+from scipy.spatial import cKDTree
 from scipy.special import gammaincinv
 
-__all__ = ["StarField", "simulate_stars"]
+from galprep_dask.segmentation import detect_sources, smooth
+from galprep_dask.stats import sigma_clipped_stats
+
+__all__ = ["StarField", "detected", "field_of_density", "score", "simulate_stars"]
 
 #: Pixels respond like a Gaussian of the variance of a square; stars and galaxies are sampled alike.
 PIXEL_VARIANCE = 1 / 12
@@ -58,6 +62,35 @@ def sersic_mixture(n):
     return amplitudes[used] / amplitudes[used].sum(), widths[used]
 
 
+def field_of_density(area, seed, *, fwhm=None, n_stars=400, **kwargs):
+    """A field with a source in every ``area`` FWHM^2; seeds 0 to 19 go through FWHM of 2 to 6 pixels."""
+    fwhm = 2 + 4 * (7 * seed % 20) / 19 if fwhm is None else fwhm
+    side = math.ceil(math.sqrt(21 * n_stars * area) * fwhm)
+    return simulate_stars((side, side), n_stars, seed=seed, fwhm=fwhm, **kwargs)
+
+
+def detected(image, n_sigma=5.0):
+    """Sources above 5 sigma of the image smoothed by 3 pixels, whatever the PSF is; not deblended."""
+    smoothed = smooth(image, 3.0)
+    _, median, std = sigma_clipped_stats(smoothed)
+    return detect_sources(smoothed, median + n_sigma * std, measure=image)
+
+
+def score(field, stars):
+    """
+    Purity of a selection, and its completeness among single stars of S/N > 50 that are not cut off.
+
+    A star that was chosen is the brightest source within a FWHM of its position.
+    """
+    truth, used = field.sources, stars[stars["used"]]
+    tree = cKDTree(np.column_stack([truth["x"], truth["y"]]))
+    near = tree.query_ball_point(np.column_stack([used["x"], used["y"]]), field.fwhm)
+    found = np.array([rows[np.argmax(truth["snr"][rows])] if rows else -1 for rows in near])
+    good = (found >= 0) & (truth["kind"][found] == STAR) & ~truth["saturated"][found]
+    wanted = (truth["kind"] == STAR) & (truth["snr"] > 50) & ~truth["saturated"]
+    return good.mean(), np.isin(np.flatnonzero(wanted), found[good]).mean()
+
+
 def simulate_stars(
     shape, n_stars, *, seed, fwhm, galaxies_per_star=20, binaries=0.05, gradient=0.0, beta=3.5, saturation=0.97,
     galaxy_radius=0.6, spread=0.5,
@@ -66,11 +99,11 @@ def simulate_stars(
     Stars, 5 % of them binaries, and galaxies, over noise of 1 a pixel.
 
     Stars have S/N (under the PSF as weight) from 5 to 20000, numbers falling as S/N^-0.4 (0.16 dex a magnitude),
-    galaxies from 5 to 1500 as S/N^-0.9 (0.36 dex a magnitude). Galaxies: Sersic n 1 (60 %), 1.5, 2.5, 4; half-light radii
-    log-normal about 0.6 FWHM with 0.5 in the log, growing as flux^0.15; axis ratios 0.2 to 1. Binaries have
-    separations of 0.4 to 2 FWHM and flux ratios of 0.2 to 1. The PSF is a Moffat of 4 % ellipticity, and ``gradient`` lets its
-    width grow that much from the middle to the right and upper edges, and twice that with the square of the radius.
-    The brightest 3 % of the stars are cut off at one level.
+    galaxies from 5 to 1500 as S/N^-0.9 (0.36 dex a magnitude). Galaxies: Sersic n 1 (60 %), 1.5, 2.5, 4; half-light
+    radii log-normal about 0.6 FWHM with 0.5 in the log, growing as flux^0.15; axis ratios 0.2 to 1. Binaries have
+    separations of 0.4 to 2 FWHM and flux ratios of 0.2 to 1. The PSF is a Moffat of 4 % ellipticity, and ``gradient``
+    lets its width grow that much from the middle to the right and upper edges, and twice that with the square of the
+    radius. The brightest 3 % of the stars are cut off at one level.
     """
     rng = np.random.default_rng(seed)
     ny, nx = shape
