@@ -85,7 +85,7 @@ def measure_sources(
     Returns
     -------
     dict of (n,) float64 arrays
-        ``COLUMNS`` of :mod:`galprep_dask.psf._kernels.shapes`. No chunking changes a bit of them.
+        ``COLUMNS`` of :mod:`galprep_dask.psf._kernels.shapes`, positions in the image. No chunking changes a bit.
     """
     measured = np.full((len(labels), len(COLUMNS)), np.nan)
     image = planes["image"]
@@ -126,6 +126,6 @@ def _measure_region(regions, own, *, box, names, width, size, sky_std, saturate)
         image, planes["labels"], bad, variance, peaks - np.array([box[0], box[2]]), labels,
         width=width, size=size, saturate=saturate,
     )  # fmt: skip
-    measured[:, 0] += box[2]
-    measured[:, 1] += box[0]
+    measured[:, 0] += peaks[:, 1]
+    measured[:, 1] += peaks[:, 0]
     return measured

@@ -14,9 +14,9 @@ from numba import njit
 
 __all__ = ["COLUMNS", "measure_shapes"]
 
-#: What is measured of each source: position, standard deviation in pixels of the Gaussian that it is like,
-#: ellipticity (x minus y axis, and diagonal; (a^2 - b^2) / (a^2 + b^2) in size), light under the weight over its noise,
-#: log of the light under a weight twice as wide over that under its own, offset of the centroid of the one from that
+#: What is measured of each source: position from its brightest pixel, standard deviation in pixels of the Gaussian that
+#: it is like, ellipticity (x minus y axis, and diagonal; (a^2 - b^2) / (a^2 + b^2) in size), light under the weight over
+#: its noise, log of the light under a weight twice as wide over that under its own, offset of the centroid of the one from that
 #: of the other in widths, FWHM of the profile, and the rest in numbers of pixels: at the level of the brightest, at or
 #: above saturation, bad ones in the core, those in the core that other sources own; in the box those that others own,
 #: and within a quarter of its size those that are bad or beyond the edge.
@@ -87,8 +87,6 @@ def _measure_all(image, labels, bad, variance, starts, own, width, half, half_bo
         _measure_one(window, here, half, width, measured[k])
         if np.isfinite(measured[k, 2]):
             _count_core(image, labels, bad, starts[k], own[k], saturate, measured[k])
-        measured[k, 0] += starts[k, 1]
-        measured[k, 1] += starts[k, 0]
 
 
 @njit(nogil=True, cache=True)
