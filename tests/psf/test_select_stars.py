@@ -9,7 +9,6 @@ from astropy.io import fits
 from astropy.table import QTable, Table
 from fields import tan_header
 from hypothesis import given, settings
-from hypothesis import strategies as st
 from star_fields import STAR, detected, field_of_density, score, simulate_stars
 from strategies import chunks_for
 

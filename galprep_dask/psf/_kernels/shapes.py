@@ -14,12 +14,11 @@ from numba import njit
 
 __all__ = ["COLUMNS", "measure_shapes"]
 
-#: What is measured of each source: position from its brightest pixel, standard deviation in pixels of the Gaussian that
-#: it is like, ellipticity (x minus y axis, and diagonal; (a^2 - b^2) / (a^2 + b^2) in size), light under the weight over
-#: its noise, log of the light under a weight twice as wide over that under its own, offset of the centroid of the one from that
-#: of the other in widths, FWHM of the profile, and the rest in numbers of pixels: at the level of the brightest, at or
-#: above saturation, bad ones in the core, those in the core that other sources own; in the box those that others own,
-#: and within a quarter of its size those that are bad or beyond the edge.
+#: What is measured of each source. Position from its brightest pixel; standard deviation in pixels of the Gaussian
+#: that it is like; ellipticity (a^2 - b^2) / (a^2 + b^2), x minus y axis and diagonal; light under the weight over its noise;
+#: log of the light under a weight twice as wide over that under its own, and offset of the two centroids in widths;
+#: FWHM of the profile. The rest are numbers of pixels: as bright as the brightest; at or above saturation, bad,
+#: and other sources' in the core; other sources' in the box; bad or beyond the edge within a quarter of its size.
 COLUMNS = (
     "x", "y", "width", "e1", "e2", "snr", "concentration", "offset_x", "offset_y", "profile_fwhm", "n_flat",
     "n_saturated", "n_bad_core", "n_owned_core", "n_owned_box", "n_bad_centre",
