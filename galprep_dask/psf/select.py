@@ -27,6 +27,8 @@ __all__ = ["select_stars"]
 
 #: Matching radius in FWHM.
 _RADIUS = 1.5
+#: Signal-to-noise ratio of a segment over that under a star's own weight, at least.
+_FAINT = 0.6
 #: Share of the core (1.5 FWHM about the centre) that other sources may own.
 _CORE = 0.05
 
@@ -211,7 +213,7 @@ def select_stars(
 
     faint = ~(raw.flux >= min_flux_fraction * np.nanmean(raw.flux))
     verdicts.drop(faint, "flux: too faint")
-    verdicts.drop(~(raw.snr >= 0.5 * min_snr), "flux: too faint")  # far too faint to be looked at
+    verdicts.drop(~(raw.snr >= _FAINT * min_snr), "flux: too faint")  # by far: its pixels need not be looked at
     if max_flux is not None:
         verdicts.drop(raw.flux > max_flux, "flux: too bright")
     if saturate is None:

@@ -2,6 +2,7 @@ import dask.array as da
 import numpy as np
 import pytest
 from matplotlib.collections import PathCollection
+from matplotlib.colors import same_color
 from star_fields import detected, simulate_stars
 
 from galprep_dask.errors import ImageShapeError, ParameterError
@@ -20,10 +21,8 @@ def stars(field):
 
 
 def points(axes, colour):
-    from matplotlib.colors import same_color
-
-    found = [c for c in axes.collections if isinstance(c, PathCollection) and same_color(c.get_facecolor()[0][:3], colour)]
-    return sum(len(c.get_offsets()) for c in found)
+    crowds = [crowd for crowd in axes.collections if isinstance(crowd, PathCollection)]
+    return sum(len(c.get_offsets()) for c in crowds if same_color(c.get_facecolor()[0][:3], colour))
 
 
 def test_six_panels_show_what_each_cut_left(stars, tmp_path):

@@ -15,9 +15,9 @@ from numba import njit
 __all__ = ["COLUMNS", "measure_shapes"]
 
 #: What is measured of each source. Position from its brightest pixel; standard deviation in pixels of the Gaussian
-#: that it is like; ellipticity (a^2 - b^2) / (a^2 + b^2), x minus y axis and diagonal; light under the weight over its noise;
-#: log of the light under a weight twice as wide over that under its own, and offset of the two centroids in widths;
-#: FWHM of the profile. The rest are numbers of pixels: as bright as the brightest; at or above saturation, bad,
+#: that it is like; ellipticity (a^2 - b^2) / (a^2 + b^2), x minus y axis and diagonal; light under the weight over its
+#: noise; log of the light under a weight twice as wide over that under its own, and offset of the two centroids in
+#: widths; FWHM of the profile. The rest are numbers of pixels: as bright as the brightest; at or above saturation, bad,
 #: and other sources' in the core; other sources' in the box; bad or beyond the edge within a quarter of its size.
 COLUMNS = (
     "x", "y", "width", "e1", "e2", "snr", "concentration", "offset_x", "offset_y", "profile_fwhm", "n_flat",
