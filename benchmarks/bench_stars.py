@@ -2,8 +2,8 @@
 Selection of stars: purity and completeness on simulated fields, and time and memory for a million sources.
 
 Run ``python benchmarks/bench_stars.py [--areas A ...] [--seeds N] [--gradient G] [--rows R]``. Fields come from
-tests/star_fields.py, whose docstrings tell what is in them: 20 galaxies a star, 5 % of the stars binaries, FWHM from 2 to
-6 pixels, and no FWHM told. See README.md beside this file for how to read them.
+tests/star_fields.py, whose docstrings tell what is in them: 20 galaxies a star, 5 % of the stars binaries, FWHM from 2
+to 6 pixels, and no FWHM told. See README.md beside this file for how to read them.
 """
 
 import argparse
