@@ -23,12 +23,16 @@ FEATURES = {
 
 #: Relative width of the ridge that is looked for, beside the errors of measurement.
 _RIDGE = 0.02
+#: How fast large sizes lose against small ones, per unit of the log.
+_PRIOR = 1.5
 #: Sources, the brightest, and planes that are tried.
 _MOST, _TRIALS = 1500, 3000
 #: Fewest stars for a polynomial of degree 1, 2, 3 in position.
 _ENOUGH = (10, 30, 150)
 #: Where beyond the locus galaxies are counted, in standard deviations; the range of like log signal-to-noise ratios.
 _BEYOND, _LIKE = (3.5, 10.0), 0.25
+#: Widest scatter, over the least.
+_MOST_WIDE = 6
 #: Stars below which their scatter is not measured.
 _FEW = 20
 
@@ -112,8 +116,7 @@ def find_mode(size, snr) -> float:
     size, snr = np.asarray(size), np.asarray(snr)
     order = np.argsort(-snr, kind="stable")[:_MOST]
     size, snr = size[order], snr[order]
-    scores = _score(size[:, None], size, _tolerance(snr))
-    return float(size[np.argmax(scores * np.exp(-0.5 * (size - size.min())))])
+    return float(size[np.argmax(_score(size[:, None], size, _tolerance(snr)))])
 
 
 def galaxy_share(deviation, snr) -> np.ndarray:
@@ -158,10 +161,18 @@ def _tolerance(snr):
 
 
 def _score(expected, size, tolerance):
-    """Count the sources near to a surface, less those that its surroundings let expect. ``expected`` is (trials, n)."""
+    """
+    Tell how much more sources lie near to a surface than its surroundings let expect. ``expected`` is (trials, n).
+
+    In standard deviations of the number, so that a chance crowd among many galaxies is no match for a few stars where
+    there is nothing else; and less for large sizes, as stars are the smallest there are.
+    """
     z = np.abs(size - expected) / tolerance
     near = np.clip(1 - (z / 3) ** 2, 0, None) ** 2
-    return (near - 0.53 * ((z > 3) & (z < 6))).sum(axis=-1)
+    beside = (z > 3) & (z < 6)
+    excess = near.sum(axis=-1) - 0.53 * beside.sum(axis=-1)
+    noise = np.sqrt((near**2).sum(axis=-1) + 0.28 * beside.sum(axis=-1) + 1)
+    return excess / noise * np.exp(-_PRIOR * (np.mean(expected, axis=-1) - np.quantile(size, 0.05)))
 
 
 def _best_plane(x, y, size, snr, shape) -> np.ndarray:
@@ -187,7 +198,7 @@ def _best_plane(x, y, size, snr, shape) -> np.ndarray:
     planes = np.linalg.solve(corners[wide], size[triples[wide]][..., None])[..., 0]
     planes = planes[np.abs(planes[:, 1:]).sum(axis=1) < 0.4]
     # A plane has to be better than one size everywhere by more than chance makes it.
-    highest = 1.1 * _score(level, size, tolerance) + 2
+    highest = 1.1 * _score(np.full((1, 1), level), size, tolerance)[0] + 0.5
     for begin in range(0, len(planes), 200):
         scores = _score(planes[begin : begin + 200] @ powers.T, size, tolerance)
         if len(scores) and scores.max() > highest:
@@ -211,7 +222,8 @@ def _scatter(residual, snr, floor: float, noise: float) -> tuple[float, float]:
     """
     Measure floor and noise of the scatter, sqrt(floor^2 + (noise / snr)^2).
 
-    The brighter half gives the one, the fainter half the other; neither is less than it was.
+    The brighter half gives the one, the fainter half the other; neither is less than it was, nor many times as much:
+    a locus shall not widen until it holds galaxies.
     """
     if len(residual) < _FEW:
         return floor, noise
@@ -222,7 +234,7 @@ def _scatter(residual, snr, floor: float, noise: float) -> tuple[float, float]:
     for _ in range(5):
         noise = max(np.sqrt(max(spread[1] ** 2 - floor**2, 0)) * middle[1], least[1])
         floor = max(np.sqrt(max(spread[0] ** 2 - (noise / middle[0]) ** 2, 0)), least[0])
-    return float(floor), float(noise)
+    return float(min(floor, _MOST_WIDE * least[0])), float(min(noise, 2 * least[1]))
 
 
 def _powers(x, y, shape, degree: int) -> np.ndarray:
