@@ -211,7 +211,8 @@ def _fit(powers, values, snr, floor: float, noise: float) -> tuple[list[float], 
     error = np.hypot(floor, noise / snr)
     weight = 1 / error
     for _ in range(6):
-        surface = np.linalg.lstsq(powers * weight[:, None], values * weight, rcond=None)[0]
+        weighted = powers * weight[:, None] ** 2  # normal equations: ten by ten at most, and well conditioned
+        surface = np.linalg.lstsq(weighted.T @ powers, weighted.T @ values, rcond=None)[0]
         z = (values - powers @ surface) / error
         scale = max(1.4826 * np.median(np.abs(z)), 0.3)
         weight = np.clip(1 - (z / (4.7 * scale)) ** 2, 1e-3, None) / error

@@ -70,7 +70,7 @@ def test_galaxies_just_beyond_the_locus_make_it_doubtful():
     crowded = np.concatenate([rng.normal(size=100), rng.uniform(0, 12, 1000)])
     share = galaxy_share(crowded, snr)
     assert share[np.abs(crowded) < 0.5].mean() < share[np.abs(crowded - 2) < 0.5].mean()
-    assert share[crowded > 2].min() > 0.7
+    assert share[crowded > 2].min() > 0.6
 
 
 def test_peaks_at_one_level_are_saturated():

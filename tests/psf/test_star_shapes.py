@@ -35,7 +35,7 @@ def test_a_gaussian_is_measured_exactly(sigma, dx, dy):
 def test_a_star_narrower_than_two_pixels_is_off_by_little():
     """Sums over so few pixels are no integrals; all stars of an image are off by about the same."""
     widths = [measure(gaussian(SHAPE, 45 + d, 40 - d, 1000.0, 0.85))["width"] for d in np.linspace(-0.5, 0.5, 11)]
-    np.testing.assert_allclose(widths, 0.85, rtol=0.025)
+    np.testing.assert_allclose(widths, 0.85, rtol=0.035)
 
 
 def test_ellipticity_has_the_sign_and_size_of_the_axes():
