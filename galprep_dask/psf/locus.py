@@ -27,6 +27,8 @@ _RIDGE = 0.02
 _PRIOR = 1.5
 #: Sources, the brightest, and planes that are tried.
 _MOST, _TRIALS = 1500, 3000
+#: Sources that surfaces are fitted to, at most.
+_ENOUGH_FOR_ALL = 20_000
 #: Fewest stars for a polynomial of degree 1, 2, 3 in position.
 _ENOUGH = (10, 30, 150)
 #: Where beyond the locus galaxies are counted, in standard deviations; the range of like log signal-to-noise ratios.
@@ -93,9 +95,13 @@ def find_locus(x, y, snr, features: dict, shape: tuple[int, int]) -> Locus | Non
     Locus or None
         None where there is no source.
     """
-    size = features["log_width"]
-    if len(size) == 0:
+    if len(snr) == 0:
         return None
+    if len(snr) > _ENOUGH_FOR_ALL:  # of all brightnesses alike
+        some = np.argsort(-snr, kind="stable")[:: -(-len(snr) // _ENOUGH_FOR_ALL)]
+        x, y, snr = x[some], y[some], snr[some]
+        features = {name: values[some] for name, values in features.items()}
+    size = features["log_width"]
     order = np.argsort(-np.asarray(snr), kind="stable")[:_MOST]
     start = _best_plane(x[order], y[order], size[order], snr[order], shape)
     on = np.abs(size - _powers(x, y, shape, 1) @ start) < 4 * _tolerance(snr)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dask.array as da
 import numpy as np
+from dask.base import tokenize
+from dask.highlevelgraph import HighLevelGraph
 
 from galprep_dask.blockwise import block_edges, map_regions
 from galprep_dask.psf._kernels.shapes import COLUMNS, TO_FWHM, measure_shapes, window_half
@@ -100,10 +102,37 @@ def measure_sources(
         parts = map_regions(
             _measure_region, boxes, list(planes.values()), own, names=list(planes), width=width, size=size,
             sky_std=sky_std, saturate=saturate,
-        ).compute()  # fmt: skip
-        for rows, part in zip(groups, parts, strict=True):
+        )  # fmt: skip
+        for rows, part in zip(groups, _computed_by_rows(parts, [block[0][rows[0]] for rows in groups]), strict=True):
             measured[rows] = part
     return dict(zip(COLUMNS, measured.T, strict=True))
+
+
+def _computed_by_rows(parts: da.Array, row_of: list[int]) -> list[np.ndarray]:
+    """
+    Compute regions, those of one row of blocks after those of the row before.
+
+    Left to itself, the scheduler keeps many blocks of the image that wait for others around them.
+    """
+    token = tokenize(parts.name, row_of)
+    row, collected = f"row-{token}", f"collected-{token}"
+    keys, last, graph = [(parts.name, k) for k in range(len(row_of))], [], {}
+    for i in sorted(set(row_of)):
+        graph[row, i] = (_row_done, [key for key, its in zip(keys, row_of, strict=True) if its == i], *last)
+        last = [(row, i)]
+    graph[collected, 0] = (_as_one, keys, *last)
+    graph = HighLevelGraph.from_collections(collected, graph, dependencies=[parts])
+    return da.Array(graph, collected, ((1,),), meta=np.empty(0, object)).compute()[0]
+
+
+def _row_done(parts, *before):
+    return True
+
+
+def _as_one(parts, done):
+    boxed = np.empty(1, object)
+    boxed[0] = [part[0] for part in parts]
+    return boxed
 
 
 def _box(peaks, margin: int, shape) -> tuple[int, int, int, int]:
