@@ -53,7 +53,7 @@ def select_stars(
     min_axis_ratio: float = 0.5,
     fwhm_median: float | None = None,
     fwhm_sigma: float = 3.0,
-    max_galaxy_share: float = 0.2,
+    max_galaxy_share: float = 0.15,
     size: int | None = None,
     max_neighbour_fraction: float = 0.3,
     max_central_bad: int = 2,
