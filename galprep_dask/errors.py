@@ -28,9 +28,11 @@ __all__ = [
     "MissingKeywordError",
     "MissingWCSError",
     "MissingZeropointError",
+    "NoGaiaWarning",
     "NoGoodPixelsError",
     "NoMatchWarning",
     "NoSourcesWarning",
+    "NoStarsError",
     "NoTargetsWarning",
     "NoWCSWarning",
     "NotDeblendedWarning",
@@ -111,6 +113,10 @@ class TooFewPixelsError(NoGoodPixelsError):
     """The good pixels do not determine what is to be fitted."""
 
 
+class NoStarsError(GalprepError, ValueError):
+    """No star is left of those that were detected."""
+
+
 class OutputError(GalprepError, OSError):
     """A file could not be written; nothing half-written was left behind."""
 
@@ -165,6 +171,10 @@ class NoSourcesWarning(GalprepWarning):
 
 class NoTargetsWarning(GalprepWarning):
     """None of the targets could be cut out; the table gives a reason for each."""
+
+
+class NoGaiaWarning(GalprepWarning):
+    """Stars are chosen without Gaia, for want of a catalogue or of a match."""
 
 
 class NotDeblendedWarning(GalprepWarning):

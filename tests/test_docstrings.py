@@ -8,7 +8,8 @@ import pytest
 from numpydoc.validate import validate
 
 ROOMS = (
-    "", ".stats", ".sky", ".segmentation", ".masks", ".noise", ".cutouts", ".gaia", ".images", ".gsutils", ".plotting"
+    "", ".stats", ".sky", ".segmentation", ".masks", ".noise", ".cutouts", ".gaia", ".psf", ".images", ".gsutils",
+    ".plotting",
 )  # fmt: skip
 
 #: Parameters all described, in order, with a type; a summary; no unknown section; a Returns section.

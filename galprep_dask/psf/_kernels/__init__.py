@@ -1,0 +1,1 @@
+"""What the room does with NumPy arrays."""
