@@ -21,13 +21,16 @@ __all__ = [
     "MissingZeropointError",
     "NoGoodPixelsError",
     "NoSourcesWarning",
+    "NotConvergedWarning",
     "NotDeblendedWarning",
     "NotLazyWarning",
     "OutputError",
     "OutputExistsError",
+    "OutsideFieldWarning",
     "ParameterError",
     "TargetOutsideError",
     "TooFewPixelsError",
+    "TooFewStarsError",
 ]
 
 
@@ -91,6 +94,10 @@ class TooFewPixelsError(NoGoodPixelsError):
     """The good pixels do not determine what is to be fitted."""
 
 
+class TooFewStarsError(GalprepError, ValueError):
+    """The usable stars do not determine the PSF that is asked for."""
+
+
 class OutputError(GalprepError, OSError):
     """A file could not be written; nothing half-written was left behind."""
 
@@ -121,3 +128,11 @@ class NoSourcesWarning(GalprepWarning):
 
 class NotDeblendedWarning(GalprepWarning):
     """Sources were left whole, because deblending them is past the budget."""
+
+
+class NotConvergedWarning(GalprepWarning):
+    """A fit ran out of steps before it settled."""
+
+
+class OutsideFieldWarning(GalprepWarning):
+    """A position lies outside the region that the stars of a PSF cover."""

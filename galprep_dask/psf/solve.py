@@ -178,7 +178,8 @@ def minimise(batch: Batch, solution: Solution, alive, prior=None, *, rounds: int
     """
     import jax.numpy as jnp
 
-    from galprep_dask.psf._kernels.newton import Prior, newton_round
+    from galprep_dask.psf._kernels.newton import newton_round
+    from galprep_dask.psf._kernels.prior import Prior
 
     problem = batch.problem
     psf, stars = jnp.asarray(solution.psf, problem.dtype), batch.stars(solution)

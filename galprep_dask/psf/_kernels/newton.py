@@ -15,9 +15,10 @@ import jax.numpy as jnp
 from galprep_dask.psf._kernels.loss import (
     HIGHEST, Stars, clipped_pixels, model_variance, on_grid, profiles, total_variation, variation_curvature,
 )  # fmt: skip
+from galprep_dask.psf._kernels.prior import Prior
 from galprep_dask.psf._kernels.render import coverage_matrices, shift_matrices
 
-__all__ = ["Prior", "Settings", "Summary", "newton_round", "star_round"]
+__all__ = ["Settings", "Summary", "newton_round", "star_round"]
 
 #: Largest step of a position in one update, data pixels.
 LONGEST_STEP = 0.5
@@ -34,15 +35,6 @@ class Settings(NamedTuple):
     free_sky: jax.Array  #: 1 or 0
     a_tv: jax.Array
     a_sky: jax.Array
-
-
-class Prior(NamedTuple):
-    """What is known of P before the stars are seen."""
-
-    start: jax.Array  #: (m, N, N) P that an oversampled fit is drawn to where the data say nothing
-    spectrum: jax.Array  #: (N, N // 2 + 1) information of the data per frequency, mean 1
-    strength: jax.Array  #: (N, N // 2 + 1) information of the prior per frequency, in the same unit
-    shrink: jax.Array  #: (m, N, N) information on the coefficients, towards zero
 
 
 class Summary(NamedTuple):
