@@ -24,7 +24,7 @@ __all__ = ["fit_psf"]
 
 SOLVERS = ("newton", "lbfgs", "adam")
 #: A star counts as masked when fewer good pixels than this fraction are left within CORE_FWHM of its middle.
-LEAST_CORE, CORE_FWHM = 0.5, 1.0
+LEAST_CORE, CORE_FWHM = 0.35, 1.0
 #: S/N below which a stamp is blank.
 FAINTEST = 5.0
 #: A star is no star when its misfit is significant by this many sigmas, above this multiple of the others', and above

@@ -63,7 +63,7 @@ def adaptive_moments(images, good=None, *, sigma=2.0, centre=None, iterations=10
         images = np.where(np.asarray(good)[:, crop, crop], images, 0.0)
     axis = np.arange(-reach, reach + 1.0)
     x, y = (np.zeros(count), np.zeros(count)) if centre is None else np.array(centre, float).T.copy()
-    xx = yy = np.broadcast_to(np.square(sigma, dtype=float), (count,)).copy()
+    xx, yy = np.broadcast_to(np.square(sigma, dtype=float), (2, count)).copy()
     xy = np.zeros(count)
     active, settled = np.arange(count), np.zeros(count, bool)
     with np.errstate(all="ignore"):
