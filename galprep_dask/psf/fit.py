@@ -260,7 +260,7 @@ class _Fit:
         else:
             from galprep_dask.psf.descend import descend
 
-            descend(self.batch, self.solution, alive, self.prior, **options)
+            descend(self.batch, self.solution, alive, warm=warm, **options)
         self.level_variance = fix_gauge(self.solution, self.problem, alive)
 
     def _regular(self):

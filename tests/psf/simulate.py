@@ -2,7 +2,7 @@
 
 import numpy as np
 
-__all__ = ["moffat", "stars"]
+__all__ = ["cramer_rao", "field_of", "integrated", "moffat", "quadratic", "stars"]
 
 
 def moffat(fwhm, beta=3.0, e1=0.0, e2=0.0, coma=0.0):
@@ -67,3 +67,24 @@ def cramer_rao(truth, mask, *, sky_free=False):
     """RMS over pixels of the bound on P: the curvature of the fit is close to diagonal at the data's sampling."""
     information = (truth["flux"][:, None, None] ** 2 * ~mask / truth["variance"]).sum(0)
     return np.sqrt(np.mean(1 / information))
+
+
+def field_of(profile_at, count, size, *, side=2000.0, snr=(30, 1500), gain=5.0, seed=0, subpixels=5):
+    """Stars of a PSF that varies: ``profile_at(u, v)`` gives the profile at u, v in [-1, 1]."""
+    rng = np.random.default_rng(seed)
+    x, y = rng.uniform(0, side, (2, count))
+    data, truth = np.empty((count, size, size)), []
+    mask = np.zeros(data.shape, bool)
+    for k in range(count):
+        one, _, told = stars(
+            profile_at(2 * x[k] / side - 1, 2 * y[k] / side - 1), 1, size, snr=snr, gain=gain, seed=[seed, k],
+            masks=False, rays=False, subpixels=subpixels,
+        )  # fmt: skip
+        data[k] = one[0]
+        truth.append(told)
+    return data, mask, x, y, truth
+
+
+def quadratic(u, v):
+    """A Moffat profile whose width and shape go with the square of the distance from the middle of the field."""
+    return moffat(3.4 * (1 + 0.08 * (u * u + v * v)), 3.0, e1=0.06 * u * u - 0.04 * v, e2=0.08 * u * v)
