@@ -166,12 +166,14 @@ def fit_psf(
     snr = flux / np.sqrt(np.median(variance) * (fwhm * 1.5) ** 2)
     options = {"solver": solver, "num_steps": num_steps, "learning_rate": learning_rate}
     with precision(dtype):
-        best = None
+        best, failed = None, 0
         for trial in range(degree_max + 1) if degree == "auto" else (degree,):
             fitted = _Fit(problem, start, reasons.copy(), snr, x, y, trial, reserve, seed, options)
-            if best is None or fitted.score < best.score - WORTH * max(len(fitted.reserved_stars), 1):
-                best = fitted
-            elif degree == "auto":
+            if best is None or fitted.better_than(best):
+                best, failed = fitted, 0
+            else:
+                failed += 1
+            if failed == 2:  # one may fail where a field is even, as distortions are
                 break
         return best.finished(
             refit, {"oversampling": oversampling, "degree": degree, "solver": solver, "a_TV": a_TV, "a_sky": a_sky,
@@ -225,11 +227,18 @@ class _Fit:
         kept_snr = np.concatenate(kept_snr) if found else np.zeros(0)
         self.reserved_stars = np.concatenate(kept_index) if found else np.zeros(0, int)
         good_pixels = self.problem.good.sum((1, 2))[self.reserved_stars]
-        self.score = float((joined["reduced_chi2"] * good_pixels).sum())
+        self.chi2 = dict(zip(self.reserved_stars.tolist(), joined["reduced_chi2"] * good_pixels, strict=True))
         self.validation = {
             "n_fitted": int(self.first_alive.sum()), "n_reserved": len(kept_snr), "n_folds": n_folds,
             **summarised(joined, kept_snr), **summarised(joined_stack, kept_snr, "stack_"),
         }  # fmt: skip
+
+    def better_than(self, other):
+        """Whether the stars that both have reserved are predicted better, by more than chance would do."""
+        both = self.chi2.keys() & other.chi2.keys()
+        gain = sum(other.chi2[k] - self.chi2[k] for k in both)
+        lost = len(other.chi2.keys() - both), len(self.chi2.keys() - both)
+        return gain > WORTH * len(both) or (lost[1] > lost[0] and gain > 0)
 
     def _fit(self, alive, warm=False):
         """Minimise over stars that are ``alive``, look for what is no star, and do so again without it."""

@@ -8,7 +8,7 @@ from galprep_dask.psf._kernels.moments import adaptive_moments
 from galprep_dask.psf._kernels.render import shift_matrices
 from galprep_dask.psf.solve import Problem, Solution
 
-__all__ = ["fix_gauge", "polished", "sampled"]
+__all__ = ["centred", "fix_gauge", "polished", "sampled"]
 
 #: A level of P against the skies that a first guess may have got wrong, fraction of the peak.
 LIKELY_LEVEL = 3e-4
@@ -33,19 +33,34 @@ def fix_gauge(solution: Solution, problem: Problem, alive) -> float:
     """
     variance = _fix_level(solution, problem, alive) if problem.free_sky and problem.a_sky == 0 else 0.0
     s = problem.oversampling
-    for _ in range(3):
-        mean = solution.psf[0]
-        found = adaptive_moments(mean[None], sigma=max(2.0, 1.5 * s))
-        x, y = float(found.x[0]), float(found.y[0])
-        if not np.isfinite(x + y):
-            break
-        size = mean.shape[-1]
-        matrices = [shift_matrices(np.array([-d]), size, size, 1)[0] for d in (y, x)]
-        solution.psf = matrices[0] @ solution.psf @ matrices[1].T
-        solution.dx, solution.dy = solution.dx + x / s, solution.dy + y / s
+    solution.psf, x, y = centred(solution.psf, s)
+    solution.dx, solution.dy = solution.dx + x / s, solution.dy + y / s
     total = solution.psf[0].sum()
     solution.psf, solution.flux = solution.psf / total, solution.flux * total
     return variance
+
+
+def centred(psf, oversampling: int) -> tuple[np.ndarray, float, float]:
+    """
+    Shift (m, N, N) coefficients so that the core of the first is in the middle pixel, by its adaptive centroid.
+
+    Returns
+    -------
+    psf : (m, N, N) array
+    x, y : float
+        Where the core was, fine pixels from the middle.
+    """
+    size, x, y = psf.shape[-1], 0.0, 0.0
+    for _ in range(3):
+        found = adaptive_moments(psf[:1], sigma=max(2.0, 1.5 * oversampling))
+        dx, dy = float(found.x[0]), float(found.y[0])
+        if not np.isfinite(dx + dy):
+            break
+        along_y, along_x = (shift_matrices(np.array([-d]), size, size, 1)[0] for d in (dy, dx))
+        psf, x, y = along_y @ psf @ along_x.T, x + dx, y + dy
+        if np.hypot(dx, dy) < 1e-7:
+            break
+    return psf, x, y
 
 
 def _fix_level(solution, problem, alive):

@@ -12,7 +12,7 @@ from astropy.table import Table
 
 from galprep_dask.errors import OutsideFieldWarning, ParameterError
 from galprep_dask.psf.field import Field
-from galprep_dask.psf.gauge import polished, sampled
+from galprep_dask.psf.gauge import centred, polished, sampled
 
 __all__ = ["PSFModel"]
 
@@ -159,6 +159,7 @@ class PSFModel:
             )  # fmt: skip
         weights = self.field.basis(*self.field.clamped(x, y))[0]
         psf = np.tensordot(weights, self.coefficients, 1)
+        psf = centred(psf[None], self.oversampling)[0][0]
         return psf / psf.sum()
 
     def to_fits(self, path: str | PathLike, *, overwrite: bool = False, header: Any = None) -> None:

@@ -15,7 +15,9 @@ WEAKEST = 1e-4
 #: Least transfer of the start that is believed.
 FAINTEST = 1e-2
 #: Variance of a coefficient is not believed below this fraction of its noise.
-QUIETEST = 0.05
+QUIETEST = 0.1
+#: Variances are taken for so many times what they look like: held too loosely costs little, too tightly is a bias.
+CAUTION = 4.0
 
 
 def _grid(fine):
@@ -72,8 +74,8 @@ def learned_prior(prior: Prior, solution: Solution, oversampling: int) -> Prior:
         signal, level = (
             np.bincount(ring.ravel(), values.ravel()) for values in (solution.psf[m] ** 2 - noise[m], noise[m])
         )
-        # A ring and its neighbours together: single rings near the middle have few pixels.
-        signal, level, seen = (np.convolve(sums, [1, 1, 1], "same") for sums in (signal, level, pixels))
-        variance = np.maximum(signal / seen, QUIETEST * level / seen)
+        # A ring by itself, or with its neighbours, whichever says more: the core must not be held by what is round it.
+        wide = np.convolve(signal, np.ones(5), "same") / np.convolve(pixels, np.ones(5), "same")
+        variance = np.maximum(np.maximum(CAUTION * wide, CAUTION * signal / pixels), QUIETEST * level / pixels)
         shrink[m] = (1 / variance)[ring]
     return prior._replace(shrink=shrink)
