@@ -73,7 +73,7 @@ def descend(
         if solver == "lbfgs":  # the weights are new, and so is the function whose curvature it remembers
             state = initial_state(values, **chosen)
         history.append(float(loss))
-        solution.psf = np.asarray(values["psf"], np.float64)
+        solution.psf = np.array(values["psf"], np.float64)
         solution.flux, solution.sky = (
             batch.unpad(values[name] * unit) for name, unit in (("flux", scale[0]), ("sky", scale[1]))
         )
@@ -91,15 +91,15 @@ def _look_once(batch, solution, alive):
     """Chi2, curvature and the like where the solver ended, without moving anything."""
     import jax.numpy as jnp
 
-    from galprep_dask.psf._kernels.newton import newton_round
-    from galprep_dask.psf._kernels.prior import Prior
+    from galprep_dask.psf._kernels.newton import psf_round, star_round
 
     problem = batch.problem
-    none = Prior(*(jnp.zeros((1, 1, 1), problem.dtype),) * 4)
-    _, stars, summary, diagonal = newton_round(
+    given = (
         jnp.asarray(solution.psf, problem.dtype), batch.stars(solution), batch.stamps(alive),
-        batch.pad(np.zeros(batch.count)), _settings(problem, TOLERANCES[-1]), none, oversampling=problem.oversampling,
-        half=problem.core, steps=0, star_steps=0, regular=False,
+        batch.pad(np.zeros(batch.count)), _settings(problem, TOLERANCES[-1]),
     )  # fmt: skip
+    known = {"oversampling": problem.oversampling, "half": problem.core, "steps": 0}
+    stars, summary = star_round(*given, **known)
+    _, diagonal = psf_round(*given, None, summary.n_good.sum(), regular=False, **known)
     batch.take(solution, stars, summary)
     solution.diagonal = np.asarray(diagonal, np.float64)

@@ -178,7 +178,7 @@ def minimise(batch: Batch, solution: Solution, alive, prior=None, *, rounds: int
     """
     import jax.numpy as jnp
 
-    from galprep_dask.psf._kernels.newton import newton_round
+    from galprep_dask.psf._kernels.newton import psf_round, star_round
     from galprep_dask.psf._kernels.prior import Prior
 
     problem = batch.problem
@@ -189,17 +189,21 @@ def minimise(batch: Batch, solution: Solution, alive, prior=None, *, rounds: int
     history, converged = [], False
     for number in range(rounds):
         floor = TOLERANCES[-1] if warm else TOLERANCES[min(number, len(TOLERANCES) - 1)]
-        psf, stars, summary, diagonal = newton_round(
-            psf, stars, stamps, tolerance, _settings(problem, floor), given, oversampling=problem.oversampling,
-            half=problem.core, steps=steps, star_steps=2, regular=regular,
-        )  # fmt: skip
-        tolerance = summary.misfit
+        known = {"oversampling": problem.oversampling, "half": problem.core}
+        settings = _settings(problem, floor)
+        stars, summary = star_round(psf, stars, stamps, tolerance, settings, steps=2, **known)
         history.append(float(summary.loss))
         fall = abs(history[-2] - history[-1]) * 2 * float(summary.n_good.sum()) if number else np.inf
         if number >= (1 if warm else len(TOLERANCES) - 1) and fall < SETTLED * psf.size:
             converged = True
             break
-    solution.psf = np.asarray(psf, np.float64)
+        psf, diagonal = psf_round(
+            psf, stars, stamps, tolerance, settings, given, summary.n_good.sum(), steps=steps, regular=regular, **known
+        )
+        # What was once let through stays, or clipped pixels might come and go for ever.
+        late = number >= len(TOLERANCES) - 1 or warm
+        tolerance = jnp.maximum(summary.misfit, tolerance) if late else summary.misfit
+    solution.psf = np.array(psf, np.float64)
     solution.diagonal = np.asarray(diagonal, np.float64)
     batch.take(solution, stars, summary)
     solution.loss_history = solution.loss_history + history

@@ -37,10 +37,11 @@ def starting_values(data, good):
     """
     size = data.shape[-1]
     r = np.hypot(*np.meshgrid(*(np.arange(size) - (size - 1) / 2,) * 2))
-    with np.errstate(all="ignore"), np.testing.suppress_warnings() as quiet:
-        quiet.filter(RuntimeWarning)
-        ring = np.where(good & (r > 0.4 * size), data, np.nan).reshape(len(data), -1)
-        sky = np.nan_to_num(np.nanmedian(ring, axis=1))
+    sky = np.zeros(len(data))
+    for k in range(len(data)):
+        ring = data[k][good[k] & (r > 0.4 * size)]
+        sky[k] = np.median(ring) if ring.size else 0.0
+    with np.errstate(all="ignore"):
         filled = np.where(good, data - sky[:, None, None], 0.0)
         found = adaptive_moments(filled, sigma=min(2.0, size / 8), iterations=60, tolerance=1e-3)
         near = np.isfinite(found.size) & (np.hypot(found.x, found.y) < 0.25 * size)

@@ -18,7 +18,7 @@ from galprep_dask.psf._kernels.loss import (
 from galprep_dask.psf._kernels.prior import Prior
 from galprep_dask.psf._kernels.render import coverage_matrices, shift_matrices
 
-__all__ = ["Settings", "Summary", "newton_round", "star_round"]
+__all__ = ["Settings", "Summary", "psf_round", "star_round"]
 
 #: Largest step of a position in one update, data pixels.
 LONGEST_STEP = 0.5
@@ -148,7 +148,7 @@ def _summary(psf, stars, stamps, tolerance, settings, oversampling, half):
     return Summary(chi2, n_good, n_clipped, misfit, normal, loss)
 
 
-@partial(jax.jit, static_argnames=("oversampling", "half", "steps"))
+@partial(jax.jit, static_argnames=("oversampling", "half"))
 def star_round(psf, stars, stamps, tolerance, settings, *, oversampling, half, steps):
     """
     Fit flux, position and sky of every star to a given PSF.
@@ -225,10 +225,10 @@ def _backward(pieces, image):
     return jnp.einsum("bm,bjl->mjl", basis, jnp.matmul(half, x, precision=HIGHEST), precision=HIGHEST)
 
 
-@partial(jax.jit, static_argnames=("oversampling", "half", "steps", "star_steps", "regular"))
-def newton_round(psf, stars, stamps, tolerance, settings, prior, *, oversampling, half, steps, star_steps, regular):
+@partial(jax.jit, static_argnames=("oversampling", "half", "regular"))
+def psf_round(psf, stars, stamps, tolerance, settings, prior, n_good, *, oversampling, half, steps, regular):
     """
-    One round: update the stars, then P by ``steps`` of conjugate gradients.
+    Improve P by ``steps`` of conjugate gradients, with the stars free to follow.
 
     Parameters
     ----------
@@ -240,24 +240,20 @@ def newton_round(psf, stars, stamps, tolerance, settings, prior, *, oversampling
         Fraction by which a star may differ from its model without being clipped.
     settings : Settings
     prior : Prior
-    oversampling, half, steps, star_steps : int
-        Fine pixels per data pixel, half side of a star's core, steps for P and for the stars.
+    n_good : int
+        Good pixels of all stars, for the weight of the penalty.
+    oversampling, half, steps : int
+        Fine pixels per data pixel, half side of a star's core, number of steps.
     regular : bool
         Whether the prior counts; without it none of its arithmetic is done.
 
     Returns
     -------
     psf : (m, N, N) array
-    stars : Stars
-    summary : Summary
-        Of the state before P was changed.
     diagonal : (m, N, N) array
         Of the normal matrix of P.
     """
     n_good_all, n_all = _totals(stamps)
-    stars, summary = star_round.__wrapped__(
-        psf, stars, stamps, tolerance, settings, oversampling=oversampling, half=half, steps=star_steps
-    )
     pieces, diagonal = jax.lax.map(
         lambda group: _prepare(psf, *group, settings, oversampling, half, n_good_all, n_all), (stars, stamps, tolerance)
     )
@@ -274,7 +270,7 @@ def newton_round(psf, stars, stamps, tolerance, settings, prior, *, oversampling
         if not regular:
             return jnp.zeros_like(step)
         given = root * filtered(root * step, prior.strength) + prior.shrink * step
-        held = settings.a_tv * summary.n_good.sum() * variation_curvature(step[0], psf[0], rounding)
+        held = settings.a_tv * n_good * variation_curvature(step[0], psf[0], rounding)
         return given.at[0].add(held)
 
     def precondition(step):
@@ -295,7 +291,7 @@ def newton_round(psf, stars, stamps, tolerance, settings, prior, *, oversampling
     right = over_groups(lambda piece: _backward(piece, _project(piece[3], piece[5])))
     if regular:
         pull = root * filtered(root * (prior.start - psf), prior.strength) - prior.shrink * psf
-        held = settings.a_tv * summary.n_good.sum() * variation_curvature(psf[0], psf[0], rounding)
+        held = settings.a_tv * n_good * variation_curvature(psf[0], psf[0], rounding)
         right = right + pull.at[0].add(-held)
 
     def once(_, state):
@@ -312,4 +308,4 @@ def newton_round(psf, stars, stamps, tolerance, settings, prior, *, oversampling
     z = precondition(right)
     state = (jnp.zeros_like(psf), right, z, z, jnp.vdot(right, z))
     step = jax.lax.fori_loop(0, steps, once, state)[0]
-    return psf + step, stars, summary, diagonal
+    return psf + step, diagonal

@@ -5,16 +5,15 @@ import numpy as np
 __all__ = ["cramer_rao", "field_of", "integrated", "moffat", "quadratic", "stars"]
 
 
-def moffat(fwhm, beta=3.0, e1=0.0, e2=0.0, coma=0.0):
-    """A Moffat profile of total 1 as a function of (x, y) in px, sheared, with a lopsided term."""
+def moffat(fwhm, beta=3.0, e1=0.0, e2=0.0):
+    """A sheared Moffat profile of total 1 as a function of (x, y) in px."""
     alpha = fwhm / 2 / np.sqrt(2 ** (1 / beta) - 1)
 
     def profile(x, y):
-        x = x - coma * alpha * 0
         u, v = (1 - e1 / 2) * x - e2 / 2 * y, (1 + e1 / 2) * y - e2 / 2 * x
         r2 = (u * u + v * v) / alpha**2
         norm = (1 - (e1**2 + e2**2) / 4) * (beta - 1) / (np.pi * alpha**2)
-        return norm * (1 + r2) ** -beta * (1 + coma * (x / alpha) / (1 + r2) ** 1.5)
+        return norm * (1 + r2) ** -beta
 
     return profile
 
