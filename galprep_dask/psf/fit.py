@@ -187,7 +187,8 @@ class _Fit:
 
     def __init__(self, problem, start, reasons, snr, x, y, degree, reserve, seed, options):
         usable = reasons == ""
-        self.problem, self.reasons, self.options, self.field = problem, reasons, options, None
+        self.problem, self.options, self.field = problem, options, None
+        self.base, self.reasons = reasons, reasons
         if degree > 0:
             terms = (degree + 1) * (degree + 2) // 2
             fitted = usable.sum() - int(np.ceil(usable.sum() * reserve))
@@ -211,11 +212,11 @@ class _Fit:
         self.n_folds, found, stacked, kept_snr, kept_index = n_folds, [], [], [], []
         for number in range(max(n_folds, 1)):
             out = (fold == number) if n_folds else np.zeros(len(fold), bool)
-            alive = self._fit(usable & ~out & (self.reasons == ""), warm=number > 0)
+            alive = self._fit(usable & ~out, warm=number > 0)
             if number == 0:
                 self.first_alive = alive
             seen = np.nonzero(out & (self.reasons == ""))[0]
-            self.reserved[seen] = True
+            self.reserved |= out
             if len(seen):
                 found.append(self._predict(seen))
                 stacked.append(self._predict_stack(alive, seen))
@@ -242,28 +243,33 @@ class _Fit:
 
     def _fit(self, alive, warm=False):
         """Minimise over stars that are ``alive``, look for what is no star, and do so again without it."""
+        candidates, usable = alive, self.base == ""
         if not warm:
             alive = alive & self._alike(alive)
-        for attempt in range(3):
+        for attempt in range(4):
             self._minimise(alive, warm=warm or attempt > 0)
-            fit_stars(self.batch, self.solution, self.reasons == "", steps=4)
-            found = self._no_stars(alive)
-            changed = (found != "") & (self.reasons == "")
-            self.reasons = np.where(changed, found, self.reasons)
-            if not (changed & alive).any():
-                break
-            alive = alive & ~changed
-            if not alive.any():
+            fit_stars(self.batch, self.solution, usable, steps=4)
+            self.reasons = np.where(usable, self._no_stars(alive), self.base)
+            fine = candidates & (self.reasons == "")
+            if not fine.any():
                 raise TooFewStarsError("no stamp looks like the others: there is no star to be fitted.")
+            if np.array_equal(fine, alive):
+                break
+            alive = fine
         return alive
 
     def _minimise(self, alive, warm=False):
         options, regular = self.options, self._regular()
         if options["solver"] == "newton":
             rounds = options["num_steps"] or 20
-            if self.field is not None and not warm:
-                minimise(self.batch, self.solution, alive, self.prior, rounds=min(rounds, 4))
-                self.prior = learned_prior(self.prior, self.solution, self.problem.oversampling)
+            s = self.problem.oversampling
+            if (self.field is not None or s > 1) and not warm:
+                minimise(self.batch, self.solution, alive, self.prior, rounds=min(rounds, 5))
+                if s > 1:
+                    # Drawn to where a first fit has got: what it was held back by is left behind (Tikhonov, iterated).
+                    self.prior = self.prior._replace(start=self.solution.psf.copy())
+                if self.field is not None:
+                    self.prior = learned_prior(self.prior, self.solution, s)
                 warm = True
             minimise(self.batch, self.solution, alive, self.prior if regular else None, rounds=rounds, warm=warm)
         else:
