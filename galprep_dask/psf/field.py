@@ -8,7 +8,7 @@ import numpy as np
 from numpy.polynomial.chebyshev import chebvander2d
 from scipy.spatial import ConvexHull, QhullError
 
-__all__ = ["Field", "make_field"]
+__all__ = ["Field", "chebyshev_products", "make_field"]
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Field:
 
     def basis(self, x, y) -> np.ndarray:
         """Give the polynomials at positions, (k, m)."""
-        return _chebyshev(np.atleast_1d(x), np.atleast_1d(y), self.degree, self.domain) @ self.transform
+        return chebyshev_products(np.atleast_1d(x), np.atleast_1d(y), self.degree, self.domain) @ self.transform
 
     def inside(self, x: float, y: float) -> bool:
         """Whether a position lies in the hull of the stars, its rim included."""
@@ -58,7 +58,8 @@ class Field:
         return float(best[0]), float(best[1])
 
 
-def _chebyshev(x, y, degree, domain):
+def chebyshev_products(x, y, degree: int, domain) -> np.ndarray:
+    """Products T_i(x) T_j(y) of total degree ``degree`` at positions, (k, m), lowest degrees first."""
     u = (2 * np.asarray(x, float) - domain[0] - domain[1]) / (domain[1] - domain[0])
     v = (2 * np.asarray(y, float) - domain[2] - domain[3]) / (domain[3] - domain[2])
     products = chebvander2d(u, v, [degree, degree]).reshape(len(u), degree + 1, degree + 1)
@@ -88,7 +89,7 @@ def make_field(x, y, degree: int, weight) -> Field:
     for low in (0, 2):
         if domain[low + 1] - domain[low] < 1e-9:
             domain[low : low + 2] += (-1.0, 1.0)
-    products = _chebyshev(x, y, degree, domain)
+    products = chebyshev_products(x, y, degree, domain)
     root = np.sqrt(weight / weight.sum())
     triangle = np.linalg.qr(products * root[:, None], mode="r")
     transform = np.linalg.inv(triangle)
