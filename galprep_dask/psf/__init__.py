@@ -7,5 +7,7 @@ from galprep_dask.psf.fit import fit_psf
 from galprep_dask.psf.gridded import to_gridded, write_stdpsf
 from galprep_dask.psf.model import PSFModel
 from galprep_dask.psf.psfex import read_psfex, write_psfex
+from galprep_dask.psf.stack import stack_psf
+from galprep_dask.psf.wings import join_wings
 
-__all__ = ["PSFModel", "fit_psf", "read_psfex", "to_gridded", "write_psfex", "write_stdpsf"]
+__all__ = ["PSFModel", "fit_psf", "join_wings", "read_psfex", "stack_psf", "to_gridded", "write_psfex", "write_stdpsf"]

@@ -14,11 +14,13 @@ from galprep_dask.psf.assemble import assemble
 from galprep_dask.psf.field import Field, make_field
 from galprep_dask.psf.gauge import fix_gauge
 from galprep_dask.psf.model import PSFModel
+from galprep_dask.psf.neighbours import without_neighbours
 from galprep_dask.psf.prior import first_prior, learned_prior
 from galprep_dask.psf.solve import Batch, Problem, Solution, fit_stars, minimise, precision
 from galprep_dask.psf.stack import stack_of
 from galprep_dask.psf.start import choose_oversampling, moffat_psf, starting_values
 from galprep_dask.psf.validate import folds_of, predicted, summarised
+from galprep_dask.psf.wings import join_wings
 
 __all__ = ["fit_psf"]
 
@@ -40,7 +42,7 @@ def fit_psf(
     stamps, *, mask=None, sigma=None, sky_std=None, gain=None, x=None, y=None, oversampling: int | str = "auto",
     degree: int | str = 0, solver: str = "newton", a_TV: float = 0.0, a_sky: float = 0.0, learning_rate: float = 2e-5,  # noqa: N803
     num_steps: int | None = None, reserve: float = 0.2, seed: int = 0, refit: bool = True, local_sky: bool = True,
-    clip: float = 5.0, dtype: str = "float32",
+    neighbours: str = "mask", wings=None, clip: float = 5.0, dtype: str = "float32",
 ) -> PSFModel:  # fmt: skip
     r"""
     Fit one PSF, constant or varying over the field, to all stars together.
@@ -88,6 +90,12 @@ def fit_psf(
         Fit again, from there, with the reserved stars too; what is handed out comes from all of them.
     local_sky : bool
         Fit a sky of its own to every stamp; False takes the stamps as sky-subtracted.
+    neighbours : {"mask", "fit"}
+        "mask" leaves out what ``mask`` says and clips what the model does not explain; "fit" also looks for
+        point-like neighbours in the residuals, fits them with the same PSF and takes them off.
+    wings : (k, n, n) array or pair of arrays, optional
+        Sky-subtracted stamps of brighter stars, larger than ``stamps``, and their mask with the saturated cores;
+        what is handed out has their size. See :func:`join_wings`.
     clip : float
         Pixels further than so many sigmas from the model are left out.
     dtype : {"float32", "float64"}
@@ -164,22 +172,38 @@ def fit_psf(
     )  # fmt: skip
     start = Solution(moffat_psf(fwhm, size, fine, chosen)[None], flux, dx, dy, sky)
     snr = flux / np.sqrt(np.median(variance) * (fwhm * 1.5) ** 2)
+    if neighbours not in ("mask", "fit"):
+        raise ParameterError(f"neighbours={neighbours!r}: 'mask' or 'fit'.")
     options = {"solver": solver, "num_steps": num_steps, "learning_rate": learning_rate}
     with precision(dtype):
         best, failed = None, 0
         for trial in range(degree_max + 1) if degree == "auto" else (degree,):
             fitted = _Fit(problem, start, reasons.copy(), snr, x, y, trial, reserve, seed, options)
+            if neighbours == "fit":
+                # What was found is taken off, and the fit begins again; the second time the PSF is good enough to stay.
+                found = None
+                for _ in range(2):
+                    cleaned, found = without_neighbours(replace(problem, basis=fitted.problem.basis), fitted.solution, fwhm, found)
+                    if not len(found):
+                        break
+                    begin = replace(fitted.solution, psf=fitted.solution.psf[:1], loss_history=[])
+                    cleaned = replace(cleaned, basis=problem.basis)
+                    fitted = _Fit(cleaned, begin, reasons.copy(), snr, x, y, trial, reserve, seed, options)
             if best is None or fitted.better_than(best):
                 best, failed = fitted, 0
             else:
                 failed += 1
             if failed == 2:  # one may fail where a field is even, as distortions are
                 break
-        return best.finished(
+        model = best.finished(
             refit, {"oversampling": oversampling, "degree": degree, "solver": solver, "a_TV": a_TV, "a_sky": a_sky,
                     "reserve": reserve, "seed": seed, "refit": refit, "local_sky": local_sky, "clip": clip,
-                    "gain": gain, "dtype": dtype},
+                    "gain": gain, "neighbours": neighbours, "dtype": dtype},
         )  # fmt: skip
+    if wings is None:
+        return model
+    bright, cores = wings if isinstance(wings, tuple) else (wings, None)
+    return join_wings(model, bright, cores)
 
 
 class _Fit:
