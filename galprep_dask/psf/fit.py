@@ -295,7 +295,8 @@ class _Fit:
                 if self.field is not None:
                     self.prior = learned_prior(self.prior, self.solution, s)
                 warm = True
-            minimise(self.batch, self.solution, alive, self.prior if regular else None, rounds=rounds, warm=warm)
+            steps = 20 if self.problem.a_tv > 0 else 6
+            minimise(self.batch, self.solution, alive, self.prior if regular else None, rounds=rounds, steps=steps, warm=warm)
         else:
             from galprep_dask.psf.descend import descend
 

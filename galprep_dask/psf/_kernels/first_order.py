@@ -49,7 +49,8 @@ def _loss(values, scale, stamps, weight, settings, oversampling):
     chi2, held = jax.lax.map(of_group, (stars, stamps, weight))
     n_good = jnp.maximum((weight > 0).sum(), 1)
     loss = 0.5 * chi2.sum() / n_good + settings.a_sky * held.sum() / _totals(stamps)[1]
-    return loss + settings.a_tv * total_variation(psf[0], ROUNDING * jax.lax.stop_gradient(psf[0].max()))
+    image = psf[0] / psf[0].sum()
+    return loss + settings.a_tv * total_variation(image, ROUNDING * jax.lax.stop_gradient(image.max()))
 
 
 def initial_state(values, solver, schedule, learning_rate, num_steps):

@@ -11,7 +11,10 @@ import jax.numpy as jnp
 
 from galprep_dask.psf._kernels.render import inside, shift_matrices
 
-__all__ = ["Stamps", "Stars", "clipped_pixels", "mixed", "model_variance", "profiles", "total_variation"]
+__all__ = [
+    "Stamps", "Stars", "clipped_pixels", "mixed", "model_variance", "profiles", "total_variation",
+    "variation_curvature", "variation_diagonal",
+]  # fmt: skip
 
 #: float32 products stay float32 on every device; some would take fewer bits.
 HIGHEST = jax.lax.Precision.HIGHEST
@@ -96,6 +99,14 @@ def total_variation(image, rounding):
     """Sum of |gradient| of an image, rounded off below ``rounding`` so that it has a derivative."""
     down, right = _steps(image)
     return jnp.sum(jnp.sqrt(down**2 + right**2 + rounding**2) - rounding)
+
+
+def variation_diagonal(around, rounding):
+    """Diagonal of that quadratic's curvature."""
+    down, right = _steps(around)
+    weight = 1 / jnp.sqrt(down**2 + right**2 + rounding**2)
+    below, beside = weight.at[-1].set(0), weight.at[:, -1].set(0)
+    return below + beside + jnp.roll(below, 1, 0) + jnp.roll(beside, 1, 1)
 
 
 def variation_curvature(image, around, rounding):

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 
 from galprep_dask.psf._kernels.loss import (
     HIGHEST, Stars, clipped_pixels, model_variance, on_grid, profiles, total_variation, variation_curvature,
+    variation_diagonal,
 )  # fmt: skip
 from galprep_dask.psf._kernels.prior import Prior
 from galprep_dask.psf._kernels.render import coverage_matrices, shift_matrices
@@ -23,7 +24,7 @@ __all__ = ["Settings", "Summary", "psf_round", "star_round"]
 #: Largest step of a position in one update, data pixels.
 LONGEST_STEP = 0.5
 #: Rounding of the total variation, fraction of the peak.
-ROUNDING = 1e-4
+ROUNDING = 1e-3
 
 
 class Settings(NamedTuple):
@@ -144,7 +145,8 @@ def _summary(psf, stars, stamps, tolerance, settings, oversampling, half):
 
     chi2, n_good, n_clipped, misfit, normal, held = jax.lax.map(of_group, (stars, stamps, tolerance))
     loss = 0.5 * chi2.sum() / jnp.maximum(n_good.sum(), 1) + settings.a_sky * held.sum() / n_all
-    loss = loss + settings.a_tv * total_variation(psf[0], ROUNDING * psf[0].max())
+    image = psf[0] / psf[0].sum()  # or a smaller P with larger fluxes would vary less
+    loss = loss + settings.a_tv * total_variation(image, ROUNDING * image.max())
     return Summary(chi2, n_good, n_clipped, misfit, normal, loss)
 
 
@@ -265,18 +267,24 @@ def psf_round(psf, stars, stamps, tolerance, settings, prior, n_good, *, oversam
     def filtered(image, response):
         return jnp.fft.irfft2(response * jnp.fft.rfft2(image), s=image.shape[1:])
 
+    varied = settings.a_tv * n_good * variation_diagonal(psf[0], rounding) if regular else 0
+
     def penalty(step):
         """Curvature of the prior and of the total variation."""
         if not regular:
             return jnp.zeros_like(step)
         given = root * filtered(root * step, prior.strength) + prior.shrink * step
         held = settings.a_tv * n_good * variation_curvature(step[0], psf[0], rounding)
-        return given.at[0].add(held)
+        # Fluxes make up for any scale of P and skies for any level, so the penalty would take both to nothing: they
+        # are held, by a weight far above all the others.
+        own = psf[0] / jnp.sqrt(jnp.sum(psf[0] ** 2))
+        both = 10 * diagonal.max() * (step[0].mean() + own * jnp.sum(own * step[0]))
+        return given.at[0].add(held + jnp.where(settings.a_tv > 0, both, 0))
 
     def precondition(step):
         if not regular:
             return step / diagonal
-        step = step / (1 + prior.shrink / diagonal)
+        step = step / (1 + (prior.shrink + varied) / diagonal)
         return filtered(step / root, 1 / (prior.spectrum + prior.strength)) / root
 
     def over_groups(of_group):
