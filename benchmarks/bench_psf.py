@@ -1,9 +1,9 @@
 """
 PSF: error against truth, prediction of reserved stars and time, beside PSFEx, EPSFBuilder, Piff, PSFr and a stack.
 
-Run ``python benchmarks/bench_psf.py [--scenes NAME ...] [--stars N] [--real]``. All take the same stamps in the same
+Run ``python benchmarks/bench_psf.py [--scenes NAME ...] [--stars N]``. All take the same stamps in the same
 run; whichever is not installed is left out (``psfex`` and ``source-extractor`` are programs of their own, ``piff`` and
-``psfr`` packages of PyPI). Errors are RMS over the stamp and over nine places within a pixel, in 1e-4 of the peak; every
+``psfr`` packages of PyPI). Errors are RMS over the stamp and over nine places within a pixel, in 1e-4 of the peak; each
 PSF is first given the flux, and the place, that fit the truth best, so that nobody pays for another centre or sum.
 Times are of the processor, of a second call. ``--adam N`` also descends with Adam at 2e-5 for N steps. See README.md
 beside this file for how to read the ratios.
@@ -33,7 +33,7 @@ PLACES = [(a, b) for a in (-0.4, 0.05, 0.35) for b in (-0.3, 0.0, 0.45)]
 
 
 def error(render, profile, size):
-    """RMS of ``render(dx, dy)`` against the truth at PLACES, flux, centre (and nothing else) fitted, in 1e-4 of the peak."""
+    """RMS of ``render(dx, dy)`` against the truth at PLACES in 1e-4 of the peak, flux and centre fitted."""
     found, peak = [], integrated(profile, 0, 0, size).max()
     for dx, dy in PLACES:
         true = integrated(profile, dx, dy, size)
@@ -62,7 +62,6 @@ def stack(data, mask, oversampling, fwhm):
 
 
 def epsf_builder(data, mask, oversampling, fwhm):
-    from astropy.nddata import NDData, StdDevUncertainty
     from photutils.psf import EPSFBuilder, EPSFStar, EPSFStars
 
     size = data.shape[-1]
@@ -74,7 +73,6 @@ def epsf_builder(data, mask, oversampling, fwhm):
         )
         for image, bad in zip(data, mask, strict=True)
     ]  # fmt: skip
-    del NDData, StdDevUncertainty
     epsf, _ = EPSFBuilder(oversampling=oversampling, maxiters=10, progress_bar=False)(EPSFStars(cut))
     iy, ix = np.mgrid[:size, :size] - middle
 
@@ -102,14 +100,16 @@ def piff(data, mask, oversampling, fwhm):
         )
 
     noise = 1 + np.maximum(data, 0) / GAIN
-    sample = [star(np.where(bad, 0.0, a), np.where(bad, 0.0, 1 / v)) for a, bad, v in zip(data, mask, noise, strict=True)]
+    each = zip(data, mask, noise, strict=True)
+    sample = [star(np.where(bad, 0.0, a), np.where(bad, 0.0, 1 / v)) for a, bad, v in each]
     scale = 1.0 / oversampling
-    model = piff.PixelGrid(scale=scale, size=min(size, 41) * oversampling, interp="Lanczos(7)")
+    model = piff.PixelGrid(scale=scale, size=min(size, 25) * oversampling, interp="Lanczos(7)")
     psf = piff.SimplePSF(model, piff.Mean())
     psf.fit(sample, wcs={0: galsim.PixelScale(1.0)}, pointing=None)
 
     def render(dx, dy):
-        image = psf.draw(x=middle, y=middle, center=(middle + dx, middle + dy), image=galsim.Image(size, size, xmin=0, ymin=0, scale=1.0), chipnum=0)
+        empty = galsim.Image(size, size, xmin=0, ymin=0, scale=1.0)
+        image = psf.draw(x=middle, y=middle, center=(middle + dx, middle + dy), image=empty, chipnum=0)
         return image.array / image.array.sum()
 
     return render, None
@@ -128,8 +128,8 @@ def psfex(data, mask, oversampling, fwhm):
         folder = Path(folder)
         fits.writeto(folder / "image.fits", image)
         fits.writeto(folder / "weight.fits", weight)
-        names = "NUMBER X_IMAGE Y_IMAGE FLUX_APER(1) FLUXERR_APER(1) FLUX_RADIUS ELONGATION FLAGS SNR_WIN".split()
-        (folder / "out.param").write_text("\n".join([*names, f"VIGNET({size},{size})"]))
+        names = "NUMBER X_IMAGE Y_IMAGE FLUX_APER(1) FLUXERR_APER(1) FLUX_RADIUS ELONGATION FLAGS SNR_WIN VIGNET"
+        (folder / "out.param").write_text(names.replace(" ", "\n") + f"({size},{size})")
         (folder / "none.conv").write_text("CONV NORM\n0 0 0\n0 1 0\n0 0 0\n")
         run = lambda *words: subprocess.run(words, cwd=folder, capture_output=True, check=True)  # noqa: E731
         run("source-extractor", "image.fits", "-c", "/usr/share/source-extractor/default.sex", "-CATALOG_TYPE",
@@ -137,7 +137,8 @@ def psfex(data, mask, oversampling, fwhm):
             "-WEIGHT_TYPE", "MAP_WEIGHT", "-WEIGHT_IMAGE", "weight.fits", "-GAIN", str(GAIN), "-BACK_TYPE", "MANUAL",
             "-BACK_VALUE", "0", "-PHOT_APERTURES", str(round(6 * fwhm)), "-DETECT_THRESH", "5", "-SATUR_LEVEL", "1e9",
             "-STARNNW_NAME", "/usr/share/source-extractor/default.nnw", "-DEBLEND_MINCONT", "0.005")  # fmt: skip
-        run("psfex", "stars.cat", "-c", "/usr/share/psfex/default.psfex", "-PSF_SIZE", f"{size * oversampling},{size * oversampling}",
+        run("psfex", "stars.cat", "-c", "/usr/share/psfex/default.psfex", "-PSF_SIZE",
+            f"{size * oversampling},{size * oversampling}",
             "-PSF_SAMPLING", str(1 / oversampling), "-PSFVAR_DEGREES", "0", "-BASIS_TYPE", "PIXEL", "-CHECKPLOT_TYPE",
             "NONE", "-CHECKIMAGE_TYPE", "NONE", "-WRITE_XML", "N", "-PSF_RECENTER", "Y", "-SAMPLE_MINSN", "20",
             "-SAMPLE_MAXELLIP", "0.5", "-SAMPLE_FWHMRANGE", "1.0,10.0")  # fmt: skip
@@ -147,13 +148,11 @@ def psfex(data, mask, oversampling, fwhm):
 
 def psfr(data, mask, oversampling, fwhm):
     from psfr.psfr import stack_psf as stack_of_psfr
-    from psfr.util import oversampled2regular
 
     result = stack_of_psfr(
         [np.where(bad, 0, a) for a, bad in zip(data, mask, strict=True)], oversampling=oversampling,
         mask_list=[(~bad).astype(int) for bad in mask], saturation_limit=None, num_iteration=10, verbose=False,
     )  # fmt: skip
-    del oversampled2regular
     from galprep_dask.psf import PSFModel
 
     image = result[0]
@@ -195,7 +194,8 @@ def compare(name, count, seed, peers):
             before, children = time.process_time(), _children()
             render, chi2 = PEERS[peer](data, mask, oversampling, fwhm, **options)
             taken = time.process_time() - before + _children() - children
-            print(f"{peer:12} {error(render, profile, size):8.2f} {taken:8.2f} {chi2 if chi2 is None else round(chi2, 3)!s:>14}", flush=True)
+            told = "" if chi2 is None else f"{chi2:.3f}"
+            print(f"{peer:12} {error(render, profile, size):8.2f} {taken:8.2f} {told:>14}", flush=True)
         except (ImportError, FileNotFoundError):
             print(f"{peer:12} not installed")
         except Exception as problem:
@@ -233,7 +233,8 @@ def bounds(count, seeds):
     found = np.array(found)
     mean, scatter = found.mean(0), found.std(0)
     print(f"100 stars of S/N 100, mean of {len(found)} fields: dT/T {100 * mean[0]:+.3f} % (a field scatters by "
-          f"{100 * scatter[0]:.3f} %), de1 {mean[1]:+.5f} ({scatter[1]:.5f}), de2 {mean[2]:+.5f} ({scatter[2]:.5f})")  # fmt: skip
+          f"{100 * scatter[0]:.3f} %), de1 {mean[1]:+.5f} ({scatter[1]:.5f}), "
+          f"de2 {mean[2]:+.5f} ({scatter[2]:.5f})")  # fmt: skip
 
 
 def times(count, size):
@@ -263,7 +264,8 @@ def losses(count, size, adam_steps):
     problem = Problem(data, ~mask, truth["variance"], np.ones((count, 1)), 1, clip=1e6, free_sky=False)
     start = Solution(moffat_psf(fwhm, size, size, 1)[None], flux, dx, dy, 0 * sky)
     runs = [("newton", lambda b, s, a: minimise(b, s, a)), ("lbfgs", lambda b, s, a: descend(b, s, a, solver="lbfgs"))]
-    runs.append(("adam 3e-4 cosine 4000", lambda b, s, a: descend(b, s, a, learning_rate=3e-4, num_steps=4000, schedule="cosine")))
+    cosine = {"learning_rate": 3e-4, "num_steps": 4000, "schedule": "cosine"}
+    runs.append(("adam 3e-4 cosine 4000", lambda b, s, a: descend(b, s, a, **cosine)))
     if adam_steps:
         runs.append((f"adam 2e-5 {adam_steps}", lambda b, s, a: descend(b, s, a, num_steps=adam_steps)))
     print(f"\nloss at given sigma, {count} stars of {size} x {size}")
@@ -277,17 +279,18 @@ def losses(count, size, adam_steps):
 
 
 def field(count):
-    """A PSF that varies: errors over the field, and the order that reserved stars choose."""
+    """Fit a PSF that varies: errors over the field, and the order that reserved stars choose."""
     data, _, x, y, _ = field_of(quadratic, count, 31, seed=3, snr=(100, 600))
     for degree in (0, 2, "auto"):
         model = fit_psf(data, x=x, y=y, sky_std=1.0, gain=GAIN, degree=degree, local_sky=False)
         found = {}
         for place, (u, v) in {"centre": (0, 0), "corner": (0.9, 0.9)}.items():
+            at = 1000 * (u + 1), 1000 * (v + 1)
             found[place] = error(
-                lambda dx, dy, u=u, v=v, model=model: model.at(1000 * (u + 1), 1000 * (v + 1), dx=dx, dy=dy), quadratic(u, v), 31
+                lambda dx, dy, at=at, model=model: model.at(*at, dx=dx, dy=dy), quadratic(u, v), 31
             )
-        print(f"field, degree {degree} ({model.degree}): error {found['centre']:.2f} in the centre, {found['corner']:.2f} "
-              f"in a corner; reserved chi2 {model.validation['reduced_chi2']:.3f}")  # fmt: skip
+        print(f"field, degree {degree} ({model.degree}): error {found['centre']:.2f} in the centre, "
+              f"{found['corner']:.2f} in a corner; reserved chi2 {model.validation['reduced_chi2']:.3f}")  # fmt: skip
 
 
 def main():

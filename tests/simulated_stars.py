@@ -30,9 +30,11 @@ def integrated(profile, dx, dy, size, subpixels=9):
     return np.einsum("iajb,a,b->ij", fine, weights / 2, weights / 2)
 
 
-def stars(profile, count, size, *, snr=(30, 1500), sky_std=1.0, gain=None, seed=0, masks=True, rays=True, sky_scatter=0.0,
-          spread=0.5, subpixels=5, noise=True):  # fmt: skip
-    """Stamps, mask, and the truth as a dict. ``profile`` is a function, or gives one for (x, y) of the field."""
+def stars(
+    profile, count, size, *, snr=(30, 1500), sky_std=1.0, gain=None, seed=0, masks=True, rays=True, sky_scatter=0.0,
+    spread=0.5, subpixels=5, noise=True,
+):  # fmt: skip
+    """Stamps, mask, and the truth as a dict."""
     rng = np.random.default_rng(seed)
     middle = integrated(profile, 0, 0, size, subpixels)
     ratio = np.exp(rng.uniform(*np.log(snr), count)) if np.ndim(snr) else np.full(count, float(snr))

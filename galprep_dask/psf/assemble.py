@@ -56,7 +56,7 @@ def _variances(fit, size):
 
 
 def _star_table(fit, used):
-    """A row per stamp."""
+    """Make a table with a row per stamp."""
     s, problem = fit.solution, fit.problem
     scale = np.sqrt(np.maximum(np.diagonal(s.normal, axis1=1, axis2=2), 1e-30))
     whitened = s.normal / scale[:, :, None] / scale[:, None, :] + 1e-9 * np.eye(4)

@@ -6,7 +6,7 @@ import numpy as np
 
 from galprep_dask.psf._kernels.render import box_response, frequencies
 
-__all__ = ["effective_samples", "resampling", "from_effective"]
+__all__ = ["effective_samples", "from_effective", "resampling"]
 
 #: Transfer of a pixel below which an effective PSF says nothing about the light before it fell on the pixel.
 LEAST_TRANSFER = 0.1

@@ -8,10 +8,14 @@ from dataclasses import replace
 import numpy as np
 
 from galprep_dask.errors import (
-    ImageShapeError, NoGoodPixelsError, NotConvergedWarning, ParameterError, TooFewStarsError,
+    ImageShapeError,
+    NoGoodPixelsError,
+    NotConvergedWarning,
+    ParameterError,
+    TooFewStarsError,
 )  # fmt: skip
 from galprep_dask.psf.assemble import assemble
-from galprep_dask.psf.field import Field, make_field
+from galprep_dask.psf.field import make_field
 from galprep_dask.psf.gauge import fix_gauge
 from galprep_dask.psf.model import PSFModel
 from galprep_dask.psf.neighbours import without_neighbours
@@ -183,7 +187,8 @@ def fit_psf(
                 # What was found is taken off, and the fit begins again; the second time the PSF is good enough to stay.
                 found = None
                 for _ in range(2):
-                    cleaned, found = without_neighbours(replace(problem, basis=fitted.problem.basis), fitted.solution, fwhm, found)
+                    observed = replace(problem, basis=fitted.problem.basis)
+                    cleaned, found = without_neighbours(observed, fitted.solution, fwhm, found)
                     if not len(found):
                         break
                     begin = replace(fitted.solution, psf=fitted.solution.psf[:1], loss_history=[])
@@ -224,7 +229,9 @@ class _Fit:
             weight = np.where(usable, np.clip(snr, 0, None) ** 2, 0)
             kept = np.where(usable)[0]
             self.field = make_field(np.asarray(x)[kept], np.asarray(y)[kept], degree, weight[kept] + 1e-12)
-            basis = self.field.basis(np.where(usable, x, np.mean(np.asarray(x)[kept])), np.where(usable, y, np.mean(np.asarray(y)[kept])))
+            # Stars that are left out may lie anywhere; they are looked at as if in the middle.
+            anywhere = [np.where(usable, at, np.mean(np.asarray(at)[kept])) for at in (x, y)]
+            basis = self.field.basis(*anywhere)
             self.problem = problem = replace(problem, basis=basis)
         self.batch = Batch(problem, start.psf.shape[-1])
         terms = problem.basis.shape[1]
@@ -247,8 +254,11 @@ class _Fit:
                 kept_snr.append(self.solution.flux[seen] / self._flux_error()[seen])
                 kept_index.append(seen)
         self.fitted = self.solution
-        joined = {k: np.concatenate([f[k] for f in found]) if found else np.zeros(0) for k in ("reduced_chi2", "size", "e1", "e2")}
-        joined_stack = {k: np.concatenate([f[k] for f in stacked]) if found else np.zeros(0) for k in joined}
+        names = ("reduced_chi2", "size", "e1", "e2")
+        joined, joined_stack = (
+            {name: np.concatenate([part[name] for part in parts]) if parts else np.zeros(0) for name in names}
+            for parts in (found, stacked)
+        )
         kept_snr = np.concatenate(kept_snr) if found else np.zeros(0)
         self.reserved_stars = np.concatenate(kept_index) if found else np.zeros(0, int)
         good_pixels = self.problem.good.sum((1, 2))[self.reserved_stars]
@@ -296,7 +306,8 @@ class _Fit:
                     self.prior = learned_prior(self.prior, self.solution, s)
                 warm = True
             steps = 20 if self.problem.a_tv > 0 else 6
-            minimise(self.batch, self.solution, alive, self.prior if regular else None, rounds=rounds, steps=steps, warm=warm)
+            prior = self.prior if regular else None
+            minimise(self.batch, self.solution, alive, prior, rounds=rounds, steps=steps, warm=warm)
         else:
             from galprep_dask.psf.descend import descend
 

@@ -9,7 +9,7 @@ import numpy as np
 from astropy.io import fits
 from astropy.nddata import NDData
 
-from galprep_dask import __version__
+from galprep_dask._version import __version__
 from galprep_dask.errors import OutsideFieldWarning, ParameterError
 from galprep_dask.io.atomic import atomic_path
 from galprep_dask.psf.effective import effective_samples
@@ -47,7 +47,9 @@ def _samples(model, xs, ys, per_pixel):
         )
 
 
-def to_gridded(model: PSFModel, shape: tuple[int, int] | None = None, *, n_grid: int = 5, oversampling: int | None = None):
+def to_gridded(
+    model: PSFModel, shape: tuple[int, int] | None = None, *, n_grid: int = 5, oversampling: int | None = None
+):
     """
     Make a GriddedPSFModel of photutils.
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import warnings
 import dataclasses
+import warnings
 from os import PathLike
 from typing import Any
 

@@ -9,7 +9,7 @@ import numpy as np
 from astropy.io import fits
 from astropy.table import Table
 
-from galprep_dask import __version__
+from galprep_dask._version import __version__
 from galprep_dask.errors import ImageFileError, ImageNotFoundError
 from galprep_dask.io.atomic import atomic_path
 from galprep_dask.psf.field import Field

@@ -65,10 +65,11 @@ def without_neighbours(problem, solution, fwhm: float, before: Neighbours | None
         The stamps without them, and what was taken off.
     """
     size, s = problem.data.shape[-1], problem.oversampling
+    stars = zip(solution.flux, solution.dx, solution.dy, solution.sky, strict=True)
     own = np.array(
         [
             f * sampled(_psf_of(problem, solution, k), size, s, dx, dy) + sky
-            for k, (f, dx, dy, sky) in enumerate(zip(solution.flux, solution.dx, solution.dy, solution.sky, strict=True))
+            for k, (f, dx, dy, sky) in enumerate(stars)
         ]
     )
     residual = np.where(problem.good, problem.data - own, 0.0)

@@ -7,7 +7,7 @@ import os
 import numpy as np
 from astropy.io import fits
 
-from galprep_dask import __version__
+from galprep_dask._version import __version__
 from galprep_dask.errors import ImageFileError, ImageNotFoundError, ParameterError
 from galprep_dask.io.atomic import atomic_path
 from galprep_dask.psf.effective import effective_samples, from_effective
@@ -92,7 +92,7 @@ def read_psfex(path: str | os.PathLike, *, row: int = 0, oversampling: int | str
     fwhm = told["PSF_FWHM"]
     if oversampling == "auto":
         oversampling = choose_oversampling(fwhm) if fwhm > 0 else max(round(1 / step), 1)
-    size = int(round(mask.shape[-1] * step))
+    size = round(mask.shape[-1] * step)
     size -= (size + 1) % 2
     fine = size * oversampling - (size * oversampling + 1) % 2
     psf = from_effective(mask, 1 / step, oversampling, fine)
@@ -106,7 +106,8 @@ def read_psfex(path: str | os.PathLike, *, row: int = 0, oversampling: int | str
     u, v = np.meshgrid(*(np.linspace(-1, 1, 2 * degree + 3),) * 2)
     products = chebyshev_products(x + sx * u.ravel(), y + sy * v.ravel(), degree, domain)
     transform = np.linalg.lstsq(products, _monomials(u.ravel(), v.ravel(), degree), rcond=None)[0]
-    return PSFModel(psf, size, oversampling, Field(degree, domain, transform, half + (x, y)), parameters={"source": name})
+    field = Field(degree, domain, transform, half + (x, y))
+    return PSFModel(psf, size, oversampling, field, parameters={"source": name})
 
 
 def write_psfex(model: PSFModel, path: str | os.PathLike, *, overwrite: bool = False) -> None:

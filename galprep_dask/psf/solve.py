@@ -13,7 +13,7 @@ __all__ = ["Problem", "Solution", "fit_stars", "minimise"]
 GROUP_PIXELS = 2**20
 #: Fraction by which the model may be wrong without a pixel being clipped, round by round.
 TOLERANCES = (0.3, 0.1, 0.05, 0.02, 0.01)
-#: Settled: in a round chi2 falls by less than this fraction of the number of parameters, which is what noise adds to it.
+#: Settled: in a round chi2 falls by less than this fraction of the number of parameters, which noise adds to it.
 SETTLED = 0.01
 
 
@@ -143,8 +143,8 @@ def fit_stars(batch: Batch, solution: Solution, alive, *, steps: int = 4, floor:
     problem = batch.problem
     floor = TOLERANCES[-1] if floor is None else floor
     stars, summary = star_round(
-        jnp.asarray(solution.psf, problem.dtype), batch.stars(solution), batch.stamps(alive), batch.pad(_misfit(solution, batch)),
-        _settings(problem, floor), oversampling=problem.oversampling, half=problem.core, steps=steps,
+        jnp.asarray(solution.psf, problem.dtype), batch.stars(solution), batch.stamps(alive),
+        batch.pad(_misfit(solution, batch)), _settings(problem, floor), oversampling=problem.oversampling, half=problem.core, steps=steps,
     )  # fmt: skip
     batch.take(solution, stars, summary)
     return solution

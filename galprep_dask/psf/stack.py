@@ -95,7 +95,7 @@ def stack_psf(stamps, *, mask=None, sky_std: float | None = None, local_sky: boo
             raise ImageShapeError(f"mask has shape {np.shape(mask)}, but the stamps have {data.shape}.")
         good &= np.asarray(mask) == 0
     data = np.where(good, data, 0.0)
-    sky, dx, dy, flux, fwhm = starting_values(data, good)
+    sky, dx, dy, flux, _ = starting_values(data, good)
     kept = (flux > 0) & good.any((1, 2))
     if not kept.any():
         raise TooFewStarsError(f"none of the {len(data)} stamps holds light to be averaged.")

@@ -62,7 +62,7 @@ def starting_values(data, good):
 
 
 def moffat_psf(fwhm: float, size: int, fine_size: int, oversampling: int) -> np.ndarray:
-    """Round Moffat profile, (fine_size, fine_size), whose adaptive FWHM is ``fwhm`` once integrated over data pixels."""
+    """Give a round Moffat profile, (fine_size, fine_size), of adaptive FWHM ``fwhm`` once integrated over pixels."""
     r = np.hypot(*np.meshgrid(*(np.arange(fine_size) - (fine_size - 1) / 2,) * 2)) / oversampling
     matrix = shift_matrices(np.zeros(1), size, fine_size, oversampling)[0]
 

@@ -101,7 +101,8 @@ def join_wings(
     if len(stars) > 2:
         # Neighbours: a star that lies above the median of all by more than noise.
         middle = np.median(lights, axis=0)
-        weight = np.where(np.abs(lights - middle) * np.sqrt(weight) > CLIP * np.sqrt(1 + weight * (0.1 * middle) ** 2), 0, weight)
+        excess = np.abs(lights - middle) * np.sqrt(weight)
+        weight = np.where(excess > CLIP * np.sqrt(1 + weight * (0.1 * middle) ** 2), 0, weight)
     sums = weight.sum(0)
     wings = (weight * lights).sum(0) / np.maximum(sums, 1e-300)
     join = np.clip((r - inner) / (outer - inner), 0, 1)
@@ -131,7 +132,7 @@ def _fit_in_ring(model, image, ring):
 
 
 def _moved(model, image, usable, flux, dx, dy, pad):
-    """The star over its flux, shifted to the middle; what is masked is filled from the core, so that nothing rings."""
+    """Shift a star over its flux to the middle; what is masked is filled from the core, so that nothing rings."""
     inside = sampled(model.coefficients[0], model.size, model.oversampling, dx, dy)
     filled = np.where(usable, image / flux, np.pad(inside, pad))
     return sampled(filled, len(image), 1, -dx, -dy)

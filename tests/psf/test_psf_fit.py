@@ -7,7 +7,12 @@ from concurrency import run_fresh
 from simulated_stars import cramer_rao, field_of, integrated, moffat, quadratic, stars
 
 from galprep_dask.errors import (
-    ImageShapeError, NoGoodPixelsError, NotConvergedWarning, OutsideFieldWarning, ParameterError, TooFewStarsError,
+    ImageShapeError,
+    NoGoodPixelsError,
+    NotConvergedWarning,
+    OutsideFieldWarning,
+    ParameterError,
+    TooFewStarsError,
 )  # fmt: skip
 from galprep_dask.psf import fit_psf
 
@@ -68,7 +73,7 @@ def test_size_and_ellipticity_of_a_hundred_stars():
     data, mask, truth = stars(PROFILE, 100, SIZE, snr=100.0, seed=5, masks=False, rays=False)
     found = adaptive_moments(fit_psf(data, sky_std=1.0, local_sky=False).image[None])
     true = adaptive_moments(truth["psf"][None])
-    # The noise of 100 such stars is 0.28 % in T and 0.0016 in e; three times that is let be. The benchmark shows the bias.
+    # The noise of 100 such stars is 0.28 % in T and 0.0016 in e; three times that is let be.
     assert abs(found.size[0] / true.size[0] - 1) < 0.0085
     assert abs(found.e1[0] - true.e1[0]) < 0.005
     assert abs(found.e2[0] - true.e2[0]) < 0.005
@@ -149,7 +154,7 @@ def test_solvers_agree():
 def test_reserved_stars_are_at_least_a_fifth_and_predicted():
     data, mask, _ = sample()
     told = fit(data, mask).validation
-    assert 0.2 * COUNT <= fit(data, mask).stars["reserved"].sum() + 1
+    assert fit(data, mask).stars["reserved"].sum() + 1 >= 0.2 * COUNT
     assert told["n_reserved"] >= 0.2 * (told["n_reserved"] + told["n_fitted"]) - 1
     assert told["n_folds"] == 1
     assert 0.9 < told["reduced_chi2"] < 1.1
@@ -206,7 +211,7 @@ def test_total_variation_and_sky_penalties_do_what_they_say():
         return np.hypot(*np.gradient(image)).sum()
 
     faint, mask, _ = sample(snr=(20.0, 40.0), masks=False, rays=False)
-    plain, smooth = fit(faint), fit(faint, a_TV=0.1)
+    plain, smooth = fit(faint), fit(faint, a_TV=0.02, num_steps=60)
     assert variation(smooth.image) < 0.97 * variation(plain.image)
     data, mask, _ = sample(sky_scatter=0.3)
     plain = fit(data, mask)

@@ -13,10 +13,16 @@ import jax
 import jax.numpy as jnp
 
 from galprep_dask.psf._kernels.loss import (
-    HIGHEST, Stars, clipped_pixels, model_variance, on_grid, profiles, total_variation, variation_curvature,
+    HIGHEST,
+    Stars,
+    clipped_pixels,
+    model_variance,
+    on_grid,
+    profiles,
+    total_variation,
+    variation_curvature,
     variation_diagonal,
 )  # fmt: skip
-from galprep_dask.psf._kernels.prior import Prior
 from galprep_dask.psf._kernels.render import coverage_matrices, shift_matrices
 
 __all__ = ["Settings", "Summary", "psf_round", "star_round"]
@@ -52,7 +58,8 @@ class Summary(NamedTuple):
 def _core_misfit(residual, star_light, variance, good, half):
     """Median of |residual| / model over the brightest pixels in the middle, less what noise would give."""
     middle = residual.shape[-1] // 2
-    core = (slice(None), slice(max(middle - half, 0), middle + half + 1), slice(max(middle - half, 0), middle + half + 1))
+    inner = slice(max(middle - half, 0), middle + half + 1)
+    core = (slice(None), inner, inner)
     residual, star_light, variance, good = residual[core], star_light[core], variance[core], good[core]
     bright = (good > 0) & (star_light > 0.25 * star_light.max((1, 2), keepdims=True)) & (star_light > 0)
     safe = jnp.where(bright, star_light, 1)
@@ -186,7 +193,7 @@ def star_round(psf, stars, stamps, tolerance, settings, *, oversampling, half, s
 
 
 def _prepare(psf, stars, stamps, tolerance, settings, oversampling, half, n_good_all, n_all):
-    """What conjugate gradients need of a group: its matrices, weights and the columns projected out."""
+    """Make what conjugate gradients need of a group: its matrices, weights and the columns projected out."""
     size, fine = stamps.data.shape[-1], psf.shape[-1]
     found, residual, weight, _, _ = _look(psf, stars, stamps, tolerance, settings, oversampling, half)
     columns, normal, _ = _star_normal(found, weight, stamps, stars, settings, n_good_all, n_all)
