@@ -27,8 +27,8 @@ _FUNCTIONS = {
     "write_image": "galprep_dask.io",
 }
 _MODULES = (
-    "cutouts", "demo", "errors", "gsutils", "image", "images", "io", "masks", "noise", "plotting", "segmentation",
-    "sky", "stats",
+    "cutouts", "demo", "errors", "gsutils", "image", "images", "io", "masks", "noise", "plotting", "psf",
+    "segmentation", "sky", "stats",
 )  # fmt: skip
 
 __all__ = ["__version__", "make_image", "open_image", "write_image", *_MODULES]

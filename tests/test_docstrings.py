@@ -7,7 +7,9 @@ from importlib import import_module
 import pytest
 from numpydoc.validate import validate
 
-ROOMS = ("", ".stats", ".sky", ".segmentation", ".masks", ".noise", ".cutouts", ".images", ".gsutils", ".plotting")
+ROOMS = (
+    "", ".stats", ".sky", ".segmentation", ".masks", ".noise", ".cutouts", ".psf", ".images", ".gsutils", ".plotting",
+)  # fmt: skip
 
 #: Parameters all described, in order, with a type; a summary; no unknown section; a Returns section.
 CODES = {"GL06", "GL07", "GL08", "SS01", "SS06", "PR01", "PR02", "PR03", "PR04", "RT01"}

@@ -144,7 +144,8 @@ def fit_stars(batch: Batch, solution: Solution, alive, *, steps: int = 4, floor:
     floor = TOLERANCES[-1] if floor is None else floor
     stars, summary = star_round(
         jnp.asarray(solution.psf, problem.dtype), batch.stars(solution), batch.stamps(alive),
-        batch.pad(_misfit(solution, batch)), _settings(problem, floor), oversampling=problem.oversampling, half=problem.core, steps=steps,
+        batch.pad(_misfit(solution, batch)), _settings(problem, floor),
+        oversampling=problem.oversampling, half=problem.core, steps=steps,
     )  # fmt: skip
     batch.take(solution, stars, summary)
     return solution
