@@ -20,6 +20,8 @@ __all__ = [
 HIGHEST = jax.lax.Precision.HIGHEST
 #: Pixels beside a clipped one are clipped at this fraction of the limit.
 BESIDE = 0.5
+#: Factor of what is allowed in the wings.
+WINGS = 0.3
 
 
 class Stamps(NamedTuple):
@@ -78,9 +80,12 @@ def clipped_pixels(residual, variance, star_light, clip, tolerance):
     Pixels that the model cannot explain, with the milder ones beside them.
 
     ``tolerance`` is the fraction by which the model of a star may be wrong: it keeps the cores of bright stars while
-    the PSF is still rough, and where stars really differ.
+    the PSF is still rough, and where stars really differ. While it is large, wings may be wrong by more than
+    themselves; what is allowed there is its square, of the star's peak.
     """
-    excess = jnp.abs(residual) / jnp.sqrt(variance + (tolerance * star_light) ** 2)
+    peak = star_light.max((1, 2), keepdims=True)
+    wrong = tolerance * (star_light + WINGS * tolerance * peak)
+    excess = jnp.abs(residual) / jnp.sqrt(variance + wrong**2)
     hit = excess > clip
     padded = jnp.pad(hit, ((0, 0), (1, 1), (1, 1)))
     beside = padded[:, :-2, 1:-1] | padded[:, 2:, 1:-1] | padded[:, 1:-1, :-2] | padded[:, 1:-1, 2:]
