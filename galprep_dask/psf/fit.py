@@ -282,12 +282,12 @@ class _Fit:
             alive = alive & self._alike(alive)
         for attempt in range(4):
             self._minimise(alive, warm=warm or attempt > 0)
-            fit_stars(self.batch, self.solution, usable, steps=4)
+            fit_stars(self.batch, self.solution, usable, steps=3)
             self.reasons = np.where(usable, self._no_stars(alive), self.base)
             fine = candidates & (self.reasons == "")
             if not fine.any():
                 raise TooFewStarsError("no stamp looks like the others: there is no star to be fitted.")
-            if np.array_equal(fine, alive):
+            if not (alive & ~fine).any():  # those that only looked odd at first join in the last fit
                 break
             alive = fine
         return alive
@@ -366,7 +366,7 @@ class _Fit:
         out = Solution(stack[None], s.flux.copy(), s.dx.copy(), s.dy.copy(), s.sky.copy())
         only = np.zeros(len(p.data), bool)
         only[seen] = True
-        fit_stars(batch, out, only, steps=4)
+        fit_stars(batch, out, only, steps=2)
         return predicted(p.data, p.good, p.variance, out, lambda k: stack, 1, seen)
 
     def finished(self, refit, parameters):
@@ -376,7 +376,7 @@ class _Fit:
         elif self.n_folds > 1:
             self._minimise(self.first_alive & alive, warm=True)
         used = alive if refit or not self.n_folds else self.first_alive & alive
-        fit_stars(self.batch, self.solution, np.asarray(self.problem.good.any((1, 2))), steps=4)
+        fit_stars(self.batch, self.solution, np.asarray(self.problem.good.any((1, 2))), steps=2)
         if not self.solution.converged:
             warnings.warn(
                 f"the PSF fit ({self.options['solver']}) had not settled after {len(self.solution.loss_history)} "

@@ -12,9 +12,9 @@ __all__ = ["Problem", "Solution", "fit_stars", "minimise"]
 #: Pixels of a group of stars: one such array is 4 MiB in float32 and stays near the processor.
 GROUP_PIXELS = 2**20
 #: Fraction by which the model may be wrong without a pixel being clipped, round by round.
-TOLERANCES = (0.3, 0.1, 0.05, 0.02, 0.01)
+TOLERANCES = (0.3, 0.1, 0.03, 0.01)
 #: Settled: in a round chi2 falls by less than this fraction of the number of parameters, which noise adds to it.
-SETTLED = 0.01
+SETTLED = 0.001
 
 
 @dataclass(frozen=True)
@@ -192,7 +192,7 @@ def minimise(batch: Batch, solution: Solution, alive, prior=None, *, rounds: int
         floor = TOLERANCES[-1] if warm else TOLERANCES[min(number, len(TOLERANCES) - 1)]
         known = {"oversampling": problem.oversampling, "half": problem.core}
         settings = _settings(problem, floor)
-        stars, summary = star_round(psf, stars, stamps, tolerance, settings, steps=2, **known)
+        stars, summary = star_round(psf, stars, stamps, tolerance, settings, steps=1 if number else 3, **known)
         history.append(float(summary.loss))
         fall = abs(history[-2] - history[-1]) * 2 * float(summary.n_good.sum()) if number else np.inf
         if number >= (1 if warm else len(TOLERANCES) - 1) and fall < SETTLED * psf.size:

@@ -13,7 +13,7 @@ from galprep_dask.psf.start import starting_values
 __all__ = ["stack_of", "stack_psf"]
 
 #: Sigmas beyond which a pixel is left out of the average, and how often that is done.
-CLIP, CLIPPINGS = 4.0, 3
+CLIP, CLIPPINGS = 4.0, 2
 
 
 def stack_of(data, good, variance, flux, dx, dy, sky) -> np.ndarray:
@@ -33,7 +33,7 @@ def stack_of(data, good, variance, flux, dx, dy, sky) -> np.ndarray:
         Of sum 1.
     """
     size = data.shape[-1]
-    moved, weights = np.empty(data.shape), np.empty(data.shape)
+    moved, weights = np.empty(data.shape, np.float32), np.empty(data.shape)
     for k in range(len(data)):
         y, x = (shift_matrices(np.array([-d]), size, size, 1)[0] for d in (dy[k], dx[k]))
         by, bx = (coverage_matrices(np.array([-d]), size, size, 1)[0] for d in (dy[k], dx[k]))
