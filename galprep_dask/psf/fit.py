@@ -305,7 +305,7 @@ class _Fit:
                 if self.field is not None:
                     self.prior = learned_prior(self.prior, self.solution, s)
                 warm = True
-            steps = 20 if self.problem.a_tv > 0 else 6
+            steps = 20 if self.problem.a_tv > 0 else 12
             prior = self.prior if regular else None
             minimise(self.batch, self.solution, alive, prior, rounds=rounds, steps=steps, warm=warm)
         else:

@@ -155,7 +155,7 @@ def _misfit(solution, batch):
     return np.zeros(batch.count) if solution.misfit is None else solution.misfit
 
 
-def minimise(batch: Batch, solution: Solution, alive, prior=None, *, rounds: int = 12, steps: int = 6, warm=False):
+def minimise(batch: Batch, solution: Solution, alive, prior=None, *, rounds: int = 12, steps: int = 12, warm=False):
     """
     Fit P and all stars that are ``alive`` by Newton's method.
 
