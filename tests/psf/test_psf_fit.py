@@ -140,9 +140,12 @@ def test_precision_and_jax_settings_of_the_user():
 
 def test_solvers_agree():
     data, mask, _ = sample()
-    given = {"clip": 8.0, "refit": False}
+    # With free skies the level of P is open, and each solver has another until the skies fix it.
+    given = {"clip": 8.0, "refit": False, "local_sky": False}
     newton = fit(data, mask, **given)
-    lbfgs = fit(data, mask, solver="lbfgs", **given)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotConvergedWarning)  # it comes close long before it settles
+        lbfgs = fit(data, mask, solver="lbfgs", **given)
     error = rms(newton.sigma)
     assert rms(lbfgs.image - newton.image) < 0.5 * error
     with pytest.warns(NotConvergedWarning, match="num_steps"):
