@@ -20,7 +20,7 @@ default_role = "code"
 html_theme = "furo"
 html_title = f"galprep-dask {release}"
 
-myst_enable_extensions = ["colon_fence", "deflist"]
+myst_enable_extensions = ["colon_fence", "deflist", "dollarmath"]
 myst_heading_anchors = 3
 nb_execution_mode = "force"
 nb_execution_raise_on_error = True

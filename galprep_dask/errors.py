@@ -35,10 +35,12 @@ __all__ = [
     "NoStarsError",
     "NoTargetsWarning",
     "NoWCSWarning",
+    "NotConvergedWarning",
     "NotDeblendedWarning",
     "NotLazyWarning",
     "OutputError",
     "OutputExistsError",
+    "OutsideFieldWarning",
     "PSFWarning",
     "ParameterError",
     "SigmaWarning",
@@ -46,6 +48,7 @@ __all__ = [
     "TargetOutsideWarning",
     "TargetTableError",
     "TooFewPixelsError",
+    "TooFewStarsError",
 ]
 
 
@@ -115,6 +118,10 @@ class TooFewPixelsError(NoGoodPixelsError):
 
 class NoStarsError(GalprepError, ValueError):
     """No star is left of those that were detected."""
+
+
+class TooFewStarsError(GalprepError, ValueError):
+    """The usable stars do not determine the PSF that is asked for."""
 
 
 class OutputError(GalprepError, OSError):
@@ -211,3 +218,11 @@ class ConfigError(GalprepError, ValueError):
 
 class TargetTableError(GalprepError, ValueError):
     """The table of targets cannot be read, or has no positions."""
+
+
+class NotConvergedWarning(GalprepWarning):
+    """A fit ran out of steps before it settled."""
+
+
+class OutsideFieldWarning(GalprepWarning):
+    """A position lies outside the region that the stars of a PSF cover."""

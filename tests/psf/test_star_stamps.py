@@ -55,7 +55,8 @@ def test_growth_of_a_neighbour_stays_out_of_the_star():
 @given(chunks_for(SHAPE))
 def test_same_for_every_chunking(chunks):
     expected = star_stamps(IMAGE, STARS, 15, segmentation=LABELS)
-    lazy = star_stamps(da.from_array(IMAGE, chunks=chunks), STARS, 15, segmentation=da.from_array(LABELS, chunks=chunks))
+    image, labels = (da.from_array(plane, chunks=chunks) for plane in (IMAGE, LABELS))
+    lazy = star_stamps(image, STARS, 15, segmentation=labels)
     np.testing.assert_array_equal(lazy.stamps, expected.stamps)
     np.testing.assert_array_equal(lazy.mask, expected.mask)
 

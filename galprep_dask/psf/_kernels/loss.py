@@ -1,0 +1,123 @@
+"""Model of all stars, weights from the model, clipping against it, and the loss.
+
+Stars come in groups, (groups, stars of a group, ...), one group at a time, so that memory does not grow with the
+number of stars beyond the stamps themselves.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from galprep_dask.psf._kernels.render import inside, shift_matrices
+
+__all__ = [
+    "Stamps", "Stars", "clipped_pixels", "mixed", "model_variance", "profiles", "total_variation",
+    "variation_curvature", "variation_diagonal",
+]  # fmt: skip
+
+#: float32 products stay float32 on every device; some would take fewer bits.
+HIGHEST = jax.lax.Precision.HIGHEST
+#: Pixels beside a clipped one are clipped at this fraction of the limit.
+BESIDE = 0.5
+#: Factor of what is allowed in the wings.
+WINGS = 0.3
+
+
+class Stamps(NamedTuple):
+    """What was observed: (groups, stars, ...) arrays."""
+
+    data: jax.Array  #: (g, b, n, n)
+    good: jax.Array  #: (g, b, n, n) 1 where a pixel counts, else 0
+    variance: jax.Array  #: (g, b, n, n) of the background
+    basis: jax.Array  #: (g, b, m) value of every field polynomial at the star
+
+
+class Stars(NamedTuple):
+    """What is fitted a star: (groups, stars) arrays."""
+
+    flux: jax.Array
+    dx: jax.Array
+    dy: jax.Array
+    sky: jax.Array
+
+
+def mixed(psf, basis):
+    """PSF of every star of a group: (b, N, N), or (1, N, N) where all have the same."""
+    return psf if psf.shape[0] == 1 else jnp.einsum("bm,mij->bij", basis, psf, precision=HIGHEST)
+
+
+def profiles(psf, basis, dx, dy, size, oversampling, derivative=False):
+    """Unit-flux stars of a group (b, n, n), and their derivatives in dx and dy."""
+    fine = psf.shape[-1]
+    per_star = mixed(psf, basis)
+    product = lambda a, b: jnp.matmul(a, b, precision=HIGHEST)  # noqa: E731
+    if not derivative:
+        x, y = (shift_matrices(shift, size, fine, oversampling, jnp) for shift in (dx, dy))
+        return product(product(y, per_star), x.swapaxes(1, 2))
+    (x, x1), (y, y1) = (shift_matrices(shift, size, fine, oversampling, jnp, derivative=True) for shift in (dx, dy))
+    half = product(y, per_star)
+    return (
+        product(half, x.swapaxes(1, 2)),
+        product(half, x1.swapaxes(1, 2)),
+        product(product(y1, per_star), x.swapaxes(1, 2)),
+    )
+
+
+def model_variance(star_light, variance, inverse_gain):
+    """Variance of a pixel from the model: photon noise of the star on top of the background's."""
+    return variance + jnp.maximum(star_light, 0) * inverse_gain
+
+
+def on_grid(dx, dy, size, fine, oversampling):
+    """Pixels of the stamps that the shifted PSF covers, (b, n, n)."""
+    y, x = (inside(shift, size, fine, oversampling, jnp) for shift in (dy, dx))
+    return y[:, :, None] & x[:, None, :]
+
+
+def clipped_pixels(residual, variance, star_light, clip, tolerance):
+    """
+    Pixels that the model cannot explain, with the milder ones beside them.
+
+    ``tolerance`` is the fraction by which the model of a star may be wrong: it keeps the cores of bright stars while
+    the PSF is still rough, and where stars really differ. While it is large, wings may be wrong by more than
+    themselves; what is allowed there is its square, of the star's peak.
+    """
+    peak = star_light.max((1, 2), keepdims=True)
+    wrong = tolerance * (star_light + WINGS * tolerance * peak)
+    excess = jnp.abs(residual) / jnp.sqrt(variance + wrong**2)
+    hit = excess > clip
+    padded = jnp.pad(hit, ((0, 0), (1, 1), (1, 1)))
+    beside = padded[:, :-2, 1:-1] | padded[:, 2:, 1:-1] | padded[:, 1:-1, :-2] | padded[:, 1:-1, 2:]
+    return hit | (beside & (excess > BESIDE * clip))
+
+
+def _steps(image):
+    """Differences to the next pixel in y and x, zero at the last."""
+    return (
+        jnp.diff(image, axis=0, append=image[-1:]),
+        jnp.diff(image, axis=1, append=image[:, -1:]),
+    )
+
+
+def total_variation(image, rounding):
+    """Sum of |gradient| of an image, rounded off below ``rounding`` so that it has a derivative."""
+    down, right = _steps(image)
+    return jnp.sum(jnp.sqrt(down**2 + right**2 + rounding**2) - rounding)
+
+
+def variation_diagonal(around, rounding):
+    """Diagonal of that quadratic's curvature."""
+    down, right = _steps(around)
+    weight = 1 / jnp.sqrt(down**2 + right**2 + rounding**2)
+    below, beside = weight.at[-1].set(0), weight.at[:, -1].set(0)
+    return below + beside + jnp.roll(below, 1, 0) + jnp.roll(beside, 1, 1)
+
+
+def variation_curvature(image, around, rounding):
+    """Gradient operator of the quadratic that touches the total variation at ``around`` from above, at ``image``."""
+    down, right = _steps(around)
+    weight = 1 / jnp.sqrt(down**2 + right**2 + rounding**2)
+    d, r = _steps(image)
+    d, r = weight * d, weight * r
+    return -(jnp.diff(d, axis=0, prepend=0 * d[:1]) + jnp.diff(r, axis=1, prepend=0 * r[:, :1]))

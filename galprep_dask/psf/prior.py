@@ -1,0 +1,81 @@
+"""What is known of P before the stars are seen: needed when it is finer than the data, or varies over the field."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from galprep_dask.psf._kernels.prior import Prior
+from galprep_dask.psf._kernels.render import box_response
+from galprep_dask.psf.solve import Problem, Solution
+
+__all__ = ["first_prior", "information_spectrum", "learned_prior", "noise_factors"]
+
+#: Information of the prior at a frequency where the start has all its light, as a fraction of that of the data.
+WEAKEST = 1e-4
+#: Least transfer of the start that is believed.
+FAINTEST = 1e-2
+#: Variance of a coefficient is not believed below this fraction of its noise.
+QUIETEST = 0.1
+#: Variances are taken for so many times what they look like: held too loosely costs little, too tightly is a bias.
+CAUTION = 4.0
+
+
+def _grid(fine):
+    return np.abs(np.fft.fftfreq(fine)), np.arange(fine // 2 + 1) / fine
+
+
+def information_spectrum(fine: int, oversampling: int) -> np.ndarray:
+    """Information of dithered data on every frequency of P, (N, N // 2 + 1); 1 everywhere at the data's sampling."""
+    fy, fx = _grid(fine)
+    y, x = (box_response(f, oversampling) ** 2 / oversampling for f in (fy, fx))
+    return np.outer(y, x)
+
+
+def first_prior(start: np.ndarray, problem: Problem) -> Prior:
+    """
+    Draw an oversampled P to its start at the frequencies that pixels blur away.
+
+    Deviations from the start are expected to have a spectrum like the start's own, so what the data cannot tell, as
+    the pattern of one data pixel's period, stays as smooth as the start is.
+    """
+    count, fine = start.shape[0], start.shape[-1]
+    spectrum = information_spectrum(fine, problem.oversampling)
+    strength = np.zeros_like(spectrum)
+    if problem.oversampling > 1:
+        transfer = np.abs(np.fft.rfft2(start[0])) / start[0].sum()
+        strength = WEAKEST * problem.oversampling**2 / np.maximum(transfer, FAINTEST) ** 2
+    return Prior(start, spectrum, strength, np.zeros((count, fine, fine)))
+
+
+def noise_factors(prior: Prior, oversampling: int, fine: int) -> tuple[float, float]:
+    """Variance of P over 1 / diagonal of its normal matrix, per fine pixel, and of P integrated over a data pixel."""
+    fy, fx = _grid(fine)
+    response = np.outer(box_response(fy, oversampling), box_response(fx, oversampling)) ** 2
+    inverse = 1 / (prior.spectrum + prior.strength)
+    twice = np.where(np.arange(fine // 2 + 1) == 0, 1.0, 2.0)  # the other half of the transform
+    return float((twice * inverse).sum() / fine**2), float((twice * inverse * response).sum() / fine**2)
+
+
+def learned_prior(prior: Prior, solution: Solution, oversampling: int) -> Prior:
+    """
+    Learn from a first fit how much every coefficient of the field varies at every radius, and shrink it accordingly.
+
+    The mean square of a coefficient in a ring, less its noise, is the variance it is expected to have there
+    (empirical Bayes); where it does not rise above its noise it is held near zero, so that the corners of the field
+    do not pay for polynomials that the wings do not need.
+    """
+    count, fine = solution.psf.shape[0], solution.psf.shape[-1]
+    noise = noise_factors(prior, oversampling, fine)[0] / solution.diagonal
+    r = np.hypot(*np.meshgrid(*(np.arange(fine) - (fine - 1) / 2,) * 2))
+    ring = np.rint(r / oversampling).astype(int)
+    pixels = np.bincount(ring.ravel())
+    shrink = np.zeros_like(solution.psf)
+    for m in range(1, count):
+        signal, level = (
+            np.bincount(ring.ravel(), values.ravel()) for values in (solution.psf[m] ** 2 - noise[m], noise[m])
+        )
+        # A ring by itself, or with its neighbours, whichever says more: the core must not be held by what is round it.
+        wide = np.convolve(signal, np.ones(5), "same") / np.convolve(pixels, np.ones(5), "same")
+        variance = np.maximum(np.maximum(CAUTION * wide, CAUTION * signal / pixels), QUIETEST * level / pixels)
+        shrink[m] = (1 / variance)[ring]
+    return prior._replace(shrink=shrink)
