@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import warnings
+from pathlib import Path
 from typing import Any
 
 import dask.array as da
@@ -31,7 +32,8 @@ from galprep_dask._galfits import (
     told,
     whole_box,
 )
-from galprep_dask.arrays import as_mask, check_same_shape
+from galprep_dask._galfits_psf import check_choices, choose_stars, draw_figures, figure_folder, fit_to_stars
+from galprep_dask.arrays import as_image, as_mask, check_same_shape
 from galprep_dask.blockwise import keep_mask
 from galprep_dask.cutouts import cut_header, write_product
 from galprep_dask.cutouts.position import box_around, brightest_pixel_near, sky_axes
@@ -163,6 +165,7 @@ class image:
         self.psfFWHM_map = psfFWHM_map
         self.data = self._as_ccd()
         self.sky = self.sky_model = self.sigma_check = self.source_mask = None
+        self.stars = self.psf_model = None
         self._calls: dict[str, dict] = {}  # what each step was called with, for the files
         self.sigma_image = self._image["sigma"].data if "sigma" in self._image else None
         self.cut_image = self.cut_mask_image = self.cut_sigma_image = self.model_image = None
@@ -606,6 +609,146 @@ class image:
                 self._tell("SIGCHK is not written: the cutout has no source-free pixel")
                 return []
         return [(card.keyword, card.value, card.comment) for card in check.to_header().cards]
+
+    # PSF --------------------------------------------------------------------------------------------------
+
+    def generate_PSFs(
+        self,
+        psfFWHM: float | None,
+        data: Any = None,
+        nsigma: float = 3.0,
+        npixels: int = 5,
+        sigmaimg: Any = None,
+        crossmatch: bool | str = "auto",
+        starcord_list: Any = None,
+        fluxthreshould: float = 0.0,
+        qt: float = 0.5,
+        sigfwhm: float = 3.0,
+        medianfwhm: float | None = None,
+        size: int = 51,
+        isolate: float = 0.3,
+        central_tol: int = 2,
+        droppsf: Any = (),
+        plot: bool = False,
+        figurepath: str | os.PathLike = ".",
+        notfit: bool = False,
+        photutils_method: bool = False,
+        oversampling: int | str = "auto",
+        a_TV: float = 0.0,
+        a_sky: float = 0.0,
+        learning_rate: float = 2e-5,
+        num_steps: int | None = None,
+        makestackpsf: bool = False,
+        filepaths: str | os.PathLike | None = None,
+        verbose: bool = True,
+        *,
+        gaia_catalog: Any = None,
+        solver: str = "newton",
+    ) -> np.ndarray | None:
+        """
+        Choose the stars of the image and fit the PSF to them.
+
+        Parameters
+        ----------
+        psfFWHM : float
+            Width in arcsec of the Gaussian that the image is smoothed with for detection; Gaia is matched within 1.5 times
+            it.
+        data : (ny, nx) array, optional
+            The image; by default that of the class. Its clipped median is taken off.
+        nsigma, npixels : float, int
+            Threshold and smallest size of a source.
+        sigmaimg : (ny, nx) array, optional
+            From :meth:`cal_sigma_image`; by default the noise is that of the sky.
+        crossmatch : bool or "auto"
+            Whether stars have to be in Gaia. True asks the archive, or ``gaia_catalog``; "auto" does without it, with a
+            warning, where it cannot be had.
+        starcord_list : list of [ra, dec], optional
+            Positions in degrees of sources that replace the raw catalogue.
+        fluxthreshould : float
+            Least flux, as a fraction of the mean flux.
+        qt : float
+            Least axis ratio.
+        sigfwhm, medianfwhm : float
+            Accepted range of FWHM: the middle in pixels (by default the stellar locus is found) and the half-width in
+            robust standard deviations.
+        size : int
+            Side of PSF and boxes in pixels, odd.
+        isolate, central_tol : float, int
+            Largest share of the box that others own, and most bad pixels near its centre.
+        droppsf : list of int
+            Stars to leave out, as numbered in the figure of the stars.
+        plot, figurepath : bool, path
+            Whether to write figures, and the folder for them.
+        notfit : bool
+            Stop after the selection.
+        photutils_method, makestackpsf : bool
+            Build the PSF with photutils' EPSFBuilder, or stack the stars, in place of the fit.
+        oversampling : int or "auto"
+            Samples of the model per pixel.
+        a_TV, a_sky : float
+            Penalties of total variation and of local skies.
+        learning_rate, num_steps : float, int
+            Of the solver: steps of Adam, and rounds at most of Newton's method.
+        filepaths : path, optional
+            File for the PSF, the table of the stars and the uncertainty; one that is there is replaced.
+        verbose : bool
+            Whether to log what was found.
+        gaia_catalog : path or Table, optional
+            Gaia's sources, in place of a query.
+        solver : {"newton", "adam", "lbfgs"}
+            See :func:`galprep_dask.psf.fit_psf`.
+
+        Returns
+        -------
+        (size, size) float64 array, or None
+            The PSF at the sampling of the image, of sum 1; None with ``notfit``. The table of all sources stays at
+            ``stars``, the model at ``psf_model``.
+
+        Raises
+        ------
+        ParameterError, ImageShapeError, NoStarsError, TooFewStarsError, GaiaUnavailableError, OutputError
+            A parameter makes no sense; shapes differ; no star is left, with the cut that took the last; the fit needs
+            more; there is neither network nor table; a file cannot be written.
+        """
+        if self.data.data.ndim != 2 and data is None:
+            self._require_plane("generate_PSFs")
+        check_choices(photutils_method, makestackpsf, crossmatch)
+        folder = figure_folder(figurepath) if plot else None
+        if filepaths is not None:
+            check_output(filepaths, overwrite=True)
+        pixels = self.data.data if data is None else as_image(data)
+        bad = self._bad() if pixels.shape == self.data.data.shape[-2:] else bad_pixels(pixels, None)
+        if sigmaimg is not None:
+            check_same_shape(sigmaimg, pixels.shape, "sigmaimg")
+        say = self._tell if verbose else (lambda *args: None)
+        stars, found, sky_std = choose_stars(
+            pixels, bad, self.data.header, fwhm=self._fwhm_pixels(psfFWHM), nsigma=nsigma, npixels=npixels,
+            sigmaimg=sigmaimg, crossmatch=crossmatch, gaia_catalog=gaia_catalog, starcord_list=starcord_list,
+            fluxthreshould=fluxthreshould, qt=qt, sigfwhm=sigfwhm, medianfwhm=medianfwhm, size=size, isolate=isolate,
+            central_tol=central_tol, droppsf=droppsf,
+        )  # fmt: skip
+        self.stars, self.psf_model = stars, None
+        say("stars: %s", ", ".join(f"{name} {count}" for name, count in stars.meta["counts"].items()))
+        if not notfit:
+            self.psf_model = fit_to_stars(
+                pixels, bad, stars, found, sky_std, sigmaimg=sigmaimg, gain=self._electrons(sigmaimg), size=size,
+                photutils_method=photutils_method, makestackpsf=makestackpsf, oversampling=oversampling, a_TV=a_TV,
+                a_sky=a_sky, learning_rate=learning_rate, num_steps=num_steps, solver=solver,
+            )  # fmt: skip
+            say("%r", self.psf_model)
+            if filepaths is not None:
+                self.psf_model.to_fits(filepaths, overwrite=True)
+        if folder is not None:
+            name = Path(str(self._image.attrs.get("path") or "image")).name.split(".")[0]
+            draw_figures(folder, name, pixels, stars, self.psf_model)
+        return None if self.psf_model is None else self.psf_model.image
+
+    def _electrons(self, sigmaimg) -> float | None:
+        """Electrons per unit of the image, where the sigma image was made with numbers for gain and exposure."""
+        call = self._calls.get("cal_sigma_image")
+        if sigmaimg is None or call is None or not isinstance(call["expo"], int | float):
+            return None
+        return float(call["expo"]) * float(call["gain"])
 
     # Translation ------------------------------------------------------------------------------------------
 

@@ -13,12 +13,11 @@ if TYPE_CHECKING:
     from galprep_dask.psf.psfex import read_psfex, write_psfex
     from galprep_dask.psf.select import select_stars
     from galprep_dask.psf.stack import stack_psf
-    from galprep_dask.psf.stamps import StarStamps, star_stamps
+    from galprep_dask.psf.stamps import star_stamps
     from galprep_dask.psf.wings import join_wings
 
 _HOMES = {
     "PSFModel": "model",
-    "StarStamps": "stamps",
     "fit_psf": "fit",
     "join_wings": "wings",
     "read_psfex": "psfex",
@@ -31,8 +30,8 @@ _HOMES = {
 }
 
 __all__ = [
-    "PSFModel", "StarStamps", "fit_psf", "join_wings", "read_psfex", "select_stars", "stack_psf", "star_stamps",
-    "to_gridded", "write_psfex", "write_stdpsf",
+    "PSFModel", "fit_psf", "join_wings", "read_psfex", "select_stars", "stack_psf", "star_stamps", "to_gridded",
+    "write_psfex", "write_stdpsf",
 ]  # fmt: skip
 
 
