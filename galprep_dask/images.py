@@ -56,6 +56,7 @@ from galprep_dask.image import (
     sky_to_pixel,
 )
 from galprep_dask.io import write_image
+from galprep_dask.io.atomic import check_output
 from galprep_dask.masks import target_mask
 from galprep_dask.noise import check_sigma, measure_sky_std, sigma_image, sky_exposure, unusable_pixels
 from galprep_dask.sky import (
@@ -120,6 +121,8 @@ class image:
         A model of the cutout, for ``write_imcut(addmodel=True)``.
     sky_median : float
         Median of the cutout.
+    stars, psf_model : QTable, PSFModel
+        From :meth:`generate_PSFs`: every source with the reason why it was kept or not, and what was fitted.
     coordinates_transfer_para : dict
         Position of the target in the cutout and the matrix from arcsec (east, north) to pixels there.
 
@@ -651,8 +654,8 @@ class image:
         Parameters
         ----------
         psfFWHM : float
-            Width in arcsec of the Gaussian that the image is smoothed with for detection; Gaia is matched within 1.5 times
-            it.
+            Width in arcsec of the Gaussian that the image is smoothed with for detection; Gaia is matched within 1.5
+            times it.
         data : (ny, nx) array, optional
             The image; by default that of the class. Its clipped median is taken off.
         nsigma, npixels : float, int

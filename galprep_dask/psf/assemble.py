@@ -67,7 +67,7 @@ def _star_table(fit, used):
         "dx": s.dx, "dy": s.dy, "flux": s.flux, "sky": s.sky, "dx_err": errors[:, 1], "dy_err": errors[:, 2],
         "flux_err": errors[:, 0], "sky_err": errors[:, 3] if problem.free_sky else np.zeros(len(s.sky)),
         "snr": s.flux * np.sqrt(np.maximum(s.normal[:, 0, 0], 0)),
-        "reduced_chi2": s.chi2 / np.maximum(s.n_good - 4, 1),
+        "chi2": s.chi2 / np.maximum(s.n_good - 4, 1),
     }  # fmt: skip
     table = Table({name: np.where(empty, np.nan, column) for name, column in values.items()})
     table["n_good"] = s.n_good.astype(int)

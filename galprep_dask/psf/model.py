@@ -38,7 +38,7 @@ class PSFModel:
     image_variance : (m, n, n) array
         The same after integration over data pixels.
     stars : astropy.table.Table
-        A row per stamp: dx, dy (px from the middle), flux, sky, their errors, snr, reduced_chi2, n_clipped, used,
+        A row per stamp: dx, dy (px from the middle), flux, sky, their errors, snr, chi2 (reduced), n_clipped, used,
         reserved and the reason why a star was left out.
     loss_history : list of float
         Loss after every round or recorded step.
