@@ -22,7 +22,7 @@ _STABLE = 5e-3
 #: Rounds after which nothing leaves the mask any more: what is just significant could go in and out for ever.
 _GROWING_ONLY = 4
 #: Share of the good pixels below which what is left is hardly the sky.
-_LITTLE_SKY = 0.2
+_LITTLE_SKY = 0.15
 
 
 def fit_sky_between_sources(
@@ -83,7 +83,7 @@ def fit_sky_between_sources(
     Warns
     -----
     LittleSkyWarning
-        Less than a fifth of the good pixels was left to fit the sky to.
+        Less than 15 % of the good pixels were left to fit the sky to.
 
     Examples
     --------

@@ -1,5 +1,6 @@
 """Step 1: every parameter of ``sky_subtraction``."""
 
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from target_field import DEC, RA, SHAPE
 from galprep_dask import images as IM
 from galprep_dask.errors import (
     ImageShapeError,
+    LittleSkyWarning,
     NoGoodPixelsError,
     OutputError,
     ParameterError,
@@ -41,7 +43,9 @@ def test_order(field):
     residual = {}
     for order in (0, 1):
         img = IM.image(field[0])
-        img.sky_subtraction(order=order)
+        # Most of a slope looks like sources to a constant.
+        with pytest.warns(LittleSkyWarning) if order == 0 else nullcontext():
+            img.sky_subtraction(order=order)
         residual[order] = np.ptp(np.asarray(img.sky) - field[2])
     assert residual[0] > 90
     assert residual[1] < 0.2
