@@ -8,6 +8,7 @@ it. See README.md beside this file for how to read the numbers.
 """
 
 import argparse
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -27,6 +28,8 @@ import numpy as np
 path, fwhm, n_sigma, threads = sys.argv[1], float(sys.argv[2]), float(sys.argv[3]), int(sys.argv[4])
 def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+def peak_of_children():
+    return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
 """
 
 OURS = """
@@ -80,6 +83,29 @@ found = detect_sources(convolve(image, np.outer(weights, weights)), n_sigma * sk
 result = SourceCatalog(image, found).to_table(columns=columns)
 """
 
+SEXTRACTOR = """
+import subprocess, tempfile
+from galprep_dask.segmentation._kernels.smooth import gaussian_weights
+folder = Path(tempfile.mkdtemp())
+weights = gaussian_weights(fwhm)
+rows = [" ".join(f"{value:.9g}" for value in row) for row in np.outer(weights, weights)]
+(folder / "own.conv").write_text("\\n".join(["CONV NORM", *rows, ""]))
+wanted = ["NUMBER", "X_IMAGE", "Y_IMAGE", "A_IMAGE", "B_IMAGE", "THETA_IMAGE", "FLUX_ISO", "ISOAREA_IMAGE"]
+(folder / "own.param").write_text("\\n".join(wanted) + "\\n")
+settings = dict(CATALOG_NAME=folder / "found.cat", PARAMETERS_NAME=folder / "own.param",
+                FILTER_NAME=folder / "own.conv", DETECT_THRESH=n_sigma, ANALYSIS_THRESH=n_sigma, DETECT_MINAREA=5,
+                DEBLEND_MINCONT=1, CLEAN="N", BACK_SIZE=64, MEMORY_PIXSTACK=10_000_000, MEMORY_OBJSTACK=60_000,
+                VERBOSE_TYPE="QUIET", NTHREADS=1)
+command = ["source-extractor", path, "-c", "/dev/null"]
+command += [str(part) for name, value in settings.items() for part in (f"-{name}", value)]
+"""
+
+SEXTRACTOR_RUN = """
+subprocess.run(command, check=True)
+result = [line for line in open(folder / "found.cat") if not line.startswith("#")]
+base = peak() - peak_of_children()
+"""
+
 START = """
 base, start = peak(), time.perf_counter()
 """
@@ -98,6 +124,7 @@ PIPELINES = {
         SEP_RUN.format(kernel="np.array([[1, 2, 1], [2, 4, 2], [1, 2, 1.]])", n_sigma=1.5),
         1,
     ),
+    "SExtractor": (SEXTRACTOR, SEXTRACTOR_RUN, 1),
 }
 
 LABELLING = """
@@ -247,6 +274,12 @@ def block(repeats):
     print(f"\nGraph of smoothing and detection on 1024 chunks, built and optimised: {seconds:.2f} s")
 
 
+def _is_there(before):
+    if before == SEP:
+        return find_spec("sep") is not None
+    return before != SEXTRACTOR or shutil.which("source-extractor") is not None
+
+
 def pipeline(size, folder, repeats, only=None):
     path = Path(folder) / f"field-{size}.fits"
     make_field(path, size)
@@ -254,7 +287,7 @@ def pipeline(size, folder, repeats, only=None):
         entries = {
             name: entry
             for name, entry in PIPELINES.items()
-            if (entry[0] != SEP or find_spec("sep")) and (only is None or name in only)
+            if _is_there(entry[0]) and (only is None or name in only)
         }
         results = {
             name: measure(before, code, path, threads, repeats) for name, (before, code, threads) in entries.items()
