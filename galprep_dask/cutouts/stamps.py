@@ -125,7 +125,8 @@ def extract_stamps(
     """
     x0, y0 = stamp_origins(x, y, size)
     size = int(size)
-    image = as_image(data)
+    in_memory = _is_plain(data)
+    image = data if in_memory else as_image(data)  # dask would copy it
     fill = _checked_fill(fill_value, image.dtype)
     x0, y0 = (np.clip(at, -size, n).astype(np.int32) for at, n in ((x0, image.shape[1]), (y0, image.shape[0])))
     has_dims = hasattr(data, "dims")
@@ -135,30 +136,25 @@ def extract_stamps(
         return _with_dims(stamps) if has_dims else stamps
 
     shape = (len(x0), size, size)
-    out = _fresh(shape, image.dtype) if out is None else _checked_out(out, shape, image.dtype)
+    out = np.empty(shape, image.dtype) if out is None else _checked_out(out, shape, image.dtype)
     scheduler = get_scheduler(collections=[image]) if lazy_kind else dask.threaded.get
     if scheduler not in (dask.threaded.get, dask.local.get_sync):  # processes cannot write to our memory
         out[...] = _stamps_lazily(image, y0, x0, size, fill).compute()
         return out
     beyond = _beyond(y0, x0, size, image.shape)
     out[beyond] = fill
-    if not lazy_kind and np.asarray(data).dtype.isnative:
-        _copy_from_memory(np.asarray(data), y0, x0, out)
+    if in_memory:
+        _copy_from_memory(image, y0, x0, out)
     else:
         _copy_from_blocks(image, y0, x0, out, scheduler)
     return out
 
 
-def _fresh(shape, dtype) -> np.ndarray:
-    """
-    Ask for memory, and for its pages one after the other.
-
-    Huge ones, where there are, each at one touch: threads that touch them in the order of the stamps' places in the
-    image wait for each other.
-    """
-    stamps = np.empty(shape, dtype)
-    stamps.reshape(-1).view(np.uint8)[:: 2**21] = 0
-    return stamps
+def _is_plain(data) -> bool:
+    """Tell whether an image is a NumPy array whose pixels can be copied as they are."""
+    if not isinstance(data, np.ndarray) or isinstance(data, np.ma.MaskedArray):
+        return False
+    return data.ndim == 2 and data.size > 0 and data.dtype.isnative and data.dtype.kind in "biuf"
 
 
 def _with_dims(stamps: da.Array):
