@@ -128,14 +128,19 @@ ON_DISK = """
 x0, y0 = (np.floor(at + 0.5).astype(int) - side // 2 for at in (x, y))
 image = open_image(path)["data"].data
 extract_stamps(image, x[:9], y[:9], side).compute()
+extract_stamps(image, x[:9], y[:9], side, out=np.empty((9, side, side), np.float32))
+stamps = np.zeros((n, side, side), np.float32)
+stamps[...] = 1
+descriptor = os.open(path, os.O_RDONLY)
+os.fsync(descriptor)
+os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
 begin()
 """
 
 DISK_STAMPS = {
-    "galprep-dask, into out=": "extract_stamps(image, x, y, side, out=np.empty((n, side, side), np.float32))",
+    "galprep-dask, into out=": "extract_stamps(image, x, y, side, out=stamps)",
     "galprep-dask, lazy and computed": "extract_stamps(image, x, y, side).compute()",
     "a loop of slices of a memmap": """
-stamps = np.empty((n, side, side), np.float32)
 with fits.open(path, memmap=True) as hdus:
     mapped = hdus[0].data
     for k in range(n):
