@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 from astropy import units as u
+from astropy.io import fits
 
 from galprep_dask._version import __version__
 from galprep_dask.errors import ParameterError
@@ -110,7 +111,7 @@ def _header_hash(path: str, hdu: int, size: int, mtime_ns: int) -> str | None:
     try:
         with open_hdus(path, {}, disable_image_compression=True) as hdus:
             return _hash(hdus[hdu].header.tostring())
-    except Exception:  # no FITS file, or no longer that one: a name and a size are still true
+    except (OSError, LookupError, ValueError, fits.VerifyError):  # no FITS file, or no longer that one
         return None
 
 
