@@ -1,4 +1,5 @@
 import os
+import sys
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -18,6 +19,18 @@ collect_ignore = ["pysersic_fit.py"]
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "shared_data: reads the real images of the shared data folder")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def no_client_left_behind():
+    """A client that outlives its module would take over the computations of those that follow."""
+    yield
+    if "distributed" in sys.modules:
+        from distributed import get_client
+
+        with pytest.raises(ValueError, match="client"):
+            get_client()
+    assert dask.config.get("scheduler", None) is None
 
 
 @pytest.fixture(scope="session")

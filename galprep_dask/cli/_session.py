@@ -128,10 +128,12 @@ def _client(workers: int, scheduler: str | None) -> Iterator[None]:
 
     if scheduler is not None:
         try:
-            client = Client(scheduler, timeout="10s")
+            # A client that does not get through stays the default of all that is computed later, so one that is no
+            # default goes first.
+            Client(scheduler, timeout="10s", set_as_default=False).close()
         except (OSError, ValueError) as error:
             raise ParameterError(f"no dask scheduler answers at {scheduler!r}: {error}") from error
-        with client:
+        with Client(scheduler, timeout="10s"):
             yield
         return
     with LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=None) as cluster, Client(cluster):
