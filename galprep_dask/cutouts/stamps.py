@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -19,6 +20,8 @@ from galprep_dask.blockwise import block_edges
 from galprep_dask.cutouts._kernels import box_overlaps, boxes_of_blocks, copy_rectangles, near_order
 from galprep_dask.cutouts.position import first_pixels
 from galprep_dask.errors import ImageShapeError, ParameterError
+from galprep_dask.io.fits_reader import reader_of
+from galprep_dask.io.open import lazy_plane
 
 __all__ = ["extract_stamps", "stamp_origins"]
 
@@ -249,6 +252,7 @@ def _members_of_blocks(image: da.Array, y0, x0, size):
 
 def _copy_from_blocks(image: da.Array, y0, x0, out: np.ndarray, scheduler) -> None:
     """Fill ``out`` as the blocks are read, in threads of this process."""
+    image = _by_whole_rows(image, y0, x0, out.shape[1])
     name = f"stamps-{uuid.uuid4().hex}"  # what is done to memory is never taken for done before
     graph = {}
     for n, (block, origin, members) in enumerate(_members_of_blocks(image, y0, x0, out.shape[1])):
@@ -256,6 +260,23 @@ def _copy_from_blocks(image: da.Array, y0, x0, out: np.ndarray, scheduler) -> No
     if graph:
         layers = HighLevelGraph.from_collections(name, graph, dependencies=[image])
         da.Array(layers, name, ((1,) * len(graph),), meta=np.empty(0, bool)).compute(scheduler=scheduler)
+
+
+def _by_whole_rows(image: da.Array, y0, x0, size: int) -> da.Array:
+    """
+    Give the same image in chunks of whole rows, where it is a plain file of which every block is wanted.
+
+    Whole rows are one run of bytes each, which is read twice as fast as the rows of a block.
+    """
+    plane = reader_of(image)
+    (n_rows, n_columns), block = image.chunksize, math.prod(image.chunksize)
+    if plane is None or n_columns == image.shape[1]:
+        return image
+    rows = min(n_rows, max(block // image.shape[1], 4 * size))  # fewer would cut most stamps in parts
+    if rows * image.shape[1] > 4 * block:
+        return image
+    n_met = sum(1 for _ in _members_of_blocks(image, y0, x0, size))
+    return lazy_plane(plane, (rows, -1), dtype=image.dtype) if n_met == image.npartitions else image
 
 
 def _copy_block(origin, y0, x0, members, out, block):

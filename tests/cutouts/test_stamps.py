@@ -19,6 +19,7 @@ from strategies import chunked
 from galprep_dask import open_image
 from galprep_dask.cutouts import extract_stamps, stamp_origins
 from galprep_dask.errors import ImageShapeError, ParameterError
+from galprep_dask.io.fits_reader import FitsPlane
 
 SHAPE = (130, 170)
 
@@ -149,6 +150,29 @@ def test_a_mosaic_on_disk(tmp_path):
     np.testing.assert_array_equal(extract_stamps(image["data"], x, y, 9, out=out), expected)
     with fits.open(tmp_path / "mosaic.fits", memmap=True) as hdus:
         np.testing.assert_array_equal(extract_stamps(hdus[0].data, x, y, 9), expected)
+
+
+@pytest.mark.parametrize("everywhere", [True, False])
+def test_pixels_on_disk_are_read_once_and_those_of_chunks_without_a_stamp_never(everywhere, tmp_path, monkeypatch):
+    fits.writeto(tmp_path / "mosaic.fits", np.arange(90.0 * 400).reshape(90, 400))
+    regions, read, lock = [], FitsPlane._read, threading.Lock()
+
+    def counted(plane, region):
+        with lock:
+            regions.append(region)
+        return read(plane, region)
+
+    monkeypatch.setattr(FitsPlane, "_read", counted)
+    image = open_image(tmp_path / "mosaic.fits", chunks=(30, 100))["data"].data
+    x, y = np.random.default_rng(3).uniform(0, [400 if everywhere else 195, 90], (500, 2)).T
+    extract_stamps(image, x, y, 7, out=np.empty((500, 7, 7)))
+    times = np.zeros((90, 400), int)
+    for region in regions:
+        times[region] += 1
+    assert (times[:, : 400 if everywhere else 200] == 1).all()
+    assert times[:, 200:].any() == everywhere
+    # Runs of whole rows where all is wanted.
+    assert {region[1].stop - region[1].start for region in regions} == {400 if everywhere else 100}
 
 
 @pytest.mark.parametrize("side", [8, 32])
