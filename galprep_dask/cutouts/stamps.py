@@ -111,9 +111,9 @@ def extract_stamps(
 
     Notes
     -----
-    Each chunk that a stamp meets is read once when all stamps are computed, and no other. Lazy stamps are in memory
-    twice for a while, as parts and put together; with ``out``, on dask's threads, the parts are written straight to
-    their places: take that for many.
+    Each chunk that a stamp meets is read once when all stamps are computed, and no other. Until a chunk of lazy stamps
+    is complete, the blocks that it meets wait in memory, or the parts that are cut out of them where that is less; with
+    ``out``, on dask's threads, all is written straight to its place: take that for many.
 
     Stamps are worked through in an order in which neighbours share the cache, by as many threads as dask would use.
 
@@ -286,30 +286,50 @@ def _copy_block(origin, y0, x0, members, out, block):
 
 
 def _stamps_lazily(image: da.Array, y0, x0, size: int, fill) -> da.Array:
-    """Cut parts block by block, and put them together in chunks of some stamps each."""
+    """Make chunks of some stamps each, of the blocks that they meet or of parts cut out of these."""
     chunks = da.core.normalize_chunks(("auto", size, size), (len(y0), size, size), dtype=image.dtype)
     edges = block_edges(chunks[0])
     token = tokenize(image.name, y0, x0, size, fill)
     parts, name = f"parts-{token}", f"stamps-{token}"
+    met = [
+        # With the members of each chunk of stamps, numbered from its first.
+        (block, origin, members, np.searchsorted(members, edges))
+        for block, origin, members in _members_of_blocks(image, y0, x0, size)
+    ]
+    # What waits for the other blocks of a chunk of stamps: whichever is less.
+    n_met = sum(image.chunks[0][i] * image.chunks[1][j] for (i, j), *_ in met)
+    waits_as_parts = n_met > len(y0) * size**2
     graph: dict = {}
     sources: list[list] = [[] for _ in chunks[0]]
-    for block, origin, members in _members_of_blocks(image, y0, x0, size):
-        # The members of each chunk of stamps, numbered from its first.
-        stops = np.searchsorted(members, edges)
+    places: list[list] = [[] for _ in chunks[0]]
+    for block, origin, members, stops in met:
         slots = members - edges[np.searchsorted(edges, members, side="right") - 1].astype(np.int32)
-        graph[parts, *block] = (
-            partial(_cut_parts, origin, y0[members], x0[members], slots, stops, size),
-            (image.name, *block),
-        )
+        if waits_as_parts:
+            cut = partial(_cut_parts, origin, y0[members], x0[members], slots, stops, size)
+            graph[parts, *block] = (cut, (image.name, *block))
         for n in np.flatnonzero(np.diff(stops)):
-            sources[n].append((parts, *block))
+            sources[n].append((parts if waits_as_parts else image.name, *block))
+            places[n].append((origin, slots[stops[n] : stops[n + 1]]))
     beyond = _beyond(y0, x0, size, image.shape)
     for n, (low, high) in enumerate(zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True)):
         crossing = beyond[(beyond >= low) & (beyond < high)] - low
-        join = partial(_join_parts, n, (high - low, size, size), image.dtype, crossing, fill)
+        empty = (high - low, size, size), image.dtype, crossing, fill
+        if waits_as_parts:
+            join = partial(_join_parts, n, *empty)
+        else:
+            join = partial(_cut_from_blocks, *empty, y0[low:high], x0[low:high], places[n])
         graph[name, n, 0, 0] = (join, sources[n])
     graph = HighLevelGraph.from_collections(name, graph, dependencies=[image])
     return da.Array(graph, name, chunks, meta=np.empty((0, 0, 0), image.dtype))
+
+
+def _cut_from_blocks(shape, dtype, crossing, fill, y0, x0, places, blocks) -> np.ndarray:
+    stamps = np.empty(shape, dtype)
+    stamps[crossing] = fill
+    for (origin, slots), block in zip(places, blocks, strict=True):
+        order = slots[near_order(y0[slots], x0[slots])]
+        _copy_overlaps(block, *origin, y0[order], x0[order], order, stamps)
+    return stamps
 
 
 def _cut_parts(origin, y0, x0, slots, stops, size, block) -> dict:
