@@ -7,8 +7,8 @@ from pathlib import Path
 
 __all__ = [
     "band_folder", "band_record", "cutout_file", "feedme_file", "lyric_file", "manifest_file", "preview_file",
-    "psf_file", "psf_residuals_file", "report_file", "run_record", "sources_file", "stars_file", "target_folder",
-    "work_folder",
+    "psf_file", "psf_residuals_file", "report_file", "run_record", "sky_file", "sources_file", "stars_file",
+    "target_folder", "work_folder",
 ]  # fmt: skip
 
 Folder = str | os.PathLike
@@ -58,8 +58,13 @@ def band_folder(output: Folder, band: str) -> Path:
 
 
 def band_record(output: Folder, band: str) -> Path:
-    """Give the record of a band; written last, so that it says what the rest of the folder was made with."""
+    """Give the record of a band: what its files were made with, step by step, and what was measured."""
     return band_folder(output, band) / "band.json"
+
+
+def sky_file(output: Folder, band: str) -> Path:
+    """Give the model of the sky of a band."""
+    return band_folder(output, band) / "sky.npz"
 
 
 def preview_file(output: Folder, band: str) -> Path:
