@@ -19,7 +19,7 @@ from galprep_dask.masks import target_mask
 from galprep_dask.pipeline import layout
 from galprep_dask.pipeline.config import Band, Config, parameters_hash
 from galprep_dask.pipeline.files import product_cards
-from galprep_dask.pipeline.pixels import fwhm_in_pixels, open_band, sigma_of, subtracted
+from galprep_dask.pipeline.pixels import fwhm_in_pixels, sigma_of, subtracted
 from galprep_dask.pipeline.sky_models import read_sky
 from galprep_dask.pipeline.steps import product_hash
 from galprep_dask.pipeline.targets import Target

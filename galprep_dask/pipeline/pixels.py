@@ -12,7 +12,7 @@ import numpy as np
 import xarray as xr
 
 from galprep_dask.arrays import as_mask, check_same_shape
-from galprep_dask.errors import GalprepError, ImageShapeError
+from galprep_dask.errors import ImageShapeError
 from galprep_dask.image import bad_pixels, describe, image_header, pixel_scale
 from galprep_dask.io import open_image
 from galprep_dask.io.open import open_plane
@@ -93,7 +93,7 @@ def staged_image(band: Band, folder: Path, digest: str) -> xr.Dataset:
         folder.mkdir(parents=True, exist_ok=True)
         write_zarr_image(original.assign_attrs(galprep=digest), store, overwrite=True)
     # Chunks of the original, not of the store, which has one size: sums are then taken in the same order.
-    chunks = {name: sizes for name, sizes in original.chunks.items()}
+    chunks = dict(original.chunks)
     staged = open_zarr_image(os.fspath(store), chunks=chunks)
     attrs = {name: value for name, value in original.attrs.items() if name != "galprep"}
     return staged.drop_attrs(deep=False).assign_attrs(attrs)

@@ -183,8 +183,8 @@ def run_config(
     records, cuts, found, written = {}, {}, {}, 0
     for band in config.bands:
         records[band.name] = record = prepare_band(config, band, inputs[band.name], output, step)
-        wanted, cuts[band.name], found[band.name] = _targets_of_band(config, band, inputs, record, targets, output, step)
-        written += wanted
+        new, cuts[band.name], found[band.name] = _targets_of_band(config, band, inputs, record, targets, output, step)
+        written += new
     products = [
         product
         for n, target in enumerate(targets)

@@ -72,7 +72,8 @@ def write_sky(sky, path: str | os.PathLike) -> None:
             arrays[field.name] = value
         else:
             plain[field.name] = value.item() if isinstance(value, np.generic) else value
-    told = json.dumps({"model": None if sky is None else type(sky).__name__, "values": plain}, default=lambda value: value.item())
+    told = {"model": None if sky is None else type(sky).__name__, "values": plain}
+    told = json.dumps(told, default=lambda value: value.item())
     write_arrays(path, {**arrays, "json": np.array(told)})
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 from galprep_dask._version import __version__
@@ -53,7 +54,8 @@ def write_texts(config: Config, output: Path, target: Target, members: list[Memb
                 yield product.but(status="skipped", reason="there is no cutout")
                 continue
             found = found or guess(record, like)
-            yield _written(product.but(flags=_flags(found)), lambda c=cut, b=band, r=record, f=found: _feedme(b, r, c, f))
+            flags = [] if found.in_catalog else ["no_source"]
+            yield _written(product.but(flags=flags), partial(_feedme, band, record, cut, found))
     if config.galfits.lyric:
         path = layout.lyric_file(output, target.file_name)
         digest = parameters_hash([cut.digest for _, _, cut, _ in made], target.redshift, target.ebv)
@@ -64,14 +66,10 @@ def write_texts(config: Config, output: Path, target: Target, members: list[Memb
         flags = [] if like is not None else ["no_source"]
         flags += [] if target.redshift is not None else ["no_redshift"]
         flags += [] if len(made) == len(members) else ["bands_missing"]
-        yield _written(product.but(flags=flags), lambda: _lyric(target, made, like))
+        yield _written(product.but(flags=flags), partial(_lyric, target, made, like))
 
 
-def _flags(found: Found) -> list[str]:
-    return [] if found.in_catalog else ["no_source"]
-
-
-def _written(product: Product, text) -> Product:
+def _written(product: Product, text: Callable[[], str]) -> Product:
     try:
         head = f"# Made by galprep-dask {__version__}; parameters {product.parameters}\n"
         write_text(product.path, head + text())
