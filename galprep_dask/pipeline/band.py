@@ -30,7 +30,7 @@ from galprep_dask.pipeline.pixels import (
     subtracted,
 )
 from galprep_dask.pipeline.previews import block_means
-from galprep_dask.pipeline.records import read_json, write_arrays, write_json
+from galprep_dask.pipeline.records import make_folder, read_json, write_arrays, write_json
 from galprep_dask.pipeline.sky_models import fit_sky, read_sky, write_sky
 from galprep_dask.pipeline.stars import NO_PSF, choose_stars, describe_psf, fit_to_stars, read_psf, star_counts
 from galprep_dask.pipeline.steps import STEPS, step_hashes
@@ -122,7 +122,7 @@ def prepare_band(
     before = read_json(path) or {}
     if not todo and before.get("status") == "done":
         return before
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     record = _heading(config, band, inputs)
     record |= {key: before[key] for key in _MEASURED if key in before}
     record["steps"] = {name: done for name, done in before.get("steps", {}).items() if name not in todo}

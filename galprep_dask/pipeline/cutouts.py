@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +20,7 @@ from galprep_dask.pipeline import layout
 from galprep_dask.pipeline.config import Band, Config, parameters_hash
 from galprep_dask.pipeline.files import product_cards
 from galprep_dask.pipeline.pixels import fwhm_in_pixels, sigma_of, subtracted
+from galprep_dask.pipeline.records import make_folder
 from galprep_dask.pipeline.sky_models import read_sky
 from galprep_dask.pipeline.steps import product_hash
 from galprep_dask.pipeline.targets import Target
@@ -149,7 +150,7 @@ def cut_missing(
     if not wanted:
         return cuts
     for k in wanted:
-        cuts[k].path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(cuts[k].path.parent)
     jobs = [cuts[k] for k in wanted]
     sink = _Sink(
         jobs, _psf_of(output, band, record), fwhm_in_pixels(band, image),
@@ -169,6 +170,7 @@ def cut_missing(
             cuts[k] = replace(cuts[k], masked=result)
         else:
             cuts[k] = replace(cuts[k], reason=str(result or reason))
+            cuts[k].path.unlink(missing_ok=True)  # what is left of other parameters
     return cuts
 
 
@@ -226,12 +228,18 @@ class _Sink:
         if model is not None:
             at = (job.x, job.y) if model.field is None else model.field.clamped(job.x, job.y)
             psf = model.at(*at)
+        target = job.target
         keywords = [
-            ("OBJECT", job.target.name.encode("ascii", "backslashreplace").decode()[:60], "name of the target"),
+            ("OBJECT", _in_a_header(target.name), "name of the target"),
             ("GPRUN", job.digest, "what this was made with, as the manifest has it"),
         ]
         write_product(
-            job.path, cut, mask=mask, psf=psf, ra=job.target.ra, dec=job.target.dec, keywords=keywords,
-            parameters={**self.parameters, "target": asdict(job.target) | {"size": [job.ny, job.nx]}}, overwrite=True,
+            job.path, cut, mask=mask, psf=psf, ra=target.ra, dec=target.dec, keywords=keywords,
+            parameters={**self.parameters, "target": target.name, "size": [job.ny, job.nx]}, overwrite=True,
         )  # fmt: skip
         return int(product_cards(job.path)["GPNBAD"])  # as a run that finds the file there reads it
+
+
+def _in_a_header(name: str) -> str:
+    """Give a name as a FITS header can hold it: printable ASCII, on one card."""
+    return "".join(letter if " " <= letter <= "~" else "?" for letter in name)[:60]

@@ -21,6 +21,7 @@ from galprep_dask.noise import sigma_image
 from galprep_dask.noise.sigma import unusable_pixels
 from galprep_dask.noise.with_sigma import gain_and_exposure
 from galprep_dask.pipeline.config import Band
+from galprep_dask.pipeline.records import make_folder
 from galprep_dask.sky import subtract_sky
 
 __all__ = [
@@ -90,7 +91,7 @@ def staged_image(band: Band, folder: Path, digest: str) -> xr.Dataset:
     store = folder / "image.zarr"
     original = open_band(band)
     if _digest_of(store) != digest:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         write_zarr_image(original.assign_attrs(galprep=digest), store, overwrite=True)
     # Chunks of the original, not of the store, which has one size: sums are then taken in the same order.
     chunks = dict(original.chunks)
@@ -101,7 +102,7 @@ def staged_image(band: Band, folder: Path, digest: str) -> xr.Dataset:
 
 def keep_plane(name: str, plane: da.Array, folder: Path, digest: str) -> None:
     """Keep a plane that costs more to make than to read."""
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     image = xr.Dataset({name: (("y", "x"), plane)}, attrs={"galprep": digest})
     write_zarr_image(image, folder / f"{name}.zarr", overwrite=True)
 

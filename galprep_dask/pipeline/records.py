@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from galprep_dask.errors import GalprepError
+from galprep_dask.errors import GalprepError, OutputError
 from galprep_dask.io.atomic import atomic_path
 from galprep_dask.io.files import identity_of, is_remote, local_path
 
-__all__ = ["input_identity", "read_json", "write_arrays", "write_json", "write_text"]
+__all__ = ["input_identity", "make_folder", "read_json", "write_arrays", "write_json", "write_text"]
 
 #: Bytes at the beginning of a file that are part of its identity: its first header, and more.
 _HEAD = 1 << 16
@@ -53,6 +53,16 @@ def input_identity(path: str) -> dict[str, Any]:
         return {"path": path, "problem": str(error)}
     digest = hashlib.sha256(head).hexdigest()[:16]
     return {"path": path, "bytes": stat.st_size, "mtime": stat.st_mtime_ns, "header": digest}
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it; OutputError where that cannot be done."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(
+            f"cannot make the folder {str(folder)!r}: {error.strerror}. Mend that, or choose another output."
+        ) from error
 
 
 def read_json(path: str | os.PathLike) -> dict[str, Any] | None:

@@ -19,6 +19,10 @@ __all__ = ["Found", "find_in_catalog", "guess"]
 _HALF_LIGHT = math.sqrt(2 * math.log(2))
 #: Sources near a target that are looked at.
 _NEAREST = 12
+_BOX = ("bbox_xmin", "bbox_xmax", "bbox_ymin", "bbox_ymax")
+_COLUMNS = (
+    "x_centroid", "y_centroid", *_BOX, "semimajor_axis", "semiminor_axis", "orientation", "segment_flux",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -73,41 +77,43 @@ def find_in_catalog(output: Path, band: str, record: dict, cuts: list[Cut], radi
     list of Found or None
         The source with the nearest centroid of those in whose box the target lies; else the nearest within ``radius``.
     """
-    catalog = QTable.read(layout.sources_file(output, band))
-    x, y = (np.asarray(catalog[name], float) for name in ("x_centroid", "y_centroid"))
-    usable = np.flatnonzero(np.isfinite(x) & np.isfinite(y) & (np.asarray(catalog["segment_flux"]) > 0))
-    if not len(usable):
-        return [None] * len(cuts)
-    boxes = np.transpose([catalog[f"bbox_{side}"][usable] for side in ("xmin", "xmax", "ymin", "ymax")])
-    tree = cKDTree(np.transpose([x[usable], y[usable]]))
-    at = np.array([[cut.x, cut.y] if math.isfinite(cut.x + cut.y) else [0.0, 0.0] for cut in cuts])
-    distance, nearest = tree.query(at, k=min(_NEAREST, len(usable)))
-    distance, nearest = (values.reshape(len(cuts), -1) for values in (distance, nearest))
-    found: list[Found | None] = []
-    for cut, apart, candidates in zip(cuts, distance, nearest, strict=True):
-        left, right, bottom, top = boxes[candidates].T
-        inside = (left - 1 <= cut.x) & (cut.x <= right + 1) & (bottom - 1 <= cut.y) & (cut.y <= top + 1)
-        chosen = np.flatnonzero(inside | (apart <= radius))
-        if cut.reason or not len(chosen):
-            found.append(None)
-            continue
-        found.append(_described(catalog[usable[candidates[chosen[0]]]], cut, record))
+    table = QTable.read(layout.sources_file(output, band))
+    columns = {name: np.asarray(getattr(table[name], "value", table[name]), float) for name in _COLUMNS}
+    usable = np.all([np.isfinite(columns[name]) for name in _COLUMNS], axis=0) & (columns["segment_flux"] > 0)
+    columns = {name: values[usable] for name, values in columns.items()}
+    placed = [n for n, cut in enumerate(cuts) if not cut.reason]
+    found: list[Found | None] = [None] * len(cuts)
+    if not usable.any() or not placed:
+        return found
+    tree = cKDTree(np.transpose([columns["x_centroid"], columns["y_centroid"]]))
+    at = np.array([(cuts[n].x, cuts[n].y) for n in placed])
+    apart, nearest = tree.query(at, k=min(_NEAREST, tree.n))
+    apart, nearest = (values.reshape(len(placed), -1) for values in (apart, nearest))
+    for n, distance, candidates in zip(placed, apart, nearest, strict=True):
+        x, y = cuts[n].x, cuts[n].y
+        near = {name: columns[name][candidates] for name in _BOX}
+        inside = (near["bbox_xmin"] - 1 <= x) & (x <= near["bbox_xmax"] + 1)
+        inside &= (near["bbox_ymin"] - 1 <= y) & (y <= near["bbox_ymax"] + 1)
+        chosen = np.flatnonzero(inside | (distance <= radius))
+        if len(chosen):
+            row = {name: float(values[candidates[chosen[0]]]) for name, values in columns.items()}
+            found[n] = _described(row, cuts[n], record)
     return found
 
 
-def _described(row, cut: Cut, record: dict) -> Found:
+def _described(row: dict[str, float], cut: Cut, record: dict) -> Found:
     scale, zeropoint = record["pixel_scale"], record["zeropoint"]
-    major, minor = (float(getattr(row[name], "value", row[name])) for name in ("semimajor_axis", "semiminor_axis"))
     psf = record["psf"].get("fwhm_pixels", 0.0) / (2 * _HALF_LIGHT)
     # What is left of the width when the PSF is taken off; of a point source next to nothing is.
-    major, minor = (math.sqrt(max(axis**2 - psf**2, (0.25 * axis) ** 2)) for axis in (major, minor))
-    angle = float(getattr(row["orientation"], "value", row["orientation"])) - 90.0
-    flux = float(row["segment_flux"])
+    major, minor = (
+        math.sqrt(max(row[name] ** 2 - psf**2, (0.25 * row[name]) ** 2))
+        for name in ("semimajor_axis", "semiminor_axis")
+    )
     return Found(
-        float(row["x_centroid"]) - cut.x, float(row["y_centroid"]) - cut.y,
-        None if zeropoint is None else zeropoint - 2.5 * math.log10(flux),
-        max(_HALF_LIGHT * major * scale, 0.1 * scale), min(max(minor / major, 0.05), 1.0),
-        (angle + 90) % 180 - 90,
+        row["x_centroid"] - cut.x, row["y_centroid"] - cut.y,
+        None if zeropoint is None else zeropoint - 2.5 * math.log10(row["segment_flux"]),
+        max(_HALF_LIGHT * major * scale, 0.1 * scale), min(max(minor / max(major, 1e-9), 0.05), 1.0),
+        row["orientation"] % 180 - 90,  # up is 0 here, and along x there
     )  # fmt: skip
 
 
