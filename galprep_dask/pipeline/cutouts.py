@@ -156,10 +156,7 @@ def cut_missing(
     jobs = [cuts[k] for k in wanted]
     sink = _Sink(
         jobs, _psf_of(output, band, record), fwhm_in_pixels(band, image),
-        config.mask.source_diameter / pixel_scale(image_header(image)), config,
-        {"band": band.name, "sky": config.sky.model_dump(mode="json"), "mask": config.mask.model_dump(mode="json"),
-         "detection": config.detection.model_dump(mode="json"), "sigma": config.sigma.model_dump(mode="json"),
-         "psf": config.psf.model_dump(mode="json", include={"size", "degree", "oversampling"})},
+        config.mask.source_diameter / pixel_scale(image_header(image)), config, _parameters(config, band, record),
     )  # fmt: skip
     sizes = np.array([(cut.ny, cut.nx) for cut in jobs])
     results, table = cutout_many(
@@ -174,6 +171,15 @@ def cut_missing(
             cuts[k] = replace(cuts[k], reason=str(result or reason))
             cuts[k].path.unlink(missing_ok=True)  # what is left of other parameters
     return cuts
+
+
+def _parameters(config: Config, band: Band, record: dict) -> dict:
+    """Give what the header of a product says about the steps before it."""
+    told = {name: getattr(config, name).model_dump(mode="json") for name in ("sky", "detection", "sigma", "mask")}
+    told["psf"] = {"source": record["psf"]["source"]}
+    if record["psf"]["source"] == "fitted":
+        told["psf"] |= config.psf.model_dump(mode="json", include={"size", "degree", "oversampling", "crossmatch"})
+    return {"band": band.name, **told}
 
 
 def _prepared(band: Band, record: dict, output: Path, image: xr.Dataset) -> xr.Dataset:
