@@ -1,8 +1,8 @@
 """
 ``galprep run`` as a whole: throughput, peak memory and reads of the image, and what a killed run does again.
 
-Run ``python benchmarks/bench_run.py [--targets N] [--size N] [--kill N] [--seed S] [--folder F]``. The first two are for
-one band; ``--kill`` starts runs of 40 targets in two bands, kills each at a moment of its own, starts it again and
+Run ``python benchmarks/bench_run.py [--targets N] [--size N] [--kill N] [--seed S] [--folder F]``. The first two are
+for one band; ``--kill`` starts runs of 40 targets in two bands, kills each at a moment of its own, starts it again and
 compares the tree with that of a run that was left alone. See README.md beside this file for how to read them.
 """
 
@@ -109,7 +109,7 @@ def pixels(block, *, origin, objects, size, seed):
     near = (np.abs(objects["y"] - origin[0] - ny / 2) < ny / 2 + reach) & (
         np.abs(objects["x"] - origin[1] - nx / 2) < nx / 2 + reach
     )
-    for star, x, y, flux, radius, q, angle in objects["star", "x", "y", "flux", "radius", "q", "angle"][near].iterrows():
+    for x, y, star, flux, radius, q, angle in objects[near].iterrows():
         x, y = x - origin[1], y - origin[0]
         rows = slice(max(0, int(y) - reach), min(ny, int(y) + reach))
         columns = slice(max(0, int(x) - reach), min(nx, int(x) + reach))
@@ -157,24 +157,30 @@ def large(folder, size, n):
     objects = write_mosaic(folder / "r.fits", size, 0.2, 1)
     write_targets(folder / "targets.ecsv", size, 0.2, objects, n, 1)
     write_config(folder / "config.toml", ["r"], "out", psf={"size": 31}, cutout={"size": 20.0})
-    done = subprocess.run([sys.executable, "-c", RUN, folder / "config.toml"], stdout=subprocess.PIPE, text=True)
-    print(done.stdout, end="")
-    if done.returncode:
-        sys.exit(done.returncode)
-    told = json.loads(done.stdout.splitlines()[-1])
-    cuts = next(line for line in done.stdout.splitlines() if line.startswith("r: cutouts"))
+    said = []
+    command = [sys.executable, "-c", RUN, folder / "config.toml"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as run:
+        for line in run.stdout:
+            said.append(line)
+            print(line, end="", flush=True)
+    if run.returncode:
+        sys.exit(run.returncode)
+    told = json.loads(said[-1])
+    cuts = next(line for line in said if line.startswith("r: cutouts"))
     print(
         f"{told['seconds']:.0f} s, {told['done']} products done, {told['failed']} failed; "
         f"{n / float(cuts.split()[2]):.1f} cutouts a second, {size**2 / told['seconds'] / 1e6:.2f} Mpix/s in all; "
-        f"peak {told['peak']:.0f} MiB of 2048, {told['imports']:.0f} of them imports; every chunk of the image was read "
-        f"{max(told['reads'].values()):.2f} times at most"
+        f"peak {told['peak']:.0f} MiB of 2048, {told['imports']:.0f} of them imports; every chunk of the image was "
+        f"read {max(told['reads'].values()):.2f} times at most"
     )
 
 
 # Killed runs ---------------------------------------------------------------------------------------------------
 
 #: The file by which a step of a band can be told to have been done anew.
-FILES = {"sky": "sky.npz", "sources": "sources.parquet", "preview": "preview.npz", "stars": "stars.ecsv", "psf": "psf.fits"}
+FILES = {
+    "sky": "sky.npz", "sources": "sources.parquet", "preview": "preview.npz", "stars": "stars.ecsv", "psf": "psf.fits",
+}  # fmt: skip
 
 
 def environment(cache):
@@ -190,7 +196,7 @@ def tree(output):
 
 
 def finished(output):
-    """What is finished, step by step and product by product, with the inode of its file."""
+    """List what is finished, step by step and product by product, with the inode of its file."""
     units = {}
     for record in output.glob("bands/*/band.json"):
         for name in json.loads(record.read_text())["steps"]:
