@@ -74,7 +74,24 @@ print(json.dumps({
 }))
 """
 
-COMMAND = "from galprep_dask.cli import main; main()"
+#: Runs that may be killed are forked off a process that has imported what they need.
+FORKED = """
+import os, sys
+from galprep_dask.pipeline.config import read_config
+from galprep_dask.pipeline.run import run_config
+import photutils.segmentation, xarray, zarr, astropy.table, pyarrow
+for line in sys.stdin:
+    pid = os.fork()
+    if pid == 0:
+        try:
+            status = 0 if run_config(read_config(line.strip())).ok else 1
+        except BaseException as error:
+            print(error, file=sys.stderr)
+            status = 2
+        os._exit(status)
+    print(pid, flush=True)
+    print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
+"""
 
 
 def header_of(size, scale):
@@ -215,55 +232,53 @@ def killed(folder, n_kills, seed):
         objects = write_mosaic(folder / f"{name}.fits", side, scale, number)
         if name == "r":
             write_targets(folder / "targets.ecsv", side, scale, objects, n, 3)
-    settings = {"psf": {"size": 21, "degree": 0}, "cutout": {"size": 12.0}}
-    cache, rng = folder / "jax", random.Random(seed)
+    server = subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-c", FORKED], env=environment(folder / "jax"), stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
 
-    def start(output):
-        write_config(folder / "config.toml", bands, output, **settings)
-        return subprocess.Popen(
-            [sys.executable, "-c", COMMAND, "run", folder / "config.toml", "--json"], env=environment(cache),
-            stdout=subprocess.DEVNULL,
-        )  # fmt: skip
+    def run(output, seconds=None):
+        """Run to the end, or be killed after so many seconds; give the status and how long it took."""
+        write_config(folder / "config.toml", bands, output, psf={"size": 15, "degree": 0}, cutout={"size": 12.0})
+        begin = time.perf_counter()
+        server.stdin.write(f"{folder / 'config.toml'}\n")
+        server.stdin.flush()
+        pid = int(server.stdout.readline())
+        if seconds is not None:
+            time.sleep(seconds)
+            os.kill(pid, signal.SIGKILL)
+        return int(server.stdout.readline()), time.perf_counter() - begin
 
-    start("warm").wait()
-    begin = time.perf_counter()
-    process = start("whole")
-    while not (folder / "whole" / "run.json").exists() and process.poll() is None:
-        time.sleep(0.01)
-    startup = time.perf_counter() - begin
-    process.wait()
-    whole = time.perf_counter() - begin
+    run("warm")
+    _, whole = run("whole")
     expected = tree(folder / "whole")
-    print(
-        f"{n} targets in 2 bands: {len(expected)} files, {whole:.1f} s, {startup:.1f} s of them until the run begins",
-        flush=True,
-    )
+    print(f"{n} targets in 2 bands: {len(expected)} files, {whole:.1f} s", flush=True)
     assert expected == tree(folder / "warm"), "two runs that were left alone differ"
-    worst, redone, total = 0.0, 0, 0
+    rng, worst, redone, total, n_mid = random.Random(seed), 0.0, 0, 0, 0
     for k in range(n_kills):
         output = folder / f"killed-{k}"
-        moment = startup + (whole - startup) * rng.random()
-        process = start(output.name)
-        time.sleep(moment)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+        status, moment = run(output.name, whole * rng.random())
         before = finished(output)
-        begin = time.perf_counter()
-        status = start(output.name).wait()
-        again = time.perf_counter() - begin
+        ended, again = run(output.name)
         after = finished(output)
         changed = [name for name, inode in before.items() if after.get(name) != inode]
         same = tree(output) == expected
-        share = len(changed) / max(len(before), 1)
-        worst, redone, total = max(worst, share), redone + len(changed), total + len(before)
+        n_mid += status == -signal.SIGKILL
+        worst = max(worst, len(changed) / max(len(before), 1))
+        redone, total = redone + len(changed), total + len(before)
         print(
             f"  killed after {moment:5.1f} s with {len(before):3d} of {len(after)} pieces of work finished: "
-            f"{len(changed)} redone, {again:5.1f} s, status {status}, tree {'identical' if same else 'DIFFERS'}",
+            f"{len(changed)} redone, {again:5.1f} s, status {ended}, tree {'identical' if same else 'DIFFERS'}",
             flush=True,
         )
         assert same, [name for name in expected if tree(output).get(name) != expected[name]]
         shutil.rmtree(output)
-    print(f"{redone} of {total} finished pieces redone, {100 * worst:.1f} % of a run at worst; 10 % allowed")
+    server.stdin.close()
+    server.wait()
+    print(
+        f"{n_mid} of {n_kills} runs were killed before their end; {redone} of {total} finished pieces redone, "
+        f"{100 * worst:.1f} % of a run at worst; 10 % allowed"
+    )
 
 
 def main():
