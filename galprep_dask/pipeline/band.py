@@ -79,8 +79,7 @@ def missing_steps(output: Path, band: Band, hashes: dict[str, str]) -> list[str]
     }
     folder = layout.work_folder(output) / band.name
     for plane, (maker, users) in reversed(_KEPT.items()):
-        fitted = band.psf is None and record.get("stars", {}).get("n_used", 1)
-        wanted = [step for step in users if step in todo and (fitted or step == "preview" or plane == "masked")]
+        wanted = [step for step in users if step in todo and (band.psf is None or step not in ("stars", "psf"))]
         if wanted and kept_plane(plane, folder, hashes[maker]) is None:
             todo.add(maker)
     return [step for step in STEPS if step in todo]

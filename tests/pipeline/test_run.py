@@ -248,9 +248,9 @@ def test_hostile_targets_and_a_truncated_band_are_rows(tmp_path):
     os.truncate(folder / "k.fits", 2880 + 20000)
     ra, dec = (np.resize(values, len(HOSTILE)) for values in sky_positions(POSITIONS))
     ra[-2], ra[-1] = np.nan, 40.0
-    Table({"name": HOSTILE, "ra": ra, "dec": dec}).write(folder / "hostile.fits")
+    Table({"name": HOSTILE, "ra": ra, "dec": dec}).write(folder / "hostile.parquet")
     before = {str(path) for path in tmp_path.rglob("*")}
-    config = write_config(folder, targets="hostile.fits")
+    config = write_config(folder, targets="hostile.parquet")
     done = CliRunner().invoke(app, ["run", str(config), "--json"])
     assert done.exit_code == 1, done.output
     assert json.loads(done.stdout)["bands"] == {"r": "done", "k": "failed"}
