@@ -1,0 +1,175 @@
+"""The targets of a run as the table of the page has them: columns of plain values, one row for each target."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from galprep_dask.pipeline.report.folder import Column, Product, RunFolder
+
+__all__ = ["STATUSES", "Target", "gather", "table_of"]
+
+#: States of a target, worst first.
+STATUSES = ("failed", "partly", "skipped", "done")
+
+#: Units and words of columns whose table does not say.
+_KNOWN = {
+    "ra": ("RA", "deg", "right ascension, ICRS"),
+    "dec": ("Dec", "deg", "declination, ICRS"),
+    "redshift": ("redshift", "", "of the list of targets"),
+    "mag": ("mag", "mag", "magnitude in the catalogue of the band"),
+    "re": ("Re", "px", "half-light radius in the catalogue of the band"),
+    "q": ("q", "", "axis ratio in the catalogue of the band"),
+    "sigchk": ("sigma check", "", "standard deviation of source-free pixels over sigma; 1 is right"),
+    "fwhm": ("FWHM", "px", "of the PSF at the target"),
+}
+_MASKED = Column("masked", "%", "pixels of the cutout that are not to be fitted, counted for this report")
+
+
+@dataclass(frozen=True)
+class Target:
+    """A target with its products."""
+
+    name: str
+    file_name: str
+    ra: float | None
+    dec: float | None
+    status: str
+    products: list[Product]
+
+    @property
+    def flags(self) -> list[str]:
+        """Flags of all products, each once."""
+        return list(dict.fromkeys(flag for product in self.products for flag in product.flags))
+
+    @property
+    def reasons(self) -> list[str]:
+        """Why products failed or were skipped, each reason once, with the bands it holds for."""
+        where: dict[str, list[str]] = {}
+        for product in self.products:
+            if product.status != "done" and product.reason:
+                where.setdefault(product.reason, []).append(product.band)
+        return [", ".join(dict.fromkeys(filter(None, bands))) + (": " if any(bands) else "") + reason
+                for reason, bands in where.items()]  # fmt: skip
+
+
+def gather(products: Iterable[Product]) -> list[Target]:
+    """Group the rows of a manifest by target, in order; file names tell targets of the same name apart."""
+    grouped: dict[str, list[Product]] = {}
+    for product in products:
+        grouped.setdefault(product.file_name or product.target, []).append(product)
+    return [
+        Target(rows[0].target, rows[0].file_name, rows[0].ra, rows[0].dec, _status(rows), rows)
+        for rows in grouped.values()
+    ]
+
+
+def _status(products: list[Product]) -> str:
+    told = {product.status for product in products}
+    if "failed" in told:
+        return "partly" if "done" in told else "failed"
+    return "done" if "done" in told else "skipped"
+
+
+def table_of(run: RunFolder, targets: list[Target], masked: dict[tuple[str, str], float]) -> dict[str, Any]:
+    """
+    Give what the page's table is made of.
+
+    Parameters
+    ----------
+    run : RunFolder
+    targets : list of Target
+    masked : dict
+        Share of masked pixels of (file name, band).
+
+    Returns
+    -------
+    dict
+        JSON can hold it. A column that has the same value in all bands of every target is there once, the others once
+        per band.
+    """
+    bands = [band.name for band in run.bands]
+    columns = [_column(Column("ra"), [target.ra for target in targets])]
+    columns.append(_column(Column("dec"), [target.dec for target in targets]))
+    per_band = [{product.band: product for product in target.products if product.kind == "cutout"} for target in targets]
+    for column in run.columns:
+        values = {
+            band: [cuts[band].measured[column.name] if band in cuts else None for cuts in per_band] for band in bands
+        }
+        if all(value is None for rows in values.values() for value in rows):
+            continue
+        columns.append(_merged(column, values))
+    if masked:
+        share = {
+            band: [
+                100 * masked[target.file_name, band] if (target.file_name, band) in masked else None
+                for target in targets
+            ]
+            for band in bands
+        }
+        columns.append(_column(_MASKED, share))
+    flags = sorted({flag for target in targets for flag in target.flags})
+    forms = list(dict.fromkeys(_form(product) for target in targets for product in target.products))
+    number = {form: k for k, form in enumerate(forms)}
+    return {
+        "bands": bands,
+        "columns": columns,
+        "flags": flags,
+        "statuses": list(STATUSES),
+        "forms": [list(form) for form in forms],
+        "name": [target.name for target in targets],
+        "file": [target.file_name for target in targets],
+        "status": [STATUSES.index(target.status) for target in targets],
+        "flagged": [[flags.index(flag) for flag in target.flags] for target in targets],
+        "reason": ["; ".join(target.reasons) for target in targets],
+        "products": [
+            [[number[_form(product)], product.status, product.reason] for product in target.products]
+            for target in targets
+        ],
+    }
+
+
+def _form(product: Product) -> tuple[str, str, str]:
+    """Give kind, band and path with the target's name left out: the same for nearly all targets."""
+    return product.kind, product.band, product.path.replace(product.file_name or "\0", "*")
+
+
+def _merged(column: Column, values: dict[str, list]) -> dict[str, Any]:
+    first = []
+    for row in zip(*values.values(), strict=True):
+        known = [value for value in row if value is not None]
+        if any(value != known[0] for value in known):
+            return _column(column, values)
+        first.append(known[0] if known else None)
+    return _column(column, first)
+
+
+def _column(column: Column, values: list | dict[str, list]) -> dict[str, Any]:
+    label, unit, description = _KNOWN.get(column.name, (column.name.replace("_", " "), "", ""))
+    every = values if isinstance(values, list) else [value for rows in values.values() for value in rows]
+    numeric = all(value is None or isinstance(value, int | float) and not isinstance(value, bool) for value in every)
+    decimals = _decimals(column.name, [value for value in every if value is not None]) if numeric else 0
+    rounded = lambda rows: [None if v is None else round(v, decimals) if numeric else str(v) for v in rows]  # noqa: E731
+    return {
+        "key": column.name,
+        "label": label,
+        "unit": column.unit or unit,
+        "title": column.description or description,
+        "numeric": numeric,
+        "decimals": decimals,
+        "values": rounded(values) if isinstance(values, list) else [rounded(rows) for rows in values.values()],
+        "per_band": isinstance(values, dict),
+    }
+
+
+def _decimals(name: str, values: list) -> int:
+    """Give how many decimals all values of a column have, so that they stand in line: four digits of a middling one."""
+    if name in ("ra", "dec"):
+        return 5
+    if all(isinstance(value, int) for value in values):
+        return 0
+    sizes = sorted(abs(value) for value in values if value)
+    middling = sizes[len(sizes) // 2] if sizes else 1.0
+    return int(min(6, max(0, 3 - math.floor(math.log10(middling)))))
