@@ -16,6 +16,11 @@ from galprep_dask.plotting.sky import plot_sky
 
 __all__ = ["plot_preview_sky", "plot_preview_sources", "plot_psf_residuals"]
 
+_PROFILE = ("radius", "profile_data", "profile_model")
+_STARS = ("stamps", "stamps_residual")
+#: Stars that are shown, at most.
+_STAMPS = 12
+
 
 def plot_preview_sky(
     preview: Mapping, *, title: str | None = None, path: str | os.PathLike | None = None
@@ -121,13 +126,14 @@ def plot_psf_residuals(
     residuals: Mapping, *, title: str | None = None, path: str | os.PathLike | None = None
 ) -> Figure:
     """
-    Show what a PSF leaves of its stars: the mean residual, and the profiles of stars and PSF.
+    Show what a PSF leaves of its stars: the mean residual, the profiles of stars and PSF, and some of the stars.
 
     Parameters
     ----------
     residuals : mapping
-        ``residual``, (n, n) mean over the stars of star less model in units of the star's peak; ``radius`` in pixels,
-        and at each the profiles ``data`` of the stars and ``model``, which may be missing.
+        In units of the flux of the stars: ``residual``, (n, n) mean over the stars of star less PSF; ``profile_data`` and
+        ``profile_model``, mean profiles at ``radius`` in pixels; ``stamps`` and ``stamps_residual``, (k, n, n) stars and
+        what is left of each. All but the first may be missing.
     title : str, optional
         Above the panels.
     path : str or path, optional
@@ -136,6 +142,8 @@ def plot_psf_residuals(
     Returns
     -------
     matplotlib.figure.Figure
+        Residuals are in percent of the peak of the PSF, which is the largest value of its profile. Stars are logarithmic
+        over three decades.
 
     Raises
     ------
@@ -148,38 +156,70 @@ def plot_psf_residuals(
     --------
     >>> radius = np.arange(10.0)
     >>> profile = np.exp(-(radius**2) / 8)
-    >>> figure = plot_psf_residuals({"residual": np.zeros((19, 19)), "radius": radius, "data": profile, "model": profile})
+    >>> residuals = {"radius": radius, "profile_data": profile, "profile_model": profile}
+    >>> figure = plot_psf_residuals({"residual": np.zeros((19, 19))} | residuals)
     >>> [axes.get_title() for axes in figure.axes[:2]]
     ['stars less PSF, mean', 'profile']
     """
     residual = _plane(residuals, "residual")
-    profile = [np.asarray(residuals[name], float) for name in ("radius", "data", "model") if name in residuals]
-    both = len(profile) == 3 and profile[0].ndim == 1 and len({values.shape for values in profile}) == 1
-    figure = Figure(figsize=(10.5 if both else 5.2, 3.9), layout="constrained")
-    all_axes = figure.subplots(1, 1 + both, squeeze=False, width_ratios=(1, 1.35) if both else (1,))[0]
-    half = residual.shape[1] / 2
-    largest = 100 * np.nanmax(np.abs(residual), initial=0.0) or 1.0
-    drawn = all_axes[0].imshow(
-        100 * residual, origin="lower", interpolation="nearest", cmap=_display.diverging(), vmin=-largest, vmax=largest,
-        extent=(-half, half, -residual.shape[0] / 2, residual.shape[0] / 2),
+    profile = [np.asarray(residuals[name], float) for name in _PROFILE if name in residuals]
+    with_profile = len(profile) == 3 and profile[0].ndim == 1 and len({values.shape for values in profile}) == 1
+    peak = float(np.nanmax(profile[2], initial=0.0)) if with_profile else 1.0
+    peak = peak if peak > 0 else 1.0
+    stamps = [np.asarray(residuals[name], float)[:_STAMPS] for name in _STARS if name in residuals]
+    with_stamps = len(stamps) == 2 and stamps[0].ndim == 3 and stamps[0].shape == stamps[1].shape and len(stamps[0]) > 0
+
+    figure = Figure(figsize=(12.5, 3.9 + 2.2 * with_stamps), layout="constrained")
+    above, *below = figure.subfigures(1 + with_stamps, 1, squeeze=False, height_ratios=(3.9, 2.2)[: 1 + with_stamps]).ravel()
+    left, right = above.subplots(1, 2, width_ratios=(1, 1.6))
+    largest = 100 * float(np.nanmax(np.abs(residual), initial=0.0)) / peak or 1.0
+    ny, nx = residual.shape
+    drawn = left.imshow(
+        100 * residual / peak, origin="lower", interpolation="nearest", cmap=_display.diverging(), vmin=-largest,
+        vmax=largest, extent=(-nx / 2, nx / 2, -ny / 2, ny / 2),
     )  # fmt: skip
-    figure.colorbar(drawn, ax=all_axes[0], shrink=0.85, label="% of the star's peak")
-    all_axes[0].set(xlabel="x / px", ylabel="y / px", title="stars less PSF, mean")
-    if both:
-        _draw_profiles(all_axes[1], *profile)
+    above.colorbar(drawn, ax=left, shrink=0.85, label="% of the peak")
+    left.set(xlabel="x / px", ylabel="y / px", title="stars less PSF, mean")
+    if with_profile:
+        _draw_profiles(right, profile[0], profile[1] / peak, profile[2] / peak)
+    else:
+        right.set_axis_off()
+    if with_stamps:
+        _draw_stamps(below[0], *stamps, peak)
     return _display.finish(figure, title, path)
 
 
 def _draw_profiles(axes: Axes, radius, data, model) -> None:
-    peak = np.nanmax(model, initial=0.0) or 1.0
-    axes.plot(radius, model / peak, color="#2166ac", lw=1.6, label="PSF")
-    axes.plot(radius, data / peak, "o", ms=4.5, mfc="none", color="#b2182b", label="stars")
-    positive = np.concatenate([model[model > 0], data[data > 0]]) / peak
+    axes.plot(radius, model, color="#2166ac", lw=1.6, label="PSF")
+    axes.plot(radius, data, "o", ms=4.5, mfc="none", color="#b2182b", label="stars")
+    positive = np.concatenate([model[model > 0], data[data > 0]])
     low = max(1e-6, 0.5 * positive.min()) if positive.size else 1e-3
-    axes.set(yscale="log", ylim=(low, 2), xlabel="radius / px", ylabel="of the PSF's peak", title="profile")
+    axes.set(yscale="log", ylim=(low, 2), xlabel="radius / px", ylabel="of the peak", title="profile")
     axes.grid(color="0.92", zorder=0)
     axes.set_axisbelow(True)
     axes.legend(loc="upper right")
+
+
+def _draw_stamps(figure, stars, left, peak: float) -> None:
+    """Draw stars above what is left of them; a constant number of columns keeps all reports alike."""
+    grid = figure.subplots(2, _STAMPS, squeeze=False)
+    colours = mpl.colormaps["magma"].with_extremes(bad=_display.BAD_COLOUR)
+    largest = 100 * float(np.nanquantile(np.abs(left), 0.999)) / peak or 1.0
+    for column in range(_STAMPS):
+        for axes in grid[:, column]:
+            axes.set(xticks=[], yticks=[])
+        if column >= len(stars):
+            for axes in grid[:, column]:
+                axes.remove()
+            continue
+        star = np.log10(np.maximum(stars[column] / peak, 1e-3))
+        grid[0, column].imshow(star, origin="lower", interpolation="nearest", cmap=colours, vmin=-3, vmax=0)
+        grid[1, column].imshow(
+            100 * left[column] / peak, origin="lower", interpolation="nearest", cmap=_display.diverging(),
+            vmin=-largest, vmax=largest,
+        )  # fmt: skip
+    grid[0, 0].set_ylabel("brightest", fontsize="small")
+    grid[1, 0].set_ylabel(f"less PSF,\n±{largest:.2g} %", fontsize="small")
 
 
 def _plane(arrays: Mapping, name: str) -> np.ndarray:
