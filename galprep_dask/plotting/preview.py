@@ -131,9 +131,9 @@ def plot_psf_residuals(
     Parameters
     ----------
     residuals : mapping
-        In units of the flux of the stars: ``residual``, (n, n) mean over the stars of star less PSF; ``profile_data`` and
-        ``profile_model``, mean profiles at ``radius`` in pixels; ``stamps`` and ``stamps_residual``, (k, n, n) stars and
-        what is left of each. All but the first may be missing.
+        In units of the flux of the stars: ``residual``, (n, n) mean over the stars of star less PSF; ``profile_data``
+        and ``profile_model``, mean profiles at ``radius`` in pixels; ``stamps`` and ``stamps_residual``, (k, n, n)
+        stars and what is left of each. All but the first may be missing.
     title : str, optional
         Above the panels.
     path : str or path, optional
@@ -142,8 +142,8 @@ def plot_psf_residuals(
     Returns
     -------
     matplotlib.figure.Figure
-        Residuals are in percent of the peak of the PSF, which is the largest value of its profile. Stars are logarithmic
-        over three decades.
+        Residuals are in percent of the peak of the PSF, which is the largest value of its profile. Stars are
+        logarithmic over three decades.
 
     Raises
     ------
@@ -170,7 +170,8 @@ def plot_psf_residuals(
     with_stamps = len(stamps) == 2 and stamps[0].ndim == 3 and stamps[0].shape == stamps[1].shape and len(stamps[0]) > 0
 
     figure = Figure(figsize=(12.5, 3.9 + 2.2 * with_stamps), layout="constrained")
-    above, *below = figure.subfigures(1 + with_stamps, 1, squeeze=False, height_ratios=(3.9, 2.2)[: 1 + with_stamps]).ravel()
+    heights = (3.9, 2.2)[: 1 + with_stamps]
+    above, *below = figure.subfigures(len(heights), 1, squeeze=False, height_ratios=heights).ravel()
     left, right = above.subplots(1, 2, width_ratios=(1, 1.6))
     largest = 100 * float(np.nanmax(np.abs(residual), initial=0.0)) / peak or 1.0
     ny, nx = residual.shape

@@ -12,13 +12,14 @@ __all__ = ["Cut", "Fact", "cuts_of", "facts_of", "plain", "settings_of"]
 
 #: Names and units of what is known.
 _WORDS = {
-    "shape": ("size", "px"), "chunks": ("chunks", "px"), "pixel_scale": ("pixel", "arcsec"), "zeropoint": ("zero point", "mag"),
-    "gain": ("gain", "e-/unit"), "exptime": ("exposure", "s"), "hdu": ("HDU", ""), "level": ("level", "unit of the image"),
-    "std": ("noise", "unit of the image"), "rms": ("rms", "unit of the image"), "n_sources": ("sources", ""),
-    "masked_fraction": ("masked", "%"), "threshold": ("threshold", "unit of the image"),
+    "shape": ("size", "px"), "chunks": ("chunks", "px"), "pixel_scale": ("pixel", "arcsec"),
+    "zeropoint": ("zero point", "mag"), "gain": ("gain", "e-/unit"), "exptime": ("exposure", "s"), "hdu": ("HDU", ""),
+    "level": ("level", "image unit"),
+    "std": ("noise", "image unit"), "rms": ("rms", "image unit"), "n_sources": ("sources", ""),
+    "masked_fraction": ("masked", "%"), "threshold": ("threshold", "image unit"),
     "sigchk": ("scatter / sigma", ""), "sigscl": ("rescaled by", ""),
     "correlation_factor": ("correlated noise", "x"), "n_used": ("used", "stars"), "fwhm": ("FWHM", "arcsec"),
-    "fwhm_pixels": ("FWHM", "px"), "sky_std": ("noise of the sky", "unit of the image"),
+    "fwhm_pixels": ("FWHM", "px"),
     "box_size": ("boxes", "px"), "n_stars": ("made of", "stars"), "n_reserved": ("reserved", "stars"),
     "chi2": ("chi2, all stars", ""), "chi2_reserved": ("chi2, reserved stars", ""),
 }  # fmt: skip
@@ -26,10 +27,13 @@ _SECTIONS = {"": "Image", "sky": "Sky", "segmentation": "Sources", "sigma": "Sig
 #: Keys of the record that are shown elsewhere.
 _ELSEWHERE = {
     "name", "image", "version", "parameters", "settings", "inputs", "steps", "status", "warnings", "cuts", "cards",
-    "scale", "validation",
+    "scale", "sky_std", "validation",
 }  # fmt: skip
 #: What the reserved stars said of the PSF: a value and its error, in percent.
 _RESIDUALS = {"size": "T", "e1": "e1", "e2": "e2"}
+
+
+_MINUS = "\N{MINUS SIGN}"
 
 
 class Fact(NamedTuple):
@@ -65,7 +69,7 @@ def plain(value: Any) -> str:
     if isinstance(value, int):
         return f"{value:,}".replace(",", "\N{NARROW NO-BREAK SPACE}") if abs(value) >= 10000 else str(value)
     if isinstance(value, float):
-        return f"{value:.4g}" if value else "0"
+        return f"{value:.4g}".replace("-", _MINUS) if value else "0"
     if isinstance(value, list):
         return " \N{MULTIPLICATION SIGN} ".join(map(plain, value))
     return json.dumps(value, ensure_ascii=False) if isinstance(value, dict) else str(value)
@@ -82,7 +86,7 @@ def facts_of(band: BandFolder) -> list[tuple[str, list[Fact]]]:
     Returns
     -------
     list of (str, list of Fact)
-        Groups of which nothing is known are left out. What a record holds beyond the words known here is shown as it is.
+        Groups of which nothing is known are left out. What has no word here is shown by its key.
     """
     groups = []
     for name, title in _SECTIONS.items():
@@ -111,7 +115,8 @@ def _validation(told: Any) -> list[Fact]:
     for key, symbol in _RESIDUALS.items():
         value, error = number(told, f"{key}_residual"), number(told, f"{key}_error")
         if value is not None and error is not None:
-            facts.append(Fact(f"{symbol}, stars less PSF", f"{100 * value:+.2f} \N{PLUS-MINUS SIGN} {100 * error:.2f}", "%"))
+            text = f"{100 * value:+.2f} \N{PLUS-MINUS SIGN} {100 * error:.2f}"
+            facts.append(Fact(f"{symbol} residual", text.replace("-", _MINUS), "%"))
     stack = number(told, "stack_reduced_chi2")
     return [*facts, Fact("chi2, plain stack", plain(stack))] if stack is not None else facts
 
@@ -122,7 +127,7 @@ def cuts_of(band: BandFolder) -> list[Cut]:
     try:
         counts = [(str(cut["name"]), int(cut["dropped"]), int(cut["left"])) for cut in found]
     except (TypeError, KeyError, ValueError):
-        band.problems.append("band.json: the cuts of the stars cannot be read; expected name, dropped and left of each.")
+        band.problems.append("band.json: the cuts of the stars are no list of name, dropped and left.")
         return []
     first = max((dropped + left for _, dropped, left in counts), default=0) or 1
     return [Cut(name, dropped, left, left / first) for name, dropped, left in counts]

@@ -6,6 +6,7 @@ import base64
 import io
 import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -49,19 +50,17 @@ def pictures_of(folder: Path, band: BandFolder) -> list[Picture]:
     """
     from galprep_dask import plotting
 
-    zeropoint = number(band.record, "zeropoint")
-    name = band.name
+    files = layout.preview_file, layout.stars_file, layout.psf_file, layout.psf_residuals_file
+    preview, stars, psf, residuals = (file(folder, band.name) for file in files)
+    plot_locus = partial(plotting.plot_stellar_locus, zeropoint=number(band.record, "zeropoint"))
     return [
-        _drawn("Sky", layout.preview_file(folder, name), _arrays, plotting.plot_preview_sky),
-        _drawn("Sources and sigma", layout.preview_file(folder, name), _arrays, plotting.plot_preview_sources),
-        _drawn("Star cuts", layout.stars_file(folder, name), _stars, plotting.plot_star_cuts),
-        _drawn(
-            "Stellar locus", layout.stars_file(folder, name), _stars,
-            lambda stars: plotting.plot_stellar_locus(stars, zeropoint=zeropoint),
-        ),
-        _drawn("PSF", layout.psf_file(folder, name), _model, plotting.plot_psf),
-        _drawn("PSF: residuals of its stars", layout.psf_residuals_file(folder, name), _arrays, plotting.plot_psf_residuals),
-    ]  # fmt: skip
+        _drawn("Sky", preview, _arrays, plotting.plot_preview_sky),
+        _drawn("Sources and sigma", preview, _arrays, plotting.plot_preview_sources),
+        _drawn("Star cuts", stars, _stars, plotting.plot_star_cuts),
+        _drawn("Stellar locus", stars, _stars, plot_locus),
+        _drawn("PSF", psf, _model, plotting.plot_psf),
+        _drawn("PSF: what it leaves of its stars", residuals, _arrays, plotting.plot_psf_residuals),
+    ]
 
 
 def _drawn(title: str, file: Path, read: Callable, draw: Callable) -> Picture:
@@ -86,7 +85,11 @@ def _arrays(file: Path) -> dict[str, np.ndarray]:
 def _stars(file: Path):
     from astropy.table import QTable
 
-    return QTable.read(file, format="ascii.ecsv")
+    stars = QTable.read(file, format="ascii.ecsv")
+    for name in stars.colnames:
+        if stars[name].dtype.kind in "OU" and hasattr(stars[name], "filled"):
+            stars[name] = stars[name].filled("")  # an empty text comes back as one that is not known
+    return stars
 
 
 def _model(file: Path):

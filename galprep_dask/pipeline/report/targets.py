@@ -93,7 +93,7 @@ def table_of(run: RunFolder, targets: list[Target], masked: dict[tuple[str, str]
     bands = [band.name for band in run.bands]
     columns = [_column(Column("ra"), [target.ra for target in targets])]
     columns.append(_column(Column("dec"), [target.dec for target in targets]))
-    per_band = [{product.band: product for product in target.products if product.kind == "cutout"} for target in targets]
+    per_band = [{one.band: one for one in target.products if one.kind == "cutout"} for target in targets]
     for column in run.columns:
         values = {
             band: [cuts[band].measured[column.name] if band in cuts else None for cuts in per_band] for band in bands
@@ -149,7 +149,7 @@ def _merged(column: Column, values: dict[str, list]) -> dict[str, Any]:
 def _column(column: Column, values: list | dict[str, list]) -> dict[str, Any]:
     label, unit, description = _KNOWN.get(column.name, (column.name.replace("_", " "), "", ""))
     every = values if isinstance(values, list) else [value for rows in values.values() for value in rows]
-    numeric = all(value is None or isinstance(value, int | float) and not isinstance(value, bool) for value in every)
+    numeric = all(isinstance(value, int | float | None) and not isinstance(value, bool) for value in every)
     decimals = _decimals(column.name, [value for value in every if value is not None]) if numeric else 0
     rounded = lambda rows: [None if v is None else round(v, decimals) if numeric else str(v) for v in rows]  # noqa: E731
     return {

@@ -115,11 +115,12 @@
   /* ---- showing ---- */
 
   function head() {
-    const cells = [["@name", "target", "", ""], ["", "cutouts", "", ""], ["@state", "state", "", ""], ["@flags", "flags", "", ""]];
+    const cells = [["@name", "target", "", ""], ["", "cutouts", "", ""], ["@state", "state", "", ""]];
     for (const column of data.columns) {
       const band = column.per_band && data.bands.length > 1 ? data.bands[state.band] : "";
       cells.push([column.key, column.label, [column.unit, band].filter(Boolean).join(", "), column.title, column.numeric]);
     }
+    cells.push(["@flags", "flags", "", ""]);
     $("table").tHead.rows[0].replaceChildren(...cells.map(([key, label, unit, title, numeric]) => {
       const below = make("i", {}, unit);
       const cell = make("th", { scope: "col", title, className: [numeric ? "n" : "", key === "@name" ? "name" : ""].join(" ") });
@@ -149,11 +150,11 @@
     const line = make("tr", {},
       make("td", { className: "name" }, nameButton(row)),
       make("td", {}, make("div", { className: "thumbs" }, ...data.bands.map((_, band) => thumb(band, row)))),
-      make("td", {}, shownState(stateOf(row)), data.reason[row] && make("span", { className: "why" }, data.reason[row])),
-      make("td", {}, ...flagsOf(row)));
+      make("td", {}, shownState(stateOf(row)), data.reason[row] && make("span", { className: "why" }, data.reason[row])));
     for (const column of data.columns) {
       line.append(make("td", { className: column.numeric ? "n" : "" }, written(column, valueOf(column, row))));
     }
+    line.append(make("td", {}, ...flagsOf(row)));
     return line;
   }
 
@@ -293,6 +294,7 @@
   if (there.includes("failed") || there.includes("partly")) $("status").append(choice("failed partly", "failed or in part"));
   $("flag").append(choice("", "any"), ...data.flags.map((flag, k) => choice(String(k), flag)));
   $("band").append(...data.bands.map((band, k) => choice(String(k), band)));
+  document.body.classList.toggle("manybands", data.bands.length > 3);
   $("flag").parentElement.hidden = !data.flags.length;
   $("band").parentElement.hidden = data.bands.length < 2;
 
