@@ -1,5 +1,5 @@
 """A folder as ``galprep run`` leaves it, made with the functions of the package: band r is whole, K has no PSF, and z
-has failed."""
+has failed; K is without figures, too."""
 
 import json
 
@@ -17,14 +17,14 @@ from galprep_dask.segmentation import detect_sources, smooth, source_catalog, wr
 from galprep_dask.sky import source_mask
 from galprep_dask.stats import sigma_clipped_stats
 
-__all__ = ["HOSTILE", "make_run_folder", "read_manifest", "write_manifest"]
+__all__ = ["HOSTILE", "make_run_folder", "read_manifest", "write_manifest", "write_record"]
 
 #: Names are data, whatever they hold.
 HOSTILE = [
     "<script>alert(1)</script>", "\"quotes\" & 'more'", "Галактика 🌌", "../../etc/passwd", "</script><img src=x>",
     "[/b] {{ 7 * 7 }}",
 ]  # fmt: skip
-NUMBERS = ("mag", "re", "q", "fwhm")
+NUMBERS = ("mag", "re", "q", "fwhm", "masked")
 SIZE = 21
 
 
@@ -60,14 +60,16 @@ def make_run_folder(folder, count=12):
     }  # fmt: skip
     for band in ("r", "K"):
         layout.band_folder(folder, band).mkdir(parents=True)
-        means = {name: _means(plane) for name, plane in planes.items()}
-        np.savez_compressed(layout.preview_file(folder, band), **means, step=np.array(2))
-        measured = _write_psf(folder, data, segmentation, catalog, std, record) if band == "r" else {}
-        write_record(folder, band, record | {"name": band} | measured)
+        write_record(folder, band, record | {"name": band})
+    means = {name: _means(plane) for name, plane in planes.items()}
+    np.savez_compressed(layout.preview_file(folder, "r"), **means, step=np.array(2))
+    measured = _write_psf(folder, data, segmentation, catalog, std, record)
+    write_record(folder, "r", record | {"name": "r"} | measured)
     layout.band_folder(folder, "z").mkdir()
     write_record(folder, "z", {"name": "z", "status": "failed", "reason": "'/data/z.fits' is <truncated>."})
     bands = [{"name": name, "image": f"/data/{name}.fits"} for name in "rKz"]
-    layout.run_record(folder).write_text(json.dumps({"targets": "/data/t.ecsv", "output": "/out", "bands": bands}))
+    asked = {"version": "0.1", "config": {"targets": "/data/t.ecsv", "bands": bands}, "inputs": {}}
+    layout.run_record(folder).write_text(json.dumps(asked))
     _write_products(folder, subtracted, truth, count)
     return folder
 
@@ -131,12 +133,13 @@ def _write_products(folder, subtracted, truth, count):
             path = layout.cutout_file(folder, file, band)
             row = target | {"kind": "cutout", "band": band, "path": path.relative_to(folder).as_posix()}
             if band == "z" or (k, band) == (4, "K"):
-                reason = "'/data/z.fits' is <truncated>." if band == "z" else "every pixel is masked"
+                reason = "band z: '/data/z.fits' is <truncated>." if band == "z" else "every pixel is masked"
                 rows.append(row | {"status": "failed", "reason": reason})
                 continue
             write_product(path, cuts[k], mask=mask, ra=ra, dec=dec)
             flags = "edge, far_from_stars" if k == 7 else "edge" if k % 5 == 0 else ""
-            numbers = {"mag": 22.5 - k / 4 - b, "re": 3 + k / 3 + b, "q": 0.9 - k / 20, "fwhm": 3.1 + b}
+            numbers = {"mag": 22.5 - k / 4 - b, "re": 3 + k / 3 + b, "q": 0.9 - k / 20, "fwhm": 0.9 + b}
+            numbers["masked"] = mask.mean()
             rows.append(row | {"status": "done", "flags": flags, "parameters": "0" * 16} | numbers)
         rows.append(target | {"kind": "lyric", "path": f"targets/{file}/{file}.lyric", "status": "done"})
     write_manifest(folder, rows)
@@ -148,7 +151,7 @@ def write_manifest(folder, rows):
     absent = {key: np.nan if key in NUMBERS else "" for key in columns}
     table = Table([[row.get(key, absent[key]) for row in rows] for key in columns], names=columns)
     if "re" in columns:
-        table["re"].unit = "pix"
+        table["re"].info.description = "half-light radius in arcsec"
     table.write(layout.manifest_file(folder), format="ascii.ecsv", overwrite=True)
 
 

@@ -90,6 +90,7 @@ class RunFolder:
     columns: list[Column]
     bands: list[BandFolder]
     settings: dict[str, Any]
+    version: str
     problems: list[str]
 
 
@@ -122,9 +123,10 @@ def read_folder(folder: str | os.PathLike) -> RunFolder:
     ]
     products = _products(table, columns)
     problems: list[str] = []
-    settings = _read_json(layout.run_record(path), problems) if layout.run_record(path).exists() else {}
+    asked = _read_json(layout.run_record(path), problems) if layout.run_record(path).exists() else {}
+    settings = asked["config"] if isinstance(asked.get("config"), dict) else {}
     bands = [_read_band(path, name) for name in _band_names(path, products, settings)]
-    return RunFolder(path, products, columns, bands, settings, problems)
+    return RunFolder(path, products, columns, bands, settings, str(asked.get("version") or ""), problems)
 
 
 def _read_manifest(file: Path) -> Table:

@@ -14,18 +14,20 @@ __all__ = ["STATUSES", "Target", "gather", "table_of"]
 #: States of a target, worst first.
 STATUSES = ("failed", "partly", "skipped", "done")
 
+#: Measured columns that do not depend on the band.
+_OF_TARGET = ("redshift",)
 #: Units and words of columns whose table does not say.
 _KNOWN = {
     "ra": ("RA", "deg", "right ascension, ICRS"),
     "dec": ("Dec", "deg", "declination, ICRS"),
     "redshift": ("redshift", "", "of the list of targets"),
     "mag": ("mag", "mag", "magnitude in the catalogue of the band"),
-    "re": ("Re", "px", "half-light radius in the catalogue of the band"),
+    "re": ("Re", "arcsec", "half-light radius in the catalogue of the band"),
     "q": ("q", "", "axis ratio in the catalogue of the band"),
     "sigchk": ("sigma check", "", "standard deviation of source-free pixels over sigma; 1 is right"),
-    "fwhm": ("FWHM", "px", "of the PSF at the target"),
+    "fwhm": ("FWHM", "arcsec", "of the PSF"),
+    "masked": ("masked", "%", "pixels of the cutout that are not to be fitted"),
 }
-_MASKED = Column("masked", "%", "pixels of the cutout that are not to be fitted, counted for this report")
 
 
 @dataclass(frozen=True)
@@ -50,9 +52,9 @@ class Target:
         where: dict[str, list[str]] = {}
         for product in self.products:
             if product.status != "done" and product.reason:
-                where.setdefault(product.reason, []).append(product.band)
-        return [", ".join(dict.fromkeys(filter(None, bands))) + (": " if any(bands) else "") + reason
-                for reason, bands in where.items()]  # fmt: skip
+                bands = where.setdefault(product.reason.removeprefix(f"band {product.band}: "), [])
+                bands += [product.band] if product.band and product.band not in bands else []
+        return [(", ".join(bands) + ": " if bands else "") + reason for reason, bands in where.items()]
 
 
 def gather(products: Iterable[Product]) -> list[Target]:
@@ -73,7 +75,7 @@ def _status(products: list[Product]) -> str:
     return "done" if "done" in told else "skipped"
 
 
-def table_of(run: RunFolder, targets: list[Target], masked: dict[tuple[str, str], float]) -> dict[str, Any]:
+def table_of(run: RunFolder, targets: list[Target]) -> dict[str, Any]:
     """
     Give what the page's table is made of.
 
@@ -81,14 +83,11 @@ def table_of(run: RunFolder, targets: list[Target], masked: dict[tuple[str, str]
     ----------
     run : RunFolder
     targets : list of Target
-    masked : dict
-        Share of masked pixels of (file name, band).
 
     Returns
     -------
     dict
-        JSON can hold it. A column that has the same value in all bands of every target is there once, the others once
-        per band.
+        JSON can hold it. Measured columns are there once per band, but for those of the list of targets.
     """
     bands = [band.name for band in run.bands]
     columns = [_column(Column("ra"), [target.ra for target in targets])]
@@ -100,16 +99,7 @@ def table_of(run: RunFolder, targets: list[Target], masked: dict[tuple[str, str]
         }
         if all(value is None for rows in values.values() for value in rows):
             continue
-        columns.append(_merged(column, values))
-    if masked:
-        share = {
-            band: [
-                100 * masked[target.file_name, band] if (target.file_name, band) in masked else None
-                for target in targets
-            ]
-            for band in bands
-        }
-        columns.append(_column(_MASKED, share))
+        columns.append(_column(column, _whole(values) if column.name in _OF_TARGET else values))
     flags = sorted({flag for target in targets for flag in target.flags})
     forms = list(dict.fromkeys(_form(product) for target in targets for product in target.products))
     number = {form: k for k, form in enumerate(forms)}
@@ -136,20 +126,19 @@ def _form(product: Product) -> tuple[str, str, str]:
     return product.kind, product.band, product.path.replace(product.file_name or "\0", "*")
 
 
-def _merged(column: Column, values: dict[str, list]) -> dict[str, Any]:
-    first = []
-    for row in zip(*values.values(), strict=True):
-        known = [value for value in row if value is not None]
-        if any(value != known[0] for value in known):
-            return _column(column, values)
-        first.append(known[0] if known else None)
-    return _column(column, first)
+def _whole(values: dict[str, list]) -> list:
+    """Give the one value of each target that its bands agree on."""
+    return [next((value for value in row if value is not None), None) for row in zip(*values.values(), strict=True)]
 
 
 def _column(column: Column, values: list | dict[str, list]) -> dict[str, Any]:
     label, unit, description = _KNOWN.get(column.name, (column.name.replace("_", " "), "", ""))
     every = values if isinstance(values, list) else [value for rows in values.values() for value in rows]
     numeric = all(isinstance(value, int | float | None) and not isinstance(value, bool) for value in every)
+    if numeric and unit == "%" and not column.unit:  # the manifest has shares
+        percent = lambda rows: [None if value is None else 100 * value for value in rows]  # noqa: E731
+        values = percent(values) if isinstance(values, list) else {band: percent(rows) for band, rows in values.items()}
+        every = percent(every)
     decimals = _decimals(column.name, [value for value in every if value is not None]) if numeric else 0
     rounded = lambda rows: [None if v is None else round(v, decimals) if numeric else str(v) for v in rows]  # noqa: E731
     return {

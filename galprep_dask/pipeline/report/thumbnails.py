@@ -28,11 +28,10 @@ _QUALITY = 55
 
 
 class Thumbnail(NamedTuple):
-    """Picture and mask as WebP in base64, and the share of the pixels that is masked; or what is wrong."""
+    """Picture and mask as WebP in base64, the mask empty where nothing is masked; or what is wrong."""
 
     image: str = ""
     mask: str = ""
-    masked: float | None = None
     problem: str = ""
 
 
@@ -82,7 +81,6 @@ def thumbnail(path: Path, side: int) -> Thumbnail:
     return Thumbnail(
         _webp(picture, quality=_QUALITY),
         _webp(Image.fromarray(_MASK_COLOURS[_layers(mask)][::-1]), lossless=True) if mask.any() else "",
-        float(masked.mean()),
     )
 
 

@@ -77,21 +77,20 @@ def write_page(folder: str | os.PathLike, progress: Callable[[int, int], None] |
     run = read_folder(folder)
     targets = gather(run.products)
     thumbnails = _thumbnails(run, targets, progress)
-    masked = {key: small.masked for key, small in thumbnails.items() if small.masked is not None}
     bands = [_band(run, band) for band in run.bands]
     findings = _findings(run, targets, thumbnails, bands)
     counts = {status: sum(target.status == status for target in targets) for status in STATUSES}
     content = {
-        "version": _one_of(band.record.get("version") for band in run.bands),
+        "version": run.version,
         "counts": counts,
         "products": _product_counts(run),
         "flags": Counter(flag for target in targets for flag in target.flags).most_common(),
         "findings_of_run": findings,
         "failures": [target for target in targets if target.status in ("failed", "partly")],
         "bands": bands,
-        "settings": settings_of({key: value for key, value in run.settings.items() if key != "output"}),
+        "settings": settings_of(run.settings),
         "hashes": sorted({product.parameters for product in run.products if product.parameters}),
-        "table": table_of(run, targets, masked) | {"block": BLOCK},
+        "table": table_of(run, targets) | {"block": BLOCK},
         "blocks": _blocks(run, targets, thumbnails),
     }
     path = layout.report_file(run.path)
@@ -172,10 +171,6 @@ def _blocks(run: RunFolder, targets: list[Target], thumbnails) -> Iterable[tuple
                     "mask": [one.mask for one in small],
                     "problem": {str(n): one.problem for n, one in enumerate(small) if one.problem},
                 }
-
-
-def _one_of(values: Iterable) -> str:
-    return ", ".join(sorted({str(value) for value in values if value}))
 
 
 def _as_list(inputs) -> list[list[tuple[str, str]]]:
