@@ -48,10 +48,11 @@ class Target:
 
     @property
     def reasons(self) -> list[str]:
-        """Why products failed or were skipped, each reason once, with the bands it holds for."""
+        """Why products failed, with the bands each reason holds for; where none failed, why some were skipped."""
         where: dict[str, list[str]] = {}
+        status = "failed" if any(product.status == "failed" for product in self.products) else "skipped"
         for product in self.products:
-            if product.status != "done" and product.reason:
+            if product.status == status and product.reason:
                 bands = where.setdefault(product.reason.removeprefix(f"band {product.band}: "), [])
                 bands += [product.band] if product.band and product.band not in bands else []
         return [(", ".join(bands) + ": " if bands else "") + reason for reason, bands in where.items()]
