@@ -43,6 +43,7 @@ __all__ = [
     "OutsideFieldWarning",
     "PSFWarning",
     "ParameterError",
+    "ReportError",
     "SigmaWarning",
     "TargetOutsideError",
     "TargetOutsideWarning",
@@ -214,6 +215,10 @@ class LyricError(GalprepError, ValueError):
 
 class ConfigError(GalprepError, ValueError):
     """The configuration of a run has a key or a value that makes no sense."""
+
+
+class ReportError(GalprepError, ValueError):
+    """A folder is not that of a run, so there is nothing to report."""
 
 
 class TargetTableError(GalprepError, ValueError):

@@ -10,6 +10,7 @@ from rich.console import Console
 from galprep_dask.cli.demo import demo
 from galprep_dask.cli.detect import detect
 from galprep_dask.cli.info import info
+from galprep_dask.cli.report import report
 from galprep_dask.cli.run import run
 from galprep_dask.cli.sky import sky
 from galprep_dask.cli.validate import validate
@@ -24,7 +25,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-for _command in (demo, info, validate, sky, detect, run):
+for _command in (demo, info, sky, detect, run, report, validate):
     app.command()(_command)
 
 

@@ -91,4 +91,4 @@ def _said(model) -> str:
     if told.get("n_reserved"):
         words.append(f"{told['n_reserved']} reserved stars: chi2 {told['reduced_chi2']:.2f}")
         words.append(f"(plain stack {told['stack_reduced_chi2']:.2f})")
-    return ", ".join(words[:2]) + (" " + words[2] if len(words) > 2 else "")
+    return "\n".join([words[0], " ".join(words[1:])]).strip()
