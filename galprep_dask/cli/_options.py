@@ -10,8 +10,8 @@ from typing import Annotated
 import typer
 
 __all__ = [
-    "HDU", "BoxSize", "Connectivity", "Deblend", "Exptime", "Figure", "Fwhm", "Gain", "Image", "Json", "Mask", "NPixels",
-    "NSigma", "Order", "Overwrite", "Rms", "Scheduler", "SkyModel", "SkyOption", "Weight", "Workers", "hdu_of",
+    "HDU", "BoxSize", "Connectivity", "Deblend", "Exptime", "Figure", "Fwhm", "Gain", "Image", "Json", "Mask",
+    "NPixels", "NSigma", "Order", "Overwrite", "Rms", "Scheduler", "SkyModel", "SkyOption", "Weight", "Workers", "hdu_of",
 ]  # fmt: skip
 
 
@@ -44,7 +44,9 @@ NPixels = Annotated[int, typer.Option(min=1, help="Least pixels of a source.")]
 Connectivity = Annotated[int, typer.Option(help="4 or 8 neighbours that a pixel is connected to.")]
 Deblend = Annotated[bool, typer.Option("--deblend", help="Split sources that overlap.")]
 
-SkyOption = Annotated[SkyModel, typer.Option("--sky-model", help="Sky to subtract first; none leaves the image as it is.")]
+SkyOption = Annotated[
+    SkyModel, typer.Option("--sky-model", help="Sky to subtract first; none leaves the image as it is.")
+]
 Order = Annotated[int, typer.Option(min=0, help="Total degree of a polynomial sky.")]
 BoxSize = Annotated[int, typer.Option(min=2, help="Boxes of a mesh sky, and its pieces, in pixels.")]
 

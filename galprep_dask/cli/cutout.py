@@ -9,8 +9,26 @@ from typing import Annotated, Any
 import typer
 
 from galprep_dask.cli._options import (
-    HDU, BoxSize, Deblend, Exptime, Fwhm, Gain, Image, Json, Mask, NPixels, NSigma, Order, Overwrite, Rms, Scheduler,
-    SkyModel, SkyOption, Weight, Workers, hdu_of,
+    HDU,
+    BoxSize,
+    Deblend,
+    Exptime,
+    Fwhm,
+    Gain,
+    Image,
+    Json,
+    Mask,
+    NPixels,
+    NSigma,
+    Order,
+    Overwrite,
+    Rms,
+    Scheduler,
+    SkyModel,
+    SkyOption,
+    Weight,
+    Workers,
+    hdu_of,
 )  # fmt: skip
 from galprep_dask.cli._report import report
 from galprep_dask.cli._session import session
@@ -32,9 +50,9 @@ def cutout(
     name: Annotated[str, typer.Option(help="Name of that target, and of its file.")] = "target",
     size: Annotated[float, typer.Option(help="Side in arcsec; a column size of the targets goes first.")] = 20.0,
     hdu: HDU = None,
-    target_mask: Annotated[
-        bool, typer.Option("--target-mask/--no-target-mask", help="Mask everything that is not the target.")
-    ] = True,
+    no_target_mask: Annotated[
+        bool, typer.Option("--no-target-mask", help="Mask bad pixels only, not everything that is not the target.")
+    ] = False,
     fwhm: Fwhm = 3.0,
     n_sigma: NSigma = 2.0,
     n_pixels: NPixels = 5,
@@ -44,15 +62,16 @@ def cutout(
     ] = 1.0,
     max_grow_size: Annotated[int, typer.Option(min=0, help="Farthest that masks grow, in pixels.")] = 30,
     sigma: Annotated[
-        bool, typer.Option("--sigma/--no-sigma", help="Give sigma images; without them no gain is needed.")
-    ] = True,
+        str | None, typer.Option(metavar="FILE", help="File of the sigma image; by default one is made.")
+    ] = None,
+    no_sigma: Annotated[bool, typer.Option("--no-sigma", help="Leave sigma out; no gain is needed then.")] = False,
     gain: Gain = None,
     exptime: Exptime = None,
     weight: Weight = None,
     rms: Rms = None,
     psf_file: Annotated[
         str | None,
-        typer.Option("--psf", metavar="FILE", help="PSF from galprep psf, put in as it is at each target; or any image."),
+        typer.Option("--psf", metavar="FILE", help="PSF from galprep psf, put in as at each target; or any image."),
     ] = None,
     mask: Mask = None,
     sky_model: SkyOption = SkyModel.none,
@@ -68,9 +87,7 @@ def cutout(
 
     The image should be minus its sky: as galprep sky writes it, or with a sky model named here. However many targets
     there are, every part of the image is read once for all of them. Exit status: 0 all targets were cut, 1 some could
-    not be, which are listed with the reason, 2 bad input.
-
-    Examples:
+    not be, which are listed with the reason, 2 bad input. Examples:
 
         galprep cutout mosaic_ss.fits --targets targets.ecsv --size 15 -o cutouts
 
@@ -86,15 +103,17 @@ def cutout(
     wanted = _targets(targets, ra, dec, name)
     files = [_folder(output) / f"{target.file_name}.fits" for target in wanted]
     _check_files(files, overwrite)
-    if weight is not None and rms is not None:
-        raise ParameterError("--weight and --rms: give one of them.")
-    maps = {"sigma": rms} if rms is not None else {}
-    image = open_image(path, hdu_of(hdu), mask=mask, weight=weight, gain=gain, exptime=exptime, **maps)
+    if sum(plane is not None for plane in (sigma, weight, rms)) > 1:
+        raise ParameterError("--sigma, --weight and --rms: give one of them.")
+    image = open_image(
+        path, hdu_of(hdu), mask=mask, weight=weight, sigma=sigma if rms is None else rms, gain=gain, exptime=exptime
+    )
+    sky_noise = None
     if rms is not None:
-        rms, image = image["sigma"], image.drop_vars("sigma")
+        sky_noise, image = image["sigma"], image.drop_vars("sigma")
     scale = image.galprep.pixel_scale
     masking = None
-    if target_mask:
+    if not no_target_mask:
         masking = {
             "fwhm": fwhm, "n_sigma": n_sigma, "n_pixels": n_pixels, "deblend": deblend,
             "source_diameter": source_diameter / scale, "max_grow_size": max_grow_size,
@@ -105,11 +124,11 @@ def cutout(
     with session(workers, scheduler, quiet=as_json) as shown:
         with shown.step("sky"):
             image, masked = minus_sky(image, sky_model, order=order, box_size=box_size, fwhm=fwhm)
-        if not sigma:
-            image = image.drop_vars(["sigma", "weight"], errors="ignore")
+        if no_sigma:
+            image = image.drop_vars("sigma", errors="ignore")
         elif "sigma" not in image:
             with shown.step("sigma"):
-                image = image.galprep.with_sigma(masked, rms=rms)
+                image = image.galprep.with_sigma(masked, rms=sky_noise)
         image = image.drop_vars(["weight", "segmentation"], errors="ignore")
         with shown.step("cutouts"):
             results, table = cutout_many(
@@ -118,8 +137,11 @@ def cutout(
     rows = _rows(wanted, results, table)
     failed = [f"{row['name']}: {row['reason']}" for row in rows if not row["cut"]]
     done = [str(file) for file in results if file is not None]
-    told: dict[str, Any] = {"cut": len(done), "failed": len(failed)}
-    told |= {"targets": rows, "files": done} if as_json else {"folder": str(output)} | ({"not cut": failed} if failed else {})
+    told: dict[str, Any] = {"cut": len(done), "failed": len(failed), "folder": str(output)}
+    if as_json:
+        told |= {"targets": rows, "files": done}
+    elif failed:
+        told |= {"not cut": failed}
     report(told, title=f"cutouts of {path}", as_json=as_json)
     raise typer.Exit(1 if failed else 0)
 

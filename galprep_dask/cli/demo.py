@@ -30,9 +30,7 @@ def demo(
     """
     Simulate a mosaic, prepare its galaxies for a fit, and compare with the truth.
 
-    Needs no input and no network. Files of an earlier demo in the folder are replaced, others left alone.
-
-    Examples:
+    Needs no input and no network. Files of an earlier demo in the folder are replaced, others left alone. Examples:
 
         galprep demo
 

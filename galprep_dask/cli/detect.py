@@ -8,7 +8,18 @@ from typing import Annotated
 import typer
 
 from galprep_dask.cli._options import (
-    HDU, Connectivity, Deblend, Image, Json, Mask, NPixels, NSigma, Overwrite, Scheduler, Workers, hdu_of,
+    HDU,
+    Connectivity,
+    Deblend,
+    Image,
+    Json,
+    Mask,
+    NPixels,
+    NSigma,
+    Overwrite,
+    Scheduler,
+    Workers,
+    hdu_of,
 )  # fmt: skip
 from galprep_dask.cli._report import report
 from galprep_dask.cli._session import session
@@ -47,9 +58,7 @@ def detect(
     """
     Detect sources above a threshold and write their catalogue.
 
-    Labels are those that photutils gives on the whole image, whatever the chunks.
-
-    Examples:
+    Labels are those that photutils gives on the whole image, whatever the chunks. Examples:
 
         galprep detect mosaic_ss.fits -o sources.parquet
 

@@ -23,9 +23,7 @@ def info(path: Image, hdu: HDU = None, as_json: Json = False) -> None:
     """
     Say what an image is: HDUs, shape, chunks, unit, gain, exposure, zero point, sky coordinates.
 
-    Reads headers only.
-
-    Examples:
+    Reads headers only. Examples:
 
         galprep info mosaic.fits
 

@@ -34,9 +34,7 @@ def init(
     Write a configuration for galprep run, with every key, what it does, and its default.
 
     Images named here are looked at (headers only), and their bands filled in. What a header does not say, gain,
-    exposure or zero point, is named: set it in the file.
-
-    Examples:
+    exposure or zero point, is named: set it in the file. Examples:
 
         galprep init
 

@@ -10,8 +10,24 @@ from typing import Annotated, Any
 import typer
 
 from galprep_dask.cli._options import (
-    HDU, BoxSize, Exptime, Figure, Fwhm, Gain, Image, Json, Mask, NPixels, NSigma, Order, Overwrite, Scheduler,
-    SkyModel, SkyOption, Workers, hdu_of,
+    HDU,
+    BoxSize,
+    Exptime,
+    Figure,
+    Fwhm,
+    Gain,
+    Image,
+    Json,
+    Mask,
+    NPixels,
+    NSigma,
+    Order,
+    Overwrite,
+    Scheduler,
+    SkyModel,
+    SkyOption,
+    Workers,
+    hdu_of,
 )  # fmt: skip
 from galprep_dask.cli._report import report
 from galprep_dask.cli._session import session
@@ -74,7 +90,7 @@ def psf(
     mask: Mask = None,
     stars_file: Annotated[
         Path | None,
-        typer.Option("--stars", metavar="FILE", help="Table of all sources, each with why it is no star: .ecsv, .fits."),
+        typer.Option("--stars", metavar="FILE", help="Table of all sources, with why some are no stars: .ecsv, .fits."),
     ] = None,
     figure: Figure = None,
     overwrite: Overwrite = False,
@@ -86,9 +102,7 @@ def psf(
     Choose the stars of an image and fit one PSF to all of them together.
 
     The sky is subtracted and sources are detected on the way. A fifth of the stars is kept out of a first fit and
-    predicted from it; how well is reported and written into the file.
-
-    Examples:
+    predicted from it; how well is reported and written into the file. Examples:
 
         galprep psf mosaic.fits -o psf.fits --size 31 --stars stars.ecsv
 
@@ -105,7 +119,10 @@ def psf(
             check_output(file, overwrite)
     if psf_file is not None and stars_file is not None:
         raise ParameterError("--stars is for a fit; with --psf nothing is fitted.")
-    numbers = {"degree": _number_or_auto("degree", degree, 4), "oversampling": _number_or_auto("oversampling", oversampling, 5, 1)}
+    numbers = {
+        "degree": _number_or_auto("degree", degree, 0, 4),
+        "oversampling": _number_or_auto("oversampling", oversampling, 1, 5),
+    }
     image = open_image(path, hdu_of(hdu), mask=mask, gain=gain, exptime=exptime)
     position = _position(image, at, x, y)
     if psf_file is not None and position is None:
@@ -144,7 +161,7 @@ def psf(
     report(rows, title=f"PSF of {path}", as_json=as_json)
 
 
-def _number_or_auto(name: str, text: str, most: int, least: int = 0) -> int | str:
+def _number_or_auto(name: str, text: str, least: int, most: int) -> int | str:
     from galprep_dask.errors import ParameterError
 
     if text == "auto":

@@ -10,7 +10,20 @@ from typing import Annotated
 import typer
 
 from galprep_dask.cli._options import (
-    HDU, BoxSize, Fwhm, Image, Json, Mask, NPixels, NSigma, Order, Overwrite, Scheduler, SkyModel, Workers, hdu_of,
+    HDU,
+    BoxSize,
+    Fwhm,
+    Image,
+    Json,
+    Mask,
+    NPixels,
+    NSigma,
+    Order,
+    Overwrite,
+    Scheduler,
+    SkyModel,
+    Workers,
+    hdu_of,
 )  # fmt: skip
 from galprep_dask.cli._report import report
 from galprep_dask.cli._session import session
@@ -35,9 +48,9 @@ def sky(
         Path, typer.Option("--output", "-o", metavar="FILE", help="File for the image minus its sky: FITS, or .zarr.")
     ],
     hdu: HDU = None,
-    model: Annotated[Model, typer.Option(help="The kind of sky; auto compares them on pixels left out.")] = (
-        Model.polynomial
-    ),
+    model: Annotated[
+        Model, typer.Option("--model", "--sky-model", help="Kind of sky; auto compares them on pixels left out.")
+    ] = Model.polynomial,
     order: Order = 3,
     box_size: BoxSize = 256,
     fwhm: Fwhm = 3.0,
@@ -45,7 +58,9 @@ def sky(
     n_pixels: NPixels = 5,
     max_grow_size: Annotated[int, typer.Option(min=0, help="Farthest that masks grow, in pixels.")] = 100,
     mask: Mask = None,
-    sky_file: Annotated[Path | None, typer.Option("--write-sky", metavar="FILE", help="File for the sky itself.")] = None,
+    sky_file: Annotated[
+        Path | None, typer.Option("--write-sky", metavar="FILE", help="File for the sky itself.")
+    ] = None,
     mask_file: Annotated[
         Path | None, typer.Option("--write-mask", metavar="FILE", help="FITS file for the mask of the fit.")
     ] = None,
@@ -57,9 +72,8 @@ def sky(
     """
     Mask the sources, fit the sky between them, and write the image minus the sky.
 
-    Works block by block, in memory that does not grow with the image. What was done is written into the header.
-
-    Examples:
+    Works block by block, in memory that does not grow with the image. The header of the result says
+    what was done. Examples:
 
         galprep sky mosaic.fits -o mosaic_ss.fits
 

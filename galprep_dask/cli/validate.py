@@ -21,7 +21,9 @@ def validate(
     files: Annotated[
         list[str] | None, typer.Argument(help="Cutouts, PSFs, or image, mask and sigma in files of their own.")
     ] = None,
-    image: Annotated[str | None, typer.Option(metavar="FILE", help="File that is the image, whatever its name.")] = None,
+    image: Annotated[
+        str | None, typer.Option(metavar="FILE", help="File that is the image, whatever its name.")
+    ] = None,
     mask: Annotated[str | None, typer.Option(metavar="FILE", help="File that is the mask.")] = None,
     sigma: Annotated[str | None, typer.Option(metavar="FILE", help="File that is the sigma image.")] = None,
     psf: Annotated[str | None, typer.Option(metavar="FILE", help="File that is the PSF.")] = None,
@@ -31,9 +33,8 @@ def validate(
     """
     Check cutouts and PSFs, ours or not, against what GalfitS and GALFIT need.
 
-    Exit status: 0 nothing is wrong (there may be warnings), 1 a fit cannot use something, 2 a file cannot be read.
-
-    Examples:
+    Exit status: 0 nothing is wrong (there may be warnings), 1 a fit cannot use something, 2 a file cannot be
+    read. Examples:
 
         galprep validate cut.fits psf.fits
 

@@ -94,7 +94,8 @@ def list_hdus(path: str, storage_options: dict | None = None) -> list[dict]:
     """
     path = path if is_remote(path) else os.path.abspath(local_path(path))
     options = dict(storage_options or {})
-    with clear_errors(path, None), without_format_warnings(), open_hdus(path, options, container_of(path, options)) as hdus:
+    container = container_of(path, options)
+    with clear_errors(path, None), without_format_warnings(), open_hdus(path, options, container) as hdus:
         return [_described(number, hdu) for number, hdu in enumerate(hdus)]
 
 

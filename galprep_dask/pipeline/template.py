@@ -11,7 +11,9 @@ from galprep_dask.pipeline.config import Band, Config
 
 __all__ = ["config_template"]
 
-_HEAD = "# Configuration of `galprep run`. Paths are relative to this file. Keys behind a # have the value that is shown.\n"
+_HEAD = """\
+# Configuration of `galprep run`. Paths are relative to this file. Keys behind a # have the value that is shown.
+"""
 
 #: What stands where nothing is given, for someone to write over.
 _EXAMPLE = {"name": "r", "image": "mosaic_r.fits"}
