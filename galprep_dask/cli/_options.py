@@ -11,7 +11,8 @@ import typer
 
 __all__ = [
     "HDU", "BoxSize", "Connectivity", "Deblend", "Exptime", "Figure", "Fwhm", "Gain", "Image", "Json", "Mask",
-    "NPixels", "NSigma", "Order", "Overwrite", "Rms", "Scheduler", "SkyModel", "SkyOption", "Weight", "Workers", "hdu_of",
+    "NPixels", "NSigma", "Order", "Overwrite", "Rms", "Scheduler", "SkyModel", "SkyOption", "Weight", "Workers",
+    "hdu_of",
 ]  # fmt: skip
 
 

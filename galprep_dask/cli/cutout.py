@@ -98,7 +98,7 @@ def cutout(
 
     from galprep_dask import open_image
     from galprep_dask.cutouts import cutout_many
-    from galprep_dask.errors import ParameterError
+    from galprep_dask.errors import OutputError, ParameterError
 
     wanted = _targets(targets, ra, dec, name)
     files = [_folder(output) / f"{target.file_name}.fits" for target in wanted]
@@ -131,9 +131,11 @@ def cutout(
                 image = image.galprep.with_sigma(masked, rms=sky_noise)
         image = image.drop_vars(["weight", "segmentation"], errors="ignore")
         with shown.step("cutouts"):
-            results, table = cutout_many(
-                image, [target.ra for target in wanted], [target.dec for target in wanted], sides, sink=product
-            )
+            positions = ([getattr(target, name) for target in wanted] for name in ("ra", "dec"))
+            try:
+                results, table = cutout_many(image, *positions, sides, sink=product)
+            except _DiskError as error:
+                raise OutputError(str(error)) from error
     rows = _rows(wanted, results, table)
     failed = [f"{row['name']}: {row['reason']}" for row in rows if not row["cut"]]
     done = [str(file) for file in results if file is not None]
@@ -144,6 +146,10 @@ def cutout(
         told |= {"not cut": failed}
     report(told, title=f"cutouts of {path}", as_json=as_json)
     raise typer.Exit(1 if failed else 0)
+
+
+class _DiskError(Exception):
+    """Files cannot be written, whatever the target."""
 
 
 @dataclass(frozen=True)
@@ -160,6 +166,7 @@ class _Product:
 
     def __call__(self, k: int, cut) -> Path:
         from galprep_dask.cutouts import write_product
+        from galprep_dask.errors import OutputError
         from galprep_dask.image import sky_to_pixel
         from galprep_dask.masks import target_mask
 
@@ -167,10 +174,14 @@ class _Product:
         if self.masking is not None:
             x, y = sky_to_pixel(cut.attrs["header"], target.ra, target.dec)
             mask = target_mask(cut["data"].values, x, y, mask=None if mask is None else mask.values, **self.masking)
-        return write_product(
-            self.files[k], cut, mask=mask, psf=self._psf_at(target), ra=target.ra, dec=target.dec,
-            keywords=[("OBJECT", _ascii(target.name), "target")], parameters=self.settings, overwrite=self.overwrite,
-        )  # fmt: skip
+        try:
+            return write_product(
+                self.files[k], cut, mask=mask, psf=self._psf_at(target), ra=target.ra, dec=target.dec,
+                keywords=[("OBJECT", _ascii(target.name), "target")], parameters=self.settings,
+                overwrite=self.overwrite,
+            )  # fmt: skip
+        except OutputError as error:
+            raise _DiskError(str(error)) from error
 
     def _psf_at(self, target):
         """Give the PSF where the target is in the image, whose header this is."""

@@ -32,9 +32,7 @@ def demo(
 
     Needs no input and no network. Files of an earlier demo in the folder are replaced, others left alone. Examples:
 
-        galprep demo
-
-        galprep demo --output tried --size 700 800 --seed 7 --no-figures
+        galprep demo --size 700 800 --no-figures -o tried
     """
     from galprep_dask.demo.run import run_demo
 

@@ -104,7 +104,7 @@ def psf(
     The sky is subtracted and sources are detected on the way. A fifth of the stars is kept out of a first fit and
     predicted from it; how well is reported and written into the file. Examples:
 
-        galprep psf mosaic.fits -o psf.fits --size 31 --stars stars.ecsv
+        galprep psf mosaic.fits -o psf.fits --size 31 --degree 0 --stars stars.ecsv
 
         galprep psf mosaic.fits --psf psf.fits --at 150.0,2.0 -o psf_target.fits
     """

@@ -38,7 +38,7 @@ def validate(
 
         galprep validate cut.fits psf.fits
 
-        galprep validate --quiet --image a.fits --sigma b.fits --mask c.fits
+        galprep validate --quiet --image image.fits --mask mask.fits
     """
     from galprep_dask.cutouts import validate_files
     from galprep_dask.cutouts.findings import LEVELS
