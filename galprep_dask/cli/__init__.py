@@ -79,7 +79,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
             status = app(arguments, prog_name="galprep", standalone_mode=False)
         except _UsageError as error:
             command = error.ctx.command_path if error.ctx else "galprep"
-            status = _say(f"{error.format_message()} See {command} --help.")
+            said = error.format_message().replace("Value error, ", "")
+            status = _say(f"{said}{'' if said.endswith(('.', '?')) else '.'} See {command} --help.")
         except GalprepError as error:
             status = _say(_in_options(str(error)))
         except OSError as error:
