@@ -32,7 +32,7 @@ def demo(
 
     Needs no input and no network. Files of an earlier demo in the folder are replaced, others left alone. Examples:
 
-        galprep demo --size 700 800 --no-figures -o tried
+        galprep demo --size 400 500 --no-figures -o tried
     """
     from galprep_dask.demo.run import run_demo
 

@@ -195,11 +195,18 @@ def _position(image, at: str | None, x: float | None, y: float | None) -> dict[s
 def _sources(image, masked, file: str | None, fwhm: float, n_sigma: float, n_pixels: int):
     """Give the sources of an image, read or detected, and the noise of its sky."""
     from galprep_dask.arrays import check_same_shape
+    from galprep_dask.errors import ParameterError
+    from galprep_dask.image import describe
     from galprep_dask.noise import measure_sky_std
     from galprep_dask.segmentation import detect_sources, read_segmentation, smooth
 
     data, bad = image["data"], image.get("mask")
     sky_std = measure_sky_std(data, bad, sigma_clip=3.0) if masked is None else measure_sky_std(data, masked)
+    if sky_std == 0:
+        raise ParameterError(
+            f"the sky of {describe(image)} has no noise: most pixels hold the same number. If that means no data, mask "
+            "them with --mask."
+        )
     if file is not None:
         found = read_segmentation(file)
         check_same_shape(found.data, data.shape, f"segmentation {file!r}")
@@ -277,5 +284,5 @@ def _write_stars(stars, file: Path | None, overwrite: bool) -> list[Path]:
     if file is None:
         return []
     stars = stars.copy()
-    stars.meta = {"fwhm": stars.meta["fwhm"], "size": stars.meta["size"], "counts": stars.meta["counts"]}
+    stars.meta = {name: stars.meta[name] for name in ("fwhm", "size", "sky_std")}  # what every format can hold
     return [write_catalog(stars, file, overwrite=overwrite)]

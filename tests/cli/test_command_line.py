@@ -157,10 +157,10 @@ def test_completion_is_installed(monkeypatch, tmp_path):
 
 AS_JSON = {
     "info": ["mosaic.fits"],
-    "sky": ["mosaic.fits", "-o", "j_sky.fits", "--model", "median"],
+    "sky": ["image.fits", "-o", "j_sky.fits", "--model", "median"],
     "detect": ["mosaic_ss.fits", "-o", "j_sources.parquet"],
-    "psf": ["mosaic_ss.fits", "-o", "j_psf.fits", "--sky-model", "none", "--size", "31", "--degree", "0", "--at",
-            "150,2", "--write-model", "j_model.fits"],
+    "psf": ["mosaic.fits", "-o", "j_psf.fits", "--size", "31", "--degree", "0", "--at", "150,2", "--write-model",
+            "j_model.fits", "--stars", "j_stars.fits"],
     "cutout": ["mosaic_ss.fits", "--ra", "150", "--dec", "2", "--no-sigma", "-o", "j_cutouts"],
     "validate": ["cut.fits"],
     "init": ["j_config.toml", "--band", "r=mosaic_r.fits"],
@@ -203,7 +203,7 @@ WRITING = {
 }
 
 
-def filled_in(arguments, image="mosaic.fits", out="."):
+def filled_in(arguments, image="image.fits", out="."):
     return [argument.replace("IMAGE", image).replace("OUT", out) for argument in arguments]
 
 
@@ -304,7 +304,7 @@ def test_nothing_is_overwritten_unasked(examples, tmp_path, name):
 
 def test_progress_is_shown_on_a_terminal_and_nowhere_else(examples):
     folder, ran = examples
-    arguments = ["sky", "mosaic.fits", "-o", "shown.fits", "--model", "median", "--overwrite"]
+    arguments = ["sky", "image.fits", "-o", "shown.fits", "--model", "median", "--overwrite"]
     shown = galprep(*arguments, cwd=folder, err=Terminal())
     assert shown.status == 0
     for words in ("sky", "writing shown.fits", "100%", "\x1b["):

@@ -22,8 +22,9 @@ def test_bands_are_filled_in_and_what_their_headers_lack_is_named(tmp_path):
     odd = 'a "b" [1].fits'
     fits.writeto(tmp_path / odd, fits.getdata(tmp_path / "image.fits"))
     done = galprep(
-        "init", "made/survey.toml", "--band", "r=mosaic_r.fits", "--band", f"odd={odd}", "--band", "k=tile.fits.fz[SCI]",
-        "--band", f"abs={tmp_path}/mosaic.fits", "--targets", "targets.ecsv", "-o", "results", "--json", cwd=tmp_path,
+        "init", "made/survey.toml", "--band", "r=mosaic_r.fits", "--band", f"odd={odd}",
+        "--band", "k=tile.fits.fz[SCI]", "--band", f"abs={tmp_path}/mosaic.fits", "--targets", "targets.ecsv",
+        "-o", "results", "--json", cwd=tmp_path,
     )  # fmt: skip
     assert (done.status, done.err) == (0, "")
     told = json.loads(done.out)
@@ -36,5 +37,7 @@ def test_bands_are_filled_in_and_what_their_headers_lack_is_named(tmp_path):
     assert [band.hdu for band in config.bands] == [None, None, "SCI", None]
     assert (tmp_path / "made" / config.targets).resolve() == tmp_path / "targets.ecsv"
     assert (tmp_path / "made" / config.output).resolve() == tmp_path / "results"
-    assert galprep("init", "two.toml", "--band", "r=mosaic_r.fits", "--band", "R=mosaic_k.fits", cwd=tmp_path).status == 2
+    done = galprep("init", "two.toml", "--band", "r=mosaic_r.fits", "--band", "R=mosaic_k.fits", cwd=tmp_path)
+    assert done.status == 2
+    assert "two bands are called 'r'" in done.err
     assert not (tmp_path / "two.toml").exists()
