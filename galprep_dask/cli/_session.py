@@ -1,88 +1,29 @@
-"""What every command that computes shares: where it runs, how it shows progress, how it reports."""
+"""What every command that computes shares: where it runs, and whether it shows progress."""
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
-from typing import Annotated, Any
+from typing import TYPE_CHECKING
 
-import typer
-from dask.callbacks import Callback
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
+from galprep_dask.cli._options import HDU, Json, Overwrite, Scheduler, Workers, hdu_of
+from galprep_dask.cli._progress import Steps
+from galprep_dask.cli._report import report
 from galprep_dask.errors import ParameterError
 
-__all__ = ["HDU", "Json", "Overwrite", "Scheduler", "Session", "Workers", "hdu_of", "report", "session"]
+if TYPE_CHECKING:
+    from distributed import Client
 
-HDU = Annotated[str | None, typer.Option(help="HDU index or EXTNAME; by default the first image.")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace files that exist.")]
-Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
-Workers = Annotated[
-    int, typer.Option(min=0, help="Start this many worker processes; 0 computes with threads, in this one.")
-]
-Scheduler = Annotated[
-    str | None, typer.Option(help="Address of a dask scheduler to compute on, tcp://host:8786 for example.")
-]
-
-
-def hdu_of(text: str | None) -> int | str | None:
-    """Take an HDU as given on the command line: a number, or a name."""
-    return int(text) if text is not None and text.lstrip("-").isdigit() else text
-
-
-class Session:
-    """
-    Say which step is being done.
-
-    Parameters
-    ----------
-    progress : Progress or None
-        Where bars are shown; None stays quiet.
-    """
-
-    def __init__(self, progress: Progress | None):
-        self._progress = progress
-
-    @contextmanager
-    def step(self, name: str) -> Iterator[None]:
-        """Show a bar of the tasks of all that is computed within."""
-        if self._progress is None:
-            yield
-            return
-        with _Bar(self._progress, name):
-            yield
-
-
-class _Bar(Callback):
-    """Advance a bar with every task that dask's own scheduler has done."""
-
-    def __init__(self, progress: Progress, name: str):
-        super().__init__()
-        self._progress = progress
-        self._task = progress.add_task(name, total=None)
-        self._before = 0
-
-    def _start_state(self, dsk, state):
-        self._before = int(self._progress.tasks[self._task].completed)
-        waiting = sum(len(state[name]) for name in ("ready", "waiting", "running"))
-        self._progress.update(self._task, total=self._before + waiting)
-
-    def _posttask(self, key, result, dsk, state, worker_id):
-        self._progress.advance(self._task)
-
-    def __exit__(self, *args):
-        done = self._progress.tasks[self._task]
-        self._progress.update(self._task, total=max(done.completed, 1), completed=max(done.completed, 1))
-        return super().__exit__(*args)
+__all__ = ["HDU", "Json", "Overwrite", "Scheduler", "Workers", "hdu_of", "report", "session"]
 
 
 @contextmanager
-def session(workers: int = 0, scheduler: str | None = None, *, quiet: bool = False) -> Iterator[Session]:
+def session(workers: int = 0, scheduler: str | None = None, *, quiet: bool = False) -> Iterator[Steps]:
     """
     Compute on threads, worker processes or a cluster until the block ends.
 
@@ -97,7 +38,7 @@ def session(workers: int = 0, scheduler: str | None = None, *, quiet: bool = Fal
 
     Yields
     ------
-    Session
+    Steps
 
     Raises
     ------
@@ -106,21 +47,20 @@ def session(workers: int = 0, scheduler: str | None = None, *, quiet: bool = Fal
     """
     if workers and scheduler:
         raise ParameterError(f"--workers {workers} and --scheduler {scheduler}: give one of them.")
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-    shown = Progress(*columns, console=console, transient=True) if console.is_terminal and not quiet else None
-    with _client(workers, scheduler):
-        if shown is None:
-            yield Session(None)
-        else:
-            with shown:
-                yield Session(shown)
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
+    shown = not quiet and sys.stderr.isatty()
+    with _client(workers, scheduler) as client:
+        if not shown:
+            yield Steps(None)
+            return
+        with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+            yield Steps(progress, client)
 
 
 @contextmanager
-def _client(workers: int, scheduler: str | None) -> Iterator[None]:
+def _client(workers: int, scheduler: str | None) -> Iterator[Client | None]:
     if not workers and not scheduler:
-        yield
+        yield None
         return
     if find_spec("distributed") is None:
         raise ParameterError("--workers and --scheduler need dask.distributed: install galprep-dask[distributed].")
@@ -133,33 +73,11 @@ def _client(workers: int, scheduler: str | None) -> Iterator[None]:
             Client(scheduler, timeout="10s", set_as_default=False).close()
         except (OSError, ValueError) as error:
             raise ParameterError(f"no dask scheduler answers at {scheduler!r}: {error}") from error
-        with Client(scheduler, timeout="10s"):
-            yield
+        with Client(scheduler, timeout="10s") as client:
+            yield client
         return
-    with LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=None) as cluster, Client(cluster):
-        yield
-
-
-def report(rows: dict[str, Any], *, title: str, as_json: bool) -> None:
-    """
-    Print what a command did: one JSON object, or a table for people.
-
-    Parameters
-    ----------
-    rows : dict
-        Names and values.
-    title : str
-        Of the table.
-    as_json : bool
-        Which of both.
-    """
-    if as_json:
-        json.dump(rows, sys.stdout, default=str)
-        sys.stdout.write("\n")
-        return
-    table = Table(show_header=False, title=title, title_justify="left")
-    for name, value in rows.items():
-        text = f"{value:.6g}" if isinstance(value, float) else str(value)
-        text = "\n".join(map(str, value)) if isinstance(value, list) else text
-        table.add_row(name.replace("_", " "), text)
-    Console(highlight=False).print(table)
+    with (
+        LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address="127.0.0.1:0") as cluster,
+        Client(cluster) as client,
+    ):
+        yield client

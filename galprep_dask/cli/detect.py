@@ -7,32 +7,49 @@ from typing import Annotated
 
 import typer
 
-from galprep_dask.cli._session import HDU, Json, Overwrite, Scheduler, Workers, hdu_of, report, session
+from galprep_dask.cli._options import (
+    HDU,
+    Connectivity,
+    Deblend,
+    Image,
+    Json,
+    Mask,
+    NPixels,
+    NSigma,
+    Overwrite,
+    Scheduler,
+    Workers,
+    hdu_of,
+)  # fmt: skip
+from galprep_dask.cli._report import report
+from galprep_dask.cli._session import session
 
 __all__ = ["detect"]
 
 
 def detect(
-    path: Annotated[str, typer.Argument(help="FITS file, Zarr store or URL.")],
+    path: Image,
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="File for the catalogue: .parquet, .fits or .ecsv.")
+        Path, typer.Option("--output", "-o", metavar="FILE", help="Catalogue to write: .parquet, .fits or .ecsv.")
     ],
     hdu: HDU = None,
-    segmentation: Annotated[Path | None, typer.Option(help="File for the label image: FITS, or .zarr.")] = None,
+    segmentation: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="File for the label image: FITS, or .zarr.")
+    ] = None,
     fwhm: Annotated[
         float, typer.Option(min=0.0, help="FWHM in pixels of the Gaussian to smooth with; 0 does not smooth.")
     ] = 3.0,
-    n_sigma: Annotated[float, typer.Option(help="Threshold in standard deviations of the sky.")] = 3.0,
+    n_sigma: NSigma = 3.0,
     threshold: Annotated[float | None, typer.Option(help="Threshold in the unit of the image, in its place.")] = None,
-    n_pixels: Annotated[int, typer.Option(min=1, help="Least pixels of a source.")] = 5,
-    connectivity: Annotated[int, typer.Option(help="4 or 8 neighbours.")] = 8,
+    n_pixels: NPixels = 5,
+    connectivity: Connectivity = 8,
     box_size: Annotated[
         int, typer.Option(min=0, help="Subtract a sky from boxes of this many pixels first; 0 does not.")
     ] = 0,
-    deblend: Annotated[bool, typer.Option("--deblend", help="Split sources that overlap.")] = False,
+    deblend: Deblend = False,
     n_levels: Annotated[int, typer.Option(min=1, help="Levels of deblending.")] = 32,
     contrast: Annotated[float, typer.Option(min=0.0, max=1.0, help="Contrast of deblending.")] = 0.001,
-    mask: Annotated[str | None, typer.Option(help="File of bad pixels, non-zero = bad.")] = None,
+    mask: Mask = None,
     overwrite: Overwrite = False,
     workers: Workers = 0,
     scheduler: Scheduler = None,
@@ -45,7 +62,7 @@ def detect(
 
         galprep detect mosaic_ss.fits -o sources.parquet
 
-        galprep detect mosaic.fits --box-size 64 --n-sigma 1.5 --deblend -o sources.fits --segmentation labels.fits
+        galprep detect mosaic.fits --box-size 64 --deblend -o sources.fits
     """
     from galprep_dask import open_image
     from galprep_dask.io.atomic import check_output

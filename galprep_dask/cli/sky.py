@@ -9,9 +9,26 @@ from typing import Annotated
 
 import typer
 
-from galprep_dask.cli._session import HDU, Json, Overwrite, Scheduler, Workers, hdu_of, report, session
+from galprep_dask.cli._options import (
+    HDU,
+    BoxSize,
+    Fwhm,
+    Image,
+    Json,
+    Mask,
+    NPixels,
+    NSigma,
+    Order,
+    Overwrite,
+    Scheduler,
+    SkyModel,
+    Workers,
+    hdu_of,
+)  # fmt: skip
+from galprep_dask.cli._report import report
+from galprep_dask.cli._session import session
 
-__all__ = ["sky"]
+__all__ = ["minus_sky", "sky"]
 
 
 class Model(StrEnum):
@@ -26,21 +43,27 @@ class Model(StrEnum):
 
 
 def sky(
-    path: Annotated[str, typer.Argument(help="FITS file, Zarr store or URL.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="File for the image minus its sky: FITS, or .zarr.")],
+    path: Image,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="FILE", help="File for the image minus its sky: FITS, or .zarr.")
+    ],
     hdu: HDU = None,
-    model: Annotated[Model, typer.Option(help="The kind of sky; auto compares them on pixels left out.")] = (
-        Model.polynomial
-    ),
-    order: Annotated[int, typer.Option(min=0, help="Total degree of the polynomial.")] = 3,
-    box_size: Annotated[int, typer.Option(min=2, help="Boxes of the mesh, and pieces, in pixels.")] = 256,
-    fwhm: Annotated[float, typer.Option(min=0.1, help="FWHM of the PSF in pixels, to detect the sources with.")] = 3.0,
-    n_sigma: Annotated[float, typer.Option(help="Detection threshold in standard deviations of the sky.")] = 3.0,
-    n_pixels: Annotated[int, typer.Option(min=1, help="Least pixels of a source.")] = 5,
+    model: Annotated[
+        Model, typer.Option("--model", "--sky-model", help="Kind of sky; auto compares them on pixels left out.")
+    ] = Model.polynomial,
+    order: Order = 3,
+    box_size: BoxSize = 256,
+    fwhm: Fwhm = 3.0,
+    n_sigma: NSigma = 3.0,
+    n_pixels: NPixels = 5,
     max_grow_size: Annotated[int, typer.Option(min=0, help="Farthest that masks grow, in pixels.")] = 100,
-    mask: Annotated[str | None, typer.Option(help="File of bad pixels, non-zero = bad.")] = None,
-    sky_file: Annotated[Path | None, typer.Option("--write-sky", help="File for the sky itself.")] = None,
-    mask_file: Annotated[Path | None, typer.Option("--write-mask", help="FITS file for the mask of the fit.")] = None,
+    mask: Mask = None,
+    sky_file: Annotated[
+        Path | None, typer.Option("--write-sky", metavar="FILE", help="File for the sky itself.")
+    ] = None,
+    mask_file: Annotated[
+        Path | None, typer.Option("--write-mask", metavar="FILE", help="FITS file for the mask of the fit.")
+    ] = None,
     overwrite: Overwrite = False,
     workers: Workers = 0,
     scheduler: Scheduler = None,
@@ -49,11 +72,12 @@ def sky(
     """
     Mask the sources, fit the sky between them, and write the image minus the sky.
 
-    Works block by block, in memory that does not grow with the image. Examples:
+    Works block by block, in memory that does not grow with the image. The header of the result says
+    what was done. Examples:
 
         galprep sky mosaic.fits -o mosaic_ss.fits
 
-        galprep sky tile.fits.fz --hdu 1 --model mesh --box-size 128 -o tile_ss.fits --write-sky sky.fits
+        galprep sky tile.fits.fz --hdu 1 --model mesh -o tile_ss.fits --write-sky sky.fits
     """
     from galprep_dask import make_image, open_image, write_image
     from galprep_dask.io.atomic import check_output
@@ -86,6 +110,17 @@ def sky(
         share = float(masked.mean())
     rows = {"model": type(fitted).__name__, "rms": float(fitted.rms), "masked": share}
     report(rows | {"files": [str(file) for file in files]}, title=f"sky of {path}", as_json=as_json)
+
+
+def minus_sky(image, model: SkyModel, *, order: int, box_size: int, fwhm: float):
+    """Give an image minus a sky fitted between its sources, and what was masked; None for a model of none."""
+    from galprep_dask.sky import fit_sky_between_sources
+
+    if model is SkyModel.none:
+        return image, None
+    fit = _fit(Model(model.value), image, order, box_size, fwhm)
+    fitted, masked = fit_sky_between_sources(image["data"], image.get("mask"), fit=fit, fwhm=fwhm)
+    return image.galprep.subtract_sky(fitted), masked
 
 
 def _stamped(header):

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+
+from galprep_dask.cli._options import Json
+from galprep_dask.cli._report import print_json
 
 __all__ = ["validate"]
 
@@ -19,18 +21,24 @@ def validate(
     files: Annotated[
         list[str] | None, typer.Argument(help="Cutouts, PSFs, or image, mask and sigma in files of their own.")
     ] = None,
-    image: Annotated[str | None, typer.Option(help="File that is the image, whatever its name.")] = None,
-    mask: Annotated[str | None, typer.Option(help="File that is the mask.")] = None,
-    sigma: Annotated[str | None, typer.Option(help="File that is the sigma image.")] = None,
-    psf: Annotated[str | None, typer.Option(help="File that is the PSF.")] = None,
+    image: Annotated[
+        str | None, typer.Option(metavar="FILE", help="File that is the image, whatever its name.")
+    ] = None,
+    mask: Annotated[str | None, typer.Option(metavar="FILE", help="File that is the mask.")] = None,
+    sigma: Annotated[str | None, typer.Option(metavar="FILE", help="File that is the sigma image.")] = None,
+    psf: Annotated[str | None, typer.Option(metavar="FILE", help="File that is the PSF.")] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Leave out what is as it should be.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, one object for all files.")] = False,
+    as_json: Json = False,
 ) -> None:
     """
     Check cutouts and PSFs, ours or not, against what GalfitS and GALFIT need.
 
-    Exit status: 0 nothing is wrong (there may be warnings), 1 a fit cannot use something, 2 a file cannot be read.
-    Example: galprep validate cut.fits psf.fits
+    Exit status: 0 nothing is wrong (there may be warnings), 1 a fit cannot use something, 2 a file cannot be
+    read. Examples:
+
+        galprep validate cut.fits psf.fits
+
+        galprep validate --quiet --image image.fits --mask mask.fits
     """
     from galprep_dask.cutouts import validate_files
     from galprep_dask.cutouts.findings import LEVELS
@@ -40,8 +48,7 @@ def validate(
     unreadable = any(finding.check == "file" for finding in findings)
     status = 2 if unreadable else 1 if counts["error"] else 0
     if as_json:
-        report = {"status": status, "counts": counts, "findings": [finding.as_dict() for finding in findings]}
-        typer.echo(json.dumps(report, indent=1))
+        print_json({"status": status, "counts": counts, "findings": [finding.as_dict() for finding in findings]})
     else:
         console = Console(highlight=False)
         shown = [finding for finding in findings if not (quiet and finding.level == "ok")]

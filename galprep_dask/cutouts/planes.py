@@ -110,7 +110,9 @@ def read_planes(path: str | os.PathLike, role: str | None = None) -> list[Plane]
 
 def _roles(images: list[tuple], path: str, given: str | None) -> list[str | None]:
     named = [_role_of_name(str(extname)) for extname, _, _ in images]
-    first = given or named[0] or _role_of_name(PurePath(path).name.split(".fit")[0]) or _role_of_pixels(*images[0][1:])
+    ours = "image" if "GPPLANES" in images[0][2] else None  # whatever the name of its target
+    in_name = _role_of_name(PurePath(path).name.split(".fit")[0])
+    first = given or named[0] or ours or in_name or _role_of_pixels(*images[0][1:])
     if any(named[1:]):
         return [first, *named[1:]]
     if first != "image":

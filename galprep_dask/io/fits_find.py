@@ -19,7 +19,7 @@ from galprep_dask.io.files import (
 )
 from galprep_dask.io.fits_reader import FitsPlane, Scaling
 
-__all__ = ["find_plane"]
+__all__ = ["find_plane", "list_hdus"]
 
 
 def find_plane(path: str, hdu: int | str | None = None, storage_options: dict | None = None) -> FitsPlane:
@@ -67,6 +67,47 @@ def find_plane(path: str, hdu: int | str | None = None, storage_options: dict | 
     if container is None:
         _check_complete(plane, options)
     return plane
+
+
+def list_hdus(path: str, storage_options: dict | None = None) -> list[dict]:
+    """
+    Say what each HDU of a FITS file is, reading headers only.
+
+    Parameters
+    ----------
+    path : str
+        Local path or URL.
+    storage_options : dict, optional
+        For the fsspec filesystem of a URL.
+
+    Returns
+    -------
+    list of dict
+        Of every HDU ``number``, ``name`` (EXTNAME, maybe empty), ``kind`` ("image", "table" or "other"), ``shape`` of
+        an image or None, ``bitpix`` of an image or None, and ``compression`` and ``tile`` of one compressed by tiles,
+        or None.
+
+    Raises
+    ------
+    ImageNotFoundError, ImageFileError
+        There is no such file, or it is no FITS file.
+    """
+    path = path if is_remote(path) else os.path.abspath(local_path(path))
+    options = dict(storage_options or {})
+    container = container_of(path, options)
+    with clear_errors(path, None), without_format_warnings(), open_hdus(path, options, container) as hdus:
+        return [_described(number, hdu) for number, hdu in enumerate(hdus)]
+
+
+def _described(number: int, hdu) -> dict:
+    tiled = isinstance(hdu, fits.CompImageHDU)
+    filled = hdu.is_image and bool(hdu.shape)
+    table = isinstance(hdu, fits.BinTableHDU | fits.TableHDU)
+    return {
+        "number": number, "name": hdu.name, "kind": "image" if hdu.is_image else "table" if table else "other",
+        "shape": list(hdu.shape) if filled else None, "bitpix": hdu.header.get("BITPIX") if filled else None,
+        "compression": hdu.compression_type if tiled else None, "tile": list(hdu.tile_shape) if tiled else None,
+    }  # fmt: skip
 
 
 def _mended(header: fits.Header) -> fits.Header:

@@ -107,6 +107,15 @@ class PSFModel:
         """Diameter at half the peak of ``image``'s mean profile, data pixels, the pixels' own width included."""
         return _half_maximum(sampled(self.coefficients[0], self.size, self.oversampling))
 
+    @property
+    def ellipticity(self) -> float:
+        """1 - b/a of ``image``, by its moments under a Gaussian of the same shape; NaN where there is no such."""
+        from galprep_dask.psf._kernels.moments import adaptive_moments
+
+        found = adaptive_moments(self.image[None], sigma=max(self.fwhm / 2.3548, 0.7))
+        e = float(np.hypot(found.e1[0], found.e2[0]))
+        return 1 - float(np.sqrt((1 - e) / (1 + e))) if e < 1 else float("nan")
+
     def at(
         self, x: float | None = None, y: float | None = None, *, dx: float = 0.0, dy: float = 0.0,
         oversampled: bool = False,
