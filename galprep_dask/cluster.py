@@ -15,7 +15,7 @@ from dask.base import get_scheduler
 
 from galprep_dask.errors import GalprepWarning
 
-__all__ = ["as_one_task", "computes_on_cluster", "is_task"]
+__all__ = ["as_one_task", "computes_on_cluster", "is_task", "wait_for"]
 
 #: What one task may take along without a warning of dask's: stamps of some hundred stars are a few MiB.
 _LARGE = "256 MiB"
@@ -44,6 +44,18 @@ def _client():
         return None
     owner = getattr(get_scheduler(), "__self__", None)
     return owner if isinstance(owner, distributed.Client) else None
+
+
+def wait_for(kept):
+    """Wait until the workers have all of what they are to keep; what fails there is raised here."""
+    from distributed import futures_of, wait
+
+    futures = futures_of(kept)
+    wait(futures)
+    for future in futures:
+        if future.status != "finished":
+            future.result()
+    return kept
 
 
 def as_one_task(func: Callable, /, **kwargs) -> Any:
