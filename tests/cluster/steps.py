@@ -36,10 +36,10 @@ __all__ = ["Job", "digest", "make_mosaic"]
 FWHM = 3.0
 
 
-def make_mosaic(path, shape=(1400, 1400)):
+def make_mosaic(path, shape=(400, 500)):
     """Write a mosaic of stars and galaxies; give its targets' coordinates."""
     ny, nx = shape
-    image, _ = simulate_mosaic(shape, n_stars=ny * nx // 20000, n_galaxies=ny * nx // 60000, fwhm=FWHM * 0.3)
+    image, _ = simulate_mosaic(shape, n_stars=ny * nx // 6000, n_galaxies=ny * nx // 40000, fwhm=FWHM * 0.3)
     with dask.config.set(scheduler="threads"):
         write_image(image, path)
         wcs = image.galprep.wcs
@@ -70,16 +70,16 @@ class Job:
         self.folder.mkdir(exist_ok=True)
         self.image = open_image(path, chunks=chunks)
 
-    def run(self):
-        return {step: getattr(self, step)() for step in self.steps}
+    def run(self, steps=steps):
+        return {step: getattr(self, step)() for step in steps}
 
     def sky(self):
         data = self.image["data"]
         model, self.masked = fit_sky_between_sources(
-            data, fit=fit_polynomial_sky, fwhm=FWHM, faint_scales=(1, 4), rounds=2
+            data, fit=fit_polynomial_sky, fwhm=FWHM, faint_scales=(4,), rounds=1
         )
         self.flat = self.image.galprep.subtract_sky(model)
-        mesh, pieces = fit_mesh_sky(data, self.masked, box_size=70), fit_piecewise_sky(data, piece_size=500)
+        mesh, pieces = fit_mesh_sky(data, self.masked, box_size=70), fit_piecewise_sky(data, piece_size=300)
         flat = write_image(self.flat, self.folder / "flat.fits", overwrite=True)
         self.flat = open_image(flat, chunks=self.chunks)
         self.std = sigma_clipped_stats(self.flat["data"], self.masked)[2]
