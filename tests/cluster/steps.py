@@ -6,7 +6,6 @@ Tests compare what threads, workers and workers that die make of them.
 import hashlib
 import os
 import sys
-from functools import partial
 from pathlib import Path
 
 import cloudpickle
@@ -31,7 +30,7 @@ from galprep_dask.segmentation import (
 from galprep_dask.sky import fit_mesh_sky, fit_piecewise_sky, fit_polynomial_sky, fit_sky_between_sources
 from galprep_dask.stats import sigma_clipped_stats
 
-__all__ = ["Job", "digest", "make_mosaic"]
+__all__ = ["Job", "digest", "make_mosaic", "writer"]
 
 FWHM = 3.0
 
@@ -116,7 +115,7 @@ class Job:
     def cutouts(self):
         products = self.folder / "products"
         products.mkdir(exist_ok=True)
-        results, table = cutout_many(self.ready, *self.targets, 41, sink=partial(write_cutout, products))
+        results, table = cutout_many(self.ready, *self.targets, 41, sink=writer(products))
         return [table["cut"], np.array([done is not None for done in results]), digest(products)]
 
     def stars(self):
@@ -129,12 +128,15 @@ class Job:
         return [np.round(model.image, 5), model.converged]
 
 
-def write_cutout(folder, k, cut):
-    write_product(
-        folder / f"{k}.fits", cut["data"], mask=cut["mask"], sigma=cut["sigma"], header=cut.galprep.header,
-        overwrite=True,
-    )  # fmt: skip
-    return os.getpid()
+def writer(folder):
+    """A sink that writes products into a folder; a function within a function, so that all of it travels."""
+
+    def write(k, cut):
+        planes = {"mask": cut["mask"], "sigma": cut["sigma"]}
+        write_product(folder / f"{k}.fits", cut["data"], **planes, header=cut.galprep.header, overwrite=True)
+        return os.getpid()
+
+    return write
 
 
 # Workers need not have this file.

@@ -8,7 +8,6 @@ import sys
 import tempfile
 import threading
 import time
-from functools import partial
 from pathlib import Path
 
 import cloudpickle
@@ -18,11 +17,12 @@ import pytest
 import s3fs
 from distributed import Client
 from object_store import object_store
-from steps import Job, digest, make_mosaic
+from steps import Job, digest, make_mosaic, writer
 
+import galprep_dask
 from galprep_dask import open_image
 from galprep_dask.cli._session import session
-from galprep_dask.cutouts import cutout_many, write_product
+from galprep_dask.cutouts import cutout_many
 from galprep_dask.errors import ClusterError
 from galprep_dask.masks import grow_mask
 from galprep_dask.segmentation import detect_sources, smooth
@@ -49,7 +49,7 @@ class Processes:
         with (folder / "log").open("a") as log:
             return subprocess.Popen(
                 [sys.executable, "-m", "dask", *map(str, arguments), "--no-dashboard"], cwd=folder, stdout=log,
-                stderr=log,
+                stderr=log, env=os.environ | {"PYTHONPATH": str(Path(galprep_dask.__file__).parents[1])},
             )  # fmt: skip
 
     def stop(self):
@@ -90,29 +90,27 @@ def job(image, targets, sink):
     return cutout_many(ready.galprep.with_sigma(grown), *targets, 41, sink=sink)
 
 
-def write(folder, k, cut):
-    return write_product(
-        folder / f"{k}.fits", cut["data"], mask=cut["mask"], sigma=cut["sigma"], header=cut.galprep.header
-    )
+def uploader(options):
+    def upload(k, cut):
+        with tempfile.TemporaryDirectory() as folder:
+            pid = writer(Path(folder))(k, cut)
+            s3fs.S3FileSystem(**options).put(f"{folder}/{k}.fits", f"survey/products/{k}.fits")
+        return pid
 
-
-def upload(options, k, cut):
-    with tempfile.TemporaryDirectory() as folder:
-        s3fs.S3FileSystem(**options).put(str(write(Path(folder), k, cut)), f"survey/products/{k}.fits")
-    return os.getpid()
+    return upload
 
 
 def test_workers_that_share_an_object_store(processes, mosaic, tmp_path):
     path, targets = mosaic
     for name in ("products", "found"):
         (tmp_path / name).mkdir()
-    job(open_image(path, chunks=150), targets, partial(write, tmp_path / "products"))
+    job(open_image(path, chunks=150), targets, writer(tmp_path / "products"))
     with object_store(tmp_path, "survey") as options:
         store = s3fs.S3FileSystem(**options)
         store.put(str(path), "survey/mosaic.fits")
         with Client(processes.address):
             image = open_image("s3://survey/mosaic.fits", storage_options=options, chunks=150)
-            pids, table = job(image, targets, partial(upload, options))
+            pids, table = job(image, targets, uploader(options))
         assert set(pids) <= set(children_of(processes.workers))
         store.get("survey/products", str(tmp_path / "found"), recursive=True)
     assert table["cut"].all()
