@@ -1,9 +1,9 @@
 """
 Graphs: tasks per chunk in every stage, their size, and how long 10^4 chunks take to build.
 
-Run ``python benchmarks/bench_graphs.py [--side N ...] [--stage NAME ...]``. Chunks are 16 x 16 pixels, so that 10^4 of them are
-computed in seconds: what is counted here does not depend on how many pixels are in them. See README.md beside this file
-for how to read the table.
+Run ``python benchmarks/bench_graphs.py [--side N ...] [--stage NAME ...]``. Chunks are 16 x 16 pixels, so that 10^4
+of them are computed in seconds: what is counted here does not depend on how many pixels are in them. See README.md
+beside this file for how to read the table.
 """
 
 import argparse
@@ -11,14 +11,13 @@ import pickle
 import tempfile
 import time
 import warnings
-from collections import defaultdict
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
 import cloudpickle
 import dask
 import numpy as np
-import psutil
 from astropy.table import Table
 
 from galprep_dask import open_image, write_image
@@ -79,7 +78,7 @@ class Counted:
 
 
 def prepare(folder, side):
-    """An image with sky and sources, its sky-subtracted image and its segmentation, on disk."""
+    """Write an image with sky and sources, its sky-subtracted image and its segmentation."""
     some = {"n_stars": side**2 // 8, "n_galaxies": side**2 // 16, "defects": False}
     simulated, truth = simulate_mosaic((side * CHUNK,) * 2, chunks=2048, pixel_scale=0.3, fwhm=FWHM * 0.3, **some)
     write_image(simulated, folder / "mosaic.fits")
@@ -94,7 +93,7 @@ def prepare(folder, side):
 
 
 def stages(folder, side, truth):
-    """Each stage by its name: what is to be done, from files."""
+    """Give each stage by its name: what is to be done, from files."""
     mosaic = open_image(folder / "mosaic.fits", chunks=CHUNK)
     flat = open_image(folder / "flat.fits", chunks=CHUNK)
     data, mask, sigma = flat["data"], flat["mask"], flat["sigma"]
@@ -164,25 +163,22 @@ def main():
     parser.add_argument("--stage", nargs="*", help="only these")
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")
-    rows = defaultdict(dict)
-    for side in arguments.side:
-        with tempfile.TemporaryDirectory() as name:
-            truth = prepare(Path(name), side)
-            for stage, work in stages(Path(name), side, truth).items():
-                if arguments.stage and stage not in arguments.stage:
-                    continue
+    sides = arguments.side
+    print(f"{'':26}passes{'tasks per chunk':>{8 * len(sides)}}{'bytes per chunk':>17}{'seconds to build':>18}")
+    print(f"{'chunks':32}" + "".join(f"{side**2:8}" for side in sides) + f"{sides[-1] ** 2:17}{sides[-1] ** 2:18}")
+    with ExitStack() as stack:
+        prepared = []
+        for side in sides:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            prepared.append(stages(folder, side, prepare(folder, side)))
+        for stage in arguments.stage or prepared[0]:
+            row = f"{stage:26}"
+            for n, (side, work) in enumerate(zip(sides, prepared, strict=True)):
                 with Counted() as counted:
-                    work()
+                    work[stage]()
                 tasks, sent = np.array(counted.passes).T / side**2
-                rows[stage][side] = tasks, sent, counted.seconds
-    last = arguments.side[-1]
-    print(f"{'':26}{'passes':>7}  tasks per chunk, the pass with most, at{'':20}bytes per chunk    seconds to build")
-    print(f"{'':26}{'':>7}" + "".join(f"{side**2:>8}" for side in arguments.side) + f" chunks{last**2:>22}{last**2:>22}")
-    for stage, by_side in rows.items():
-        most = "".join(f"{tasks.max():8.2f}" for tasks, _, _ in by_side.values())
-        _, sent, seconds = by_side[last]
-        print(f"{stage:26}{len(sent):>7}{most}{sent.max():>29.0f}{seconds:>22.2f}", flush=True)
-    print(f"peak of memory: {psutil.Process().memory_full_info().rss / 2**20:.0f} MiB at the end")
+                row += f"{len(tasks):6}" * (n == 0) + f"{tasks.max():8.2f}"
+            print(f"{row}{sent.max():17.0f}{counted.seconds:18.2f}", flush=True)
 
 
 if __name__ == "__main__":
