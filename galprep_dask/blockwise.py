@@ -11,12 +11,17 @@ import sys
 from collections.abc import Callable
 from functools import partial
 from itertools import product
+from uuid import uuid4
 
+import dask
 import dask.array as da
 import numpy as np
-from dask.base import tokenize
+from dask._task_spec import Alias, convert_legacy_graph
+from dask.base import clone_key, tokenize
 from dask.highlevelgraph import HighLevelGraph
 from dask.layers import ArrayValuesDep
+
+from galprep_dask.cluster import computes_on_cluster, wait_for
 
 __all__ = [
     "as_object",
@@ -24,6 +29,7 @@ __all__ = [
     "block_edges",
     "collect_by_rows",
     "give_back_memory",
+    "keep",
     "keep_mask",
     "map_blocks_at",
     "map_blocks_each",
@@ -346,6 +352,43 @@ def _as_summand(func, *blocks, **kwargs):
     return np.asarray(func(*blocks, **kwargs), dtype=np.float64)[None, None]
 
 
+def keep(array: da.Array) -> da.Array:
+    """
+    Compute an array now, once, and keep its blocks in memory, on a cluster in that of the workers.
+
+    A cluster remembers how to make again what it keeps, by the names of tasks; dask fuses tasks as a graph allows, so
+    that the same name may come again with other tasks in it, which a scheduler does not expect. So what is made there
+    has names of its own. And it is waited for, or what it is made of could be given up before the scheduler has seen
+    that it is needed.
+
+    Parameters
+    ----------
+    array : dask array
+        What is needed more than once.
+
+    Returns
+    -------
+    dask array
+    """
+    if not computes_on_cluster():
+        return array.persist()
+    return wait_for(_under_own_names(array).persist())
+
+
+def _under_own_names(array: da.Array) -> da.Array:
+    """Give a graph whose tasks are fused as they will be and have names that none else has, but for what is kept."""
+    (array,) = dask.optimize(array)
+    given = dict(array.__dask_graph__())
+    nodes = convert_legacy_graph(given)
+    kept = {key for key, node in nodes.items() if isinstance(node, Alias) and node.target == key}
+    token = uuid4().hex
+    names = {key: clone_key(key, token) for key in nodes if key not in kept}
+    graph = {names[key]: nodes[key].substitute(names, key=names[key]) for key in names} | {
+        key: given[key] for key in kept
+    }
+    return da.Array(graph, clone_key(array.name, token), array.chunks, meta=array._meta)
+
+
 def keep_mask(mask: da.Array) -> da.Array:
     """
     Compute a mask now, once, and keep it in memory, a bit a pixel.
@@ -360,10 +403,10 @@ def keep_mask(mask: da.Array) -> da.Array:
     (ny, nx) bool dask array
         Of the same chunks. On a cluster the workers keep the bits.
     """
-    packed = mask.map_blocks(
+    packed = keep(mask.map_blocks(
         np.packbits, axis=1, dtype=np.uint8, meta=np.empty((0, 0), np.uint8),
         chunks=(mask.chunks[0], tuple(-(-width // 8) for width in mask.chunks[1])),
-    ).persist()  # fmt: skip
+    ))  # fmt: skip
     widths = np.empty(mask.numblocks, object)
     widths[:] = mask.chunks[1]
     return da.blockwise(

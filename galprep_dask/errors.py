@@ -7,6 +7,7 @@ around a call works as anyone would expect.
 __all__ = [
     "CatalogError",
     "CatalogNotFoundError",
+    "ClusterError",
     "ConfigError",
     "DistortionWarning",
     "EdgeWarning",
@@ -231,3 +232,7 @@ class NotConvergedWarning(GalprepWarning):
 
 class OutsideFieldWarning(GalprepWarning):
     """A position lies outside the region that the stars of a PSF cover."""
+
+
+class ClusterError(GalprepError, RuntimeError):
+    """A cluster was lost, or could not do what it was asked to."""

@@ -101,6 +101,9 @@ def atomic_path(path: str | os.PathLike, overwrite: bool = False) -> Iterator[Pa
         ) from error
     finally:
         if temporary.is_dir():
-            shutil.rmtree(temporary, ignore_errors=True)
+            # Under another name, where those who are still writing do not find it.
+            aside = temporary.with_suffix(".old")
+            os.replace(temporary, aside)
+            shutil.rmtree(aside, ignore_errors=True)
         else:
             temporary.unlink(missing_ok=True)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import errno
 import mmap
 import os
-import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from astropy.io import fits
 
 from galprep_dask._version import __version__
 from galprep_dask.arrays import as_image
+from galprep_dask.cluster import computes_on_cluster
 from galprep_dask.errors import ImageShapeError, ParameterError
 from galprep_dask.image import PLANES, float_dtype, image_header, make_image
 from galprep_dask.io.atomic import atomic_path
@@ -259,7 +259,7 @@ class _Region:
 
 def _write_plain(hdus, path: Path) -> None:
     headers, targets, position = [], [], 0
-    shared = _on_cluster()
+    shared = computes_on_cluster()
     for number, (header, pixels) in enumerate(hdus):
         stored = pixels.dtype.newbyteorder(">")
         card_block = _structured(header, pixels, number, len(hdus)).tostring().encode("ascii")
@@ -301,15 +301,3 @@ def _allocate(descriptor: int, size: int) -> None:
             if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):
                 raise
     os.ftruncate(descriptor, size)
-
-
-def _on_cluster() -> bool:
-    """Tell whether blocks will be written by the workers of a dask.distributed client."""
-    distributed = sys.modules.get("distributed")
-    if distributed is None:
-        return False
-    try:
-        distributed.get_client()
-    except ValueError:
-        return False
-    return True

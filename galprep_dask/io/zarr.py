@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
-import dask
 import dask.array as da
 import fsspec
 import xarray as xr
+from zarr.storage import LocalStore
 
 from galprep_dask.errors import (
     GalprepError,
@@ -167,21 +166,27 @@ def write_zarr_image(image: xr.Dataset, path: str | os.PathLike, overwrite: bool
     image = image.unify_chunks()
     regular = {dim: max(sizes) for dim, sizes in image.chunks.items()}
     image = image.chunk(regular).drop_encoding()
-    with atomic_path(path, overwrite) as temporary, _threads_that_end():
-        image.to_zarr(temporary, mode="w-", consolidated=False)
+    with atomic_path(path, overwrite) as temporary:
+        temporary.mkdir()
+        image.to_zarr(_Directory(temporary), mode="w-", consolidated=False)
     return Path(path).expanduser()
 
 
-@contextmanager
-def _threads_that_end() -> Iterator[None]:
+class _Directory(LocalStore):
     """
-    Wait at the end for every thread of dask's.
+    A directory that is not made anew once it was removed.
 
-    After a failure the others go on with their blocks, and would make anew the directory that is removed.
+    After a failure, threads and workers go on with the blocks that they have in hand.
     """
-    if dask.config.get("pool", None) is not None:
-        yield
-        return
-    workers = dask.config.get("num_workers", None) or dask.system.CPU_COUNT
-    with ThreadPoolExecutor(workers) as pool, dask.config.set(pool=pool):
-        yield
+
+    def set_sync(self, key, value):
+        self._check()
+        super().set_sync(key, value)
+
+    async def set(self, key, value):
+        self._check()
+        await super().set(key, value)
+
+    def _check(self):
+        if not self.root.is_dir():
+            raise FileNotFoundError(f"{str(self.root)!r} was removed while it was written to.")

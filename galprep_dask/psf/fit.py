@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from galprep_dask.cluster import as_one_task, computes_on_cluster, is_task
 from galprep_dask.errors import (
     ImageShapeError,
     NoGoodPixelsError,
@@ -135,6 +136,8 @@ def fit_psf(
     Cramer-Rao bound where the model holds; an oversampled P is drawn to a Moffat profile at the frequencies that
     pixels blur away, and coefficients that vary over the field are shrunk to what the stars show of them.
 
+    With a client of ``dask.distributed`` the fit is one task of one worker, with one thread.
+
     References
     ----------
     .. [1] Golub and Pereyra 2003, Inverse Problems 19, R1, on separable least squares.
@@ -150,6 +153,9 @@ def fit_psf(
     >>> model.converged, model.image.shape, round(model.fwhm)
     (True, (21, 21), 4)
     """
+    given = dict(locals())
+    if computes_on_cluster() and not is_task():
+        return as_one_task(fit_psf, **given)
     data, good, degree_max = _checked(stamps, mask, x, y, oversampling, degree, solver, reserve, dtype)
     for name, value in (("a_TV", a_TV), ("a_sky", a_sky)):
         if not (np.isfinite(value) and value >= 0):

@@ -17,7 +17,7 @@ from dask.base import tokenize
 from dask.highlevelgraph import HighLevelGraph
 from numba import njit
 
-from galprep_dask.blockwise import block_edges, merge_blocks, objects_of_blocks
+from galprep_dask.blockwise import block_edges, keep, merge_blocks, objects_of_blocks
 from galprep_dask.segmentation._kernels.cutouts import (
     Children,
     Cutout,
@@ -62,7 +62,7 @@ class _Found(NamedTuple):
 
 def split_segments(image: da.Array, labels: da.Array, bad: da.Array, wanted: np.ndarray | None, rules: Rules) -> Splits:
     """Deblend the segments ``wanted``, or all, and keep the children of those that split."""
-    seen = objects_of_blocks(_see, image, labels, bad, shape=image.shape, wanted=wanted, rules=rules).persist()
+    seen = keep(objects_of_blocks(_see, image, labels, bad, shape=image.shape, wanted=wanted, rules=rules))
     rows = merge_blocks(_rows_of, _join_rows, seen).compute()[0, 0]
     rows = rows[np.lexsort((rows["block_x0"], rows["block_y0"], rows["label"]))]
     joining, past_pixels = _to_be_joined(rows, wanted, rules)
@@ -150,7 +150,7 @@ def _found_blocks(seen, image, labels, bad, rows, joining, rules) -> da.Array:
         parts = [(names[name], *source) for name, source in dict.fromkeys(take.get(block, []))]
         graph[names["found"], *block] = (join, (seen.name, *block), parts)
     graph = HighLevelGraph.from_collections(names["found"], graph, dependencies=[seen, image, labels, bad])
-    return da.Array(graph, names["found"], seen.chunks, meta=np.empty((0, 0), object)).persist()
+    return keep(da.Array(graph, names["found"], seen.chunks, meta=np.empty((0, 0), object)))
 
 
 def _block_indices(rows, edges) -> list[tuple[int, int]]:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import dask.array as da
 import numpy as np
 
-from galprep_dask.blockwise import block_edges, keep_mask
+from galprep_dask.blockwise import block_edges, keep, keep_mask
 from galprep_dask.errors import NoGoodPixelsError
 from galprep_dask.masks import grow_mask
 from galprep_dask.segmentation import smooth
@@ -68,7 +68,7 @@ def detect_faint_light(
     squares_bright, squares_dark = [], []
     image, left_out, known = (plane if plane is None else plane.rechunk(on_grid) for plane in (image, left_out, known))
     for scale in wide:
-        means = _over_squares(scale, image, left_out).persist()
+        means = keep(_over_squares(scale, image, left_out))
         outside = None if known is None else _over_squares(scale, known.astype(np.float32)) > 0.5
         smoothed = smooth(means, fwhm)
         _, _, std = stats_outside(smoothed, None, outside)

@@ -1,35 +1,23 @@
-"""Images in an object store: a server that speaks its protocol, in a process of its own."""
-
-import os
-import subprocess
-import sys
-import time
+"""Images in an object store."""
 
 import numpy as np
 import pytest
 import s3fs
 from astropy.io import fits
+from object_store import object_store
 
 import galprep_dask as gp
 from galprep_dask.errors import ImageNotFoundError
 
 PIXELS = np.random.default_rng(0).normal(size=(700, 900)).astype("f4")
-CREDENTIALS = {"key": "anyone", "secret": "anything"}
 
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory):
     """Storage options of a server with one bucket, ``mosaics``."""
     folder = tmp_path_factory.mktemp("store")
-    log = (folder / "log").open("w+")
-    server = subprocess.Popen(
-        [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", "0"], stdout=log, stderr=log,
-        env=os.environ | {"PYTHONUNBUFFERED": "1", "PYTHONWARNINGS": "ignore"},
-    )  # fmt: skip
-    try:
-        options = CREDENTIALS | {"endpoint_url": _address(folder / "log", server)}
+    with object_store(folder, "mosaics") as options:
         filesystem = s3fs.S3FileSystem(**options)
-        filesystem.mkdir("mosaics")
         fits.writeto(folder / "plain.fits", PIXELS, fits.Header({"GAIN": 2.5}))
         tiles = fits.CompImageHDU((PIXELS * 100).astype("i4"), compression_type="RICE_1", name="SCI")
         fits.HDUList([fits.PrimaryHDU(), tiles]).writeto(folder / "tiles.fits")
@@ -39,21 +27,6 @@ def store(tmp_path_factory):
             "s3://mosaics/image.zarr", storage_options=options, consolidated=False
         )
         yield options
-    finally:
-        server.terminate()
-        server.wait()
-        log.close()
-
-
-def _address(log, server) -> str:
-    """Wait for the server to say where it listens."""
-    for _ in range(600):
-        for word in log.read_text().split():
-            if word.startswith("http://127.0.0.1:"):
-                return word
-        assert server.poll() is None, log.read_text()
-        time.sleep(0.1)
-    raise AssertionError(log.read_text())
 
 
 def test_plain_image_whole_and_in_part(store):

@@ -2,6 +2,7 @@
 
 import re
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
@@ -22,6 +23,8 @@ class _Handler(BaseHTTPRequestHandler):
         if self.server.broken:
             self._say(500, b"")
             return
+        if send:
+            time.sleep(self.server.delay)
         size = path.stat().st_size
         wanted = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
         start = int(wanted[1]) if wanted else 0
@@ -54,14 +57,15 @@ class _Server(ThreadingHTTPServer):
 
 
 class RangeServer:
-    """Serves a folder while it is entered; ``sent`` counts bytes of content, ``broken`` answers 500."""
+    """Serves a folder while it is entered; ``sent`` counts bytes of content, ``broken`` answers 500, ``delay`` in s."""
 
-    def __init__(self, folder):
+    def __init__(self, folder, delay=0.0):
         self._server = _Server(("127.0.0.1", 0), _Handler)
         self._server.folder = folder
         self._server.lock = threading.Lock()
         self._server.sent = 0
         self._server.broken = False
+        self._server.delay = delay
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05})
 
     def __enter__(self):

@@ -1,0 +1,147 @@
+"""``dask scheduler`` and ``dask worker`` as processes that share files with the client, or an object store only."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+import cloudpickle
+import dask
+import numpy as np
+import pytest
+import s3fs
+from distributed import Client
+from object_store import object_store
+from steps import Job, digest, make_mosaic, writer
+
+import galprep_dask
+from galprep_dask import open_image
+from galprep_dask.cli._session import session
+from galprep_dask.cutouts import cutout_many
+from galprep_dask.errors import ClusterError
+from galprep_dask.masks import grow_mask
+from galprep_dask.segmentation import detect_sources, smooth
+from galprep_dask.sky import fit_polynomial_sky
+
+cloudpickle.register_pickle_by_value(sys.modules[__name__])
+
+
+class Processes:
+    """A scheduler and two workers."""
+
+    def __init__(self, folder):
+        said = folder / "scheduler.json"
+        here = ("--host", "127.0.0.1")
+        self.scheduler = self._start(folder, "scheduler", *here, "--port", "0", "--scheduler-file", said)
+        while not said.exists():
+            assert self.scheduler.poll() is None
+            time.sleep(0.05)
+        self.address = json.loads(said.read_text())["address"]
+        worker = ("worker", self.address, *here, "--nthreads", "1", "--local-directory", folder)
+        self.workers = [self._start(folder, *worker) for _ in range(2)]
+
+    def _start(self, folder, *arguments):
+        with (folder / "log").open("a") as log:
+            return subprocess.Popen(
+                [sys.executable, "-m", "dask", *map(str, arguments), "--no-dashboard"], cwd=folder, stdout=log,
+                stderr=log, env=os.environ | {"PYTHONPATH": str(Path(galprep_dask.__file__).parents[1])},
+            )  # fmt: skip
+
+    def stop(self):
+        for process in (*self.workers, self.scheduler):
+            process.terminate()
+        for process in (*self.workers, self.scheduler):
+            process.wait()
+
+
+@pytest.fixture(scope="module")
+def processes(tmp_path_factory):
+    started = Processes(tmp_path_factory.mktemp("elsewhere"))
+    yield started
+    started.stop()
+
+
+@pytest.fixture(scope="module")
+def mosaic(tmp_path_factory):
+    path = tmp_path_factory.mktemp("mosaic") / "mosaic.fits"
+    return path, make_mosaic(path)
+
+
+def test_workers_that_share_files(processes, mosaic, tmp_path):
+    steps = ("sky", "segmentation", "growth", "sigma", "cutouts")
+    expected = Job(*mosaic, tmp_path / "threads", chunks=150).run(steps)
+    with Client(processes.address):
+        found = Job(*mosaic, tmp_path / "cluster", chunks=150).run(steps)
+    for step in steps:
+        np.testing.assert_equal(found[step], expected[step], err_msg=step)
+
+
+def job(image, targets, sink):
+    """The main job from an image anywhere to products anywhere."""
+    flat = image.galprep.subtract_sky(fit_polynomial_sky(image["data"], order=2))
+    found = detect_sources(smooth(flat["data"], 3.0), 0.3)
+    grown = grow_mask(found, flat["data"], sky_level=0.0, sky_std=0.1, max_grow_size=20)
+    ready = flat.assign(mask=(("y", "x"), grown.data), segmentation=(("y", "x"), found.data))
+    return cutout_many(ready.galprep.with_sigma(grown), *targets, 41, sink=sink)
+
+
+def uploader(options):
+    def upload(k, cut):
+        with tempfile.TemporaryDirectory() as folder:
+            pid = writer(Path(folder))(k, cut)
+            s3fs.S3FileSystem(**options).put(f"{folder}/{k}.fits", f"survey/products/{k}.fits")
+        return pid
+
+    return upload
+
+
+def test_workers_that_share_an_object_store(processes, mosaic, tmp_path):
+    path, targets = mosaic
+    for name in ("products", "found"):
+        (tmp_path / name).mkdir()
+    job(open_image(path, chunks=150), targets, writer(tmp_path / "products"))
+    with object_store(tmp_path, "survey") as options:
+        store = s3fs.S3FileSystem(**options)
+        store.put(str(path), "survey/mosaic.fits")
+        with Client(processes.address):
+            image = open_image("s3://survey/mosaic.fits", storage_options=options, chunks=150)
+            pids, table = job(image, targets, uploader(options))
+        assert set(pids) <= set(children_of(processes.workers))
+        store.get("survey/products", str(tmp_path / "found"), recursive=True)
+    assert table["cut"].all()
+    assert digest(tmp_path / "found" / "products") == digest(tmp_path / "products")
+
+
+def children_of(workers):
+    """The processes that the nannies of workers have started."""
+    found = []
+    for worker in workers:
+        found += Path(f"/proc/{worker.pid}/task/{worker.pid}/children").read_text().split()
+    return map(int, found)
+
+
+def slow(block):
+    time.sleep(0.2)
+    return block
+
+
+def write_on(processes, path, target):
+    image = open_image(path, chunks=50)
+    image = image.assign(data=(("y", "x"), image["data"].data.map_blocks(slow, dtype="f4")))
+    with session(scheduler=processes.address, quiet=True):
+        threading.Timer(1.0, processes.scheduler.send_signal, [signal.SIGKILL]).start()
+        image.galprep.write(target)
+
+
+def test_a_scheduler_that_dies_is_one_clear_error(processes, mosaic, tmp_path):
+    with (
+        dask.config.set({"distributed.comm.timeouts.connect": "1s"}),
+        pytest.raises(ClusterError, match="the scheduler was lost while it computed.*\n.*start it and run this again"),
+    ):
+        write_on(processes, mosaic[0], tmp_path / "slow.fits")
+    assert os.listdir(tmp_path) == []

@@ -1,0 +1,91 @@
+"""Each step on two worker processes of one thread each: the results of threads to the bit, and no image passes."""
+
+import logging
+from pathlib import Path
+
+import dask
+import numpy as np
+import pytest
+from astropy.io import fits
+from distributed import Client, LocalCluster
+from relay import Relay
+from steps import Job, make_mosaic
+
+from galprep_dask import make_image, open_image, write_image
+from galprep_dask.errors import NotConvergedWarning, TooFewStarsError
+from galprep_dask.psf import fit_psf
+from galprep_dask.segmentation import detect_sources, smooth, source_catalog
+from galprep_dask.sky import fit_mesh_sky, fit_polynomial_sky
+from galprep_dask.stats import sigma_clipped_stats
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    with (
+        dask.config.set({"distributed.worker.multiprocessing-method": "spawn"}),
+        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as workers,
+    ):
+        yield workers
+
+
+def test_each_step_gives_what_threads_give(cluster, tmp_path):
+    targets = make_mosaic(tmp_path / "mosaic.fits")
+    expected = Job(tmp_path / "mosaic.fits", targets, tmp_path / "threads", chunks=150)
+    expected_results = expected.run()
+    assert expected.found.n_labels > 20
+    assert expected_results["stars"][0].sum() > 10
+    said = []
+    handler = logging.Handler()
+    handler.emit = lambda record: said.append(record.getMessage())
+    logger = logging.getLogger("distributed.scheduler")
+    logger.addHandler(handler)
+    try:
+        with Client(cluster) as client:
+            results = Job(tmp_path / "mosaic.fits", targets, tmp_path / "workers", chunks=150).run()
+            threads = client.run(names_of_threads)
+    finally:
+        logger.removeHandler(handler)
+    for step, values in expected_results.items():
+        for value, result in zip(values, results[step], strict=True):
+            np.testing.assert_equal(result, value, err_msg=step)
+    # The same name for other tasks, for example: it may end in a deadlock.
+    assert said == []
+    # One of both workers fitted the PSF, with one thread; JAX is nowhere else.
+    assert sorted(names.count("tf_XLAEigen") for names in threads.values()) == [0, 1]
+
+
+def names_of_threads():
+    return [task.joinpath("comm").read_text().strip() for task in Path("/proc/self/task").iterdir()]
+
+
+def test_warnings_and_errors_of_a_fit_come_back(cluster):
+    rng = np.random.default_rng(0)
+    iy, ix = np.mgrid[-7:8, -7:8]
+    stars = [1e4 * np.exp(-((ix - a) ** 2 + (iy - b) ** 2) / 5.8) for a, b in rng.uniform(-0.5, 0.5, (8, 2))]
+    stars += rng.normal(0, 1, (8, 15, 15))
+    with Client(cluster):
+        with pytest.warns(NotConvergedWarning, match="Raise num_steps"):
+            fit_psf(stars, sky_std=1.0, num_steps=1)
+        with pytest.raises(TooFewStarsError, match="no stamps"):
+            fit_psf(stars[:0], sky_std=1.0)
+
+
+def test_no_image_passes_the_client(cluster, tmp_path):
+    pixels = np.random.default_rng(0).normal(100, 5, (2000, 3000)).astype("f4")
+    pixels[::50, ::50] += 1000
+    pixels[1::50, ::50] += 1000
+    write_image(make_image(pixels), tmp_path / "noise.fits")
+    with Relay(cluster.scheduler_address) as relay, Client(relay.address):
+        image = open_image(tmp_path / "noise.fits", chunks=500)
+        _, median, std = sigma_clipped_stats(image["data"])
+        sky = fit_polynomial_sky(image["data"], order=2)
+        fit_mesh_sky(image["data"], box_size=100)
+        flat = image.galprep.subtract_sky(sky)
+        found = detect_sources(smooth(flat["data"], 2.0), 5 * std, n_pixels=2)
+        assert len(source_catalog(flat["data"], found)) == 2400
+        write_image(flat.assign(sigma=flat["data"] * 0 + std), tmp_path / "flat.fits")
+        assert relay.total() < pixels.nbytes / 10
+        before = relay.total()
+        np.testing.assert_array_equal(image["data"][:500].values, pixels[:500])
+        assert relay.total() - before > pixels[:500].nbytes  # it is seen when it does
+    assert abs(fits.getdata(tmp_path / "flat.fits").mean()) < 1
