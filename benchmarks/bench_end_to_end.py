@@ -3,8 +3,8 @@ From a mosaic to the files of a fit: time, memory and reads of every step, besid
 
 Run ``python benchmarks/bench_end_to_end.py [--size N ...] [--peer N] [--workers N] [--folder F]``. Steps are sky,
 detection and catalogue, growth, sigma, the prepared mosaic, stars, PSF, and 1000 cutout files. A side of 32768 pixels
-writes 4 GiB of mosaic, 13 GiB of products, and the same again to time the disk; all is removed at the end. See README.md
-beside this file for how to read the numbers.
+writes 4 GiB of mosaic, 13 GiB of products, and the same again to time the disk; all is removed at the end. See
+README.md beside this file for how to read the numbers.
 """
 
 import argparse
@@ -56,6 +56,7 @@ class Steps(dict):
 
     @contextmanager
     def __call__(self, name):
+        """Take what happens in the block for a step of this name."""
         begin, core, reads = time.perf_counter(), time.process_time(), self.reads[0]
         yield
         taken = time.perf_counter() - begin, time.process_time() - core, self.reads[0] - reads
@@ -252,7 +253,7 @@ def resident(pid):
 
 
 def run(call):
-    """Run code in a fresh process; give what it printed at the end, its clock, and its memory before and at its peak."""
+    """Run code in a fresh process; give what it printed, its clock, and its memory before and at its peak."""
     command = [sys.executable, "-c", f"import bench_end_to_end as bench; bench.{call}"]
     process = subprocess.Popen(command, cwd=HERE, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     if process.stdout.readline().strip() != "ready":
