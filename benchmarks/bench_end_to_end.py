@@ -21,11 +21,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+from harness import machine_line
 
 HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE))
-
-from machine import machine_line  # noqa: E402
 
 #: FWHM of the stars in pixels, boxes of the sky, threshold over the noise of the unsmoothed image, rings of growth,
 #: sides of cutouts and stamps: the same for all.

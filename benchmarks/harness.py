@@ -1,7 +1,9 @@
-"""What every benchmark says of where it was run, so that a table can be read later."""
+"""What benchmarks share: a line that says where they were run, and numbers taken in fresh processes."""
 
 import os
 import platform
+import subprocess
+import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -21,6 +23,26 @@ def machine_line() -> str:
         f"{model}, {os.cpu_count()} cores, {memory:.0f} GiB, load {os.getloadavg()[0]:.1f}, {platform.system()}\n"
         f"Python {platform.python_version()}, galprep-dask {_version('galprep-dask')}, {', '.join(versions)}"
     )
+
+
+def run_fresh(code: str, *arguments) -> list[float]:
+    """Run code in a fresh process and give the numbers that it prints."""
+    done = subprocess.run([sys.executable, "-c", code, *map(str, arguments)], capture_output=True, text=True)
+    if done.returncode:
+        sys.exit(done.stderr)
+    return [float(word) for word in done.stdout.split()]
+
+
+def least_of(code: str, *arguments, repeats: int) -> tuple[float, float, list[float]]:
+    """
+    Run code that prints seconds, MiB and further numbers in a few fresh processes.
+
+    Returns
+    -------
+    The least seconds, the greatest MiB, and the further numbers of the first.
+    """
+    runs = [run_fresh(code, *arguments) for _ in range(repeats)]
+    return min(run[0] for run in runs), max(run[1] for run in runs), runs[0][2:]
 
 
 def _lines(path: str) -> list[str]:
