@@ -151,7 +151,8 @@ with fits.open(path, memmap=True) as hdus:
 
 def report(title, prepare, entries, peer, repeats, *arguments):
     print(f"\n{title}")
-    runs = [[run_fresh(START + f"{prepare}\n{code}\nend()", *arguments) for code in entries.values()] for _ in range(repeats)]
+    codes = [START + f"{prepare}\n{code}\nend()" for code in entries.values()]
+    runs = [[run_fresh(code, *arguments) for code in codes] for _ in range(repeats)]
     least = {name: [min(turn[n][i] for turn in runs) for i in (0, 1)] for n, name in enumerate(entries)}
     for n, (name, (seconds, processor)) in enumerate(least.items()):
         memory, reads = (max(turn[n][i] for turn in runs) for i in (2, 3))
