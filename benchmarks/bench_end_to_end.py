@@ -27,7 +27,7 @@ HERE = Path(__file__).resolve().parent
 
 #: FWHM of the stars in pixels, boxes of the sky, threshold over the noise of the unsmoothed image, rings of growth,
 #: sides of cutouts and stamps: the same for all.
-FWHM, BOX, N_SIGMA, RINGS, CUT, STAMP = 3.0, 64, 0.5, 50, 101, 31
+FWHM, BOX, N_SIGMA, RINGS, CUT, STAMP = 3.0, 64, 0.7, 50, 101, 31
 N_TARGETS, N_STARS = 1000, 300
 
 
