@@ -7,10 +7,10 @@ needs 7 N^2 bytes, and the stamps 4 GiB of memory. See README.md beside this fil
 """
 
 import argparse
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
+
+from harness import machine_line, run_fresh
 
 START = """
 import os, resource, sys, threading, time
@@ -149,16 +149,10 @@ with fits.open(path, memmap=True) as hdus:
 }
 
 
-def run(code, *arguments):
-    done = subprocess.run([sys.executable, "-c", START + code, *map(str, arguments)], capture_output=True, text=True)
-    if done.returncode:
-        sys.exit(done.stderr)
-    return [float(word) for word in done.stdout.split()]
-
-
 def report(title, prepare, entries, peer, repeats, *arguments):
     print(f"\n{title}")
-    runs = [[run(f"{prepare}\n{code}\nend()", *arguments) for code in entries.values()] for _ in range(repeats)]
+    codes = [START + f"{prepare}\n{code}\nend()" for code in entries.values()]
+    runs = [[run_fresh(code, *arguments) for code in codes] for _ in range(repeats)]
     least = {name: [min(turn[n][i] for turn in runs) for i in (0, 1)] for n, name in enumerate(entries)}
     for n, (name, (seconds, processor)) in enumerate(least.items()):
         memory, reads = (max(turn[n][i] for turn in runs) for i in (2, 3))
@@ -180,10 +174,11 @@ def main():
     parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--parts", nargs="+", default=["cutouts", "memory", "disk"])
     given = parser.parse_args()
+    print(machine_line())
     with tempfile.TemporaryDirectory(dir=given.folder) as folder:
         path = Path(folder, "mosaic.fits")
         if "cutouts" in given.parts:
-            run(MAKE_MOSAIC, path, given.size, 1, 201)
+            run_fresh(START + MAKE_MOSAIC, path, given.size, 1, 201)
             report(
                 f"{given.targets} cutouts of 201 x 201 x 3 planes, from a file of {given.size} x {given.size} pixels "
                 f"({path.stat().st_size / 2**20:.0f} MiB);\ntimes faster than Cutout2D at sky positions",
@@ -197,7 +192,7 @@ def main():
                 IN_MEMORY, STAMPS, "a loop of Cutout2D", given.repeats, path, size, n, 81,
             )  # fmt: skip
         if "disk" in given.parts:
-            run(MAKE_MOSAIC, path, size, 1, 81)
+            run_fresh(START + MAKE_MOSAIC, path, size, 1, 81)
             report(
                 f"{n} stamps of 81 x 81, from a file of {size} x {size} float32; times faster than slices of a memmap",
                 ON_DISK, DISK_STAMPS, "a loop of slices of a memmap", given.repeats, path, size, n, 81,

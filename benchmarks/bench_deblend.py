@@ -10,6 +10,8 @@ import argparse
 import subprocess
 import sys
 
+from harness import least_of, machine_line
+
 PREPARE = """
 import inspect, sys, time, warnings
 import numpy as np, dask, dask.array as da
@@ -116,13 +118,7 @@ print(time.perf_counter() - start, split, time.process_time() - core, used() - b
 
 def measure(code, size, repeats):
     """Give the least seconds, the greatest MiB beyond what was there, and the numbers of sources."""
-    runs = []
-    for _ in range(repeats):
-        done = subprocess.run(
-            [sys.executable, "-c", PREPARE + code, str(size)], capture_output=True, text=True, check=True
-        )
-        runs.append([float(word) for word in done.stdout.split()])
-    return min(run[0] for run in runs), max(run[1] for run in runs), runs[0][2:]
+    return least_of(PREPARE + code, size, repeats=repeats)
 
 
 def many(sizes):
@@ -149,6 +145,7 @@ def main():
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--many", type=int, nargs="+", metavar="N", help="sides of images with very many sources")
     given = parser.parse_args()
+    print(machine_line() + "\n")
     if given.many:
         many(given.many)
         return

@@ -6,9 +6,9 @@ ratios are between numbers of the same run. See README.md beside this file for h
 """
 
 import argparse
-import subprocess
-import sys
 import tempfile
+
+from harness import machine_line, run_fresh
 
 WRITE = """
 import sys
@@ -84,23 +84,19 @@ stars[(x > 0) & (x < 32768) & (y > 0) & (y < 32768) & (stars["ruwe"] <= 1.4)]
 }  # fmt: skip
 
 
-def run(code, *arguments):
-    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True)
-    return [float(word) for word in done.stdout.split()]
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--repeats", type=int, default=3)
     options = parser.parse_args()
+    print(machine_line() + "\n")
     with tempfile.TemporaryDirectory() as folder:
-        run(WRITE + TABLE, str(options.rows), folder)
+        run_fresh(WRITE + TABLE, str(options.rows), folder)
         for title, entries in GROUPS.items():
             print(f"{title}: {options.rows} rows; time relative to the first")
             first = None
             for name, code in entries.items():
-                runs = [run(PREPARE + code + FINISH, str(options.rows), folder) for _ in range(options.repeats)]
+                runs = [run_fresh(PREPARE + code + FINISH, str(options.rows), folder) for _ in range(options.repeats)]
                 seconds, memory = min(row[0] for row in runs), max(row[1] for row in runs)
                 first = first or seconds
                 print(f"  {name:40s} {seconds / first:6.2f}   {seconds:7.2f} s   peak {memory:6.0f} MiB", flush=True)

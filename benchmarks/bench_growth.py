@@ -7,8 +7,8 @@ that of the clock. See README.md beside this file for how to read them.
 """
 
 import argparse
-import subprocess
-import sys
+
+from harness import machine_line, run_fresh
 
 NEAREST = """
 import sys, time
@@ -91,13 +91,6 @@ print(*np.diff(clock, axis=0).T.ravel(), peak() - base, masked / size**2)
 SCENES = {"sparse": (300, 20), "crowded": (32, 8), "touching": (8, 4)}
 
 
-def run(code, *arguments):
-    done = subprocess.run(
-        [sys.executable, "-c", code, *map(str, arguments)], capture_output=True, text=True, check=True
-    )
-    return [float(word) for word in done.stdout.split()]
-
-
 def report_nearest(repeats, side=2048):
     print(
         f"\nDistance and label of the segment nearest to each of {side} x {side} pixels, one thread; both are given "
@@ -106,7 +99,7 @@ def report_nearest(repeats, side=2048):
     )
     for name, (spacing, size) in SCENES.items():
         for reach in (20, 100, 400):
-            ours, theirs = run(NEAREST, side, spacing, size, reach, repeats)
+            ours, theirs = run_fresh(NEAREST, side, spacing, size, reach, repeats)
             print(
                 f"  {name:9s} one in {spacing:3d} x {spacing:3d} px, reach {reach:3d} px   {theirs / ours:5.1f}   "
                 f"{side**2 / ours / 1e6:5.0f} against {side**2 / theirs / 1e6:4.1f} Mpix/s"
@@ -120,7 +113,7 @@ def report_mosaics(sizes, chunk, rings):
     )
     first = None
     for size in sizes:
-        measured, filled, measured_core, filled_core, peak, share = run(MOSAIC, size, chunk, rings)
+        measured, filled, measured_core, filled_core, peak, share = run_fresh(MOSAIC, size, chunk, rings)
         per_pixel = (measured_core + filled_core) / size**2
         first = first or per_pixel
         print(
@@ -137,6 +130,7 @@ def main():
     parser.add_argument("--rings", type=int, default=100)
     parser.add_argument("--repeats", type=int, default=5)
     given = parser.parse_args()
+    print(machine_line())
     report_nearest(given.repeats)
     report_mosaics(given.sizes, given.chunk, given.rings)
 

@@ -6,10 +6,10 @@ ratios are between numbers of the same run. See README.md beside this file for h
 """
 
 import argparse
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
+
+from harness import least_of, machine_line
 
 PREPARE = """
 import os, resource, sys, time, shutil
@@ -70,18 +70,7 @@ WRITERS = {
 
 def measure(code, folder, size, repeats):
     """Give the least seconds and the greatest MiB beyond the imports of a few fresh processes."""
-    seconds, memory = [], []
-    for _ in range(repeats):
-        done = subprocess.run(
-            [sys.executable, "-c", PREPARE + code + FINISH, folder, str(size)],
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        taken, peak = map(float, done.stdout.split())
-        seconds.append(taken)
-        memory.append(peak)
-    return min(seconds), max(memory)
+    return least_of(PREPARE + code + FINISH, folder, size, repeats=repeats)[:2]
 
 
 def writing(entries):
@@ -104,6 +93,7 @@ def main():
     parser.add_argument("--folder", help="where to write; a temporary folder by default")
     parser.add_argument("--repeats", type=int, default=3)
     given = parser.parse_args()
+    print(machine_line())
     with tempfile.TemporaryDirectory(dir=given.folder) as folder:
         measure("write_image(generated(), source)", folder, given.size, 1)
         report("Reading", READERS, folder, given.size, given.repeats, "astropy, .data whole")

@@ -6,8 +6,8 @@ own, and ratios are between numbers of the same run. See README.md beside this f
 """
 
 import argparse
-import subprocess
-import sys
+
+from harness import least_of, machine_line
 
 PREPARE = """
 import resource, sys, time
@@ -65,13 +65,7 @@ LAZY = {
 
 def measure(code, size, repeats):
     """Give the least seconds, and the greatest MiB beyond what was there."""
-    runs = []
-    for _ in range(repeats):
-        done = subprocess.run(
-            [sys.executable, "-c", PREPARE + code + FINISH, str(size)], capture_output=True, text=True, check=True
-        )
-        runs.append([float(word) for word in done.stdout.split()])
-    return min(run[0] for run in runs), max(run[1] for run in runs)
+    return least_of(PREPARE + code + FINISH, size, repeats=repeats)[:2]
 
 
 def show(name, size, seconds, memory, least=None):
@@ -86,6 +80,7 @@ def main():
     parser.add_argument("--large", type=int, default=16384, help="side of the image that is made lazily")
     parser.add_argument("--repeats", type=int, default=3)
     given = parser.parse_args()
+    print(machine_line() + "\n")
     print(f"In memory, {given.size} x {given.size} float32; times faster than the formula in NumPy in float64")
     least, memory = measure(PLAIN[1], given.size, given.repeats)
     show(PLAIN[0], given.size, least, memory, least)

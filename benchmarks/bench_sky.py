@@ -6,9 +6,9 @@ its own, and ratios are between numbers of the same run. See README.md beside th
 """
 
 import argparse
-import subprocess
-import sys
 from importlib.util import find_spec
+
+from harness import least_of, machine_line
 
 PREPARE = """
 import resource, sys, time
@@ -113,18 +113,7 @@ OUT_OF_CORE = {
 
 def measure(before, code, size, repeats, prepare=PREPARE):
     """Give the least seconds and the greatest MiB beyond image and imports of a few fresh processes."""
-    seconds, memory = [], []
-    for _ in range(repeats):
-        done = subprocess.run(
-            [sys.executable, "-c", prepare + before + START + code + FINISH, str(size)],
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        taken, peak = map(float, done.stdout.split())
-        seconds.append(taken)
-        memory.append(peak)
-    return min(seconds), max(memory)
+    return least_of(prepare + before + START + code + FINISH, size, repeats=repeats)[:2]
 
 
 def report(title, entries, size, repeats, reference):
@@ -146,6 +135,7 @@ def main():
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--large", type=int, default=16384, help="side of the image whose peak is compared with 4096")
     given = parser.parse_args()
+    print(machine_line())
     reference = "astropy LinearLSQFitter, 1 px in 16"
     report("Polynomial of order 3", POLYNOMIAL, given.size, given.repeats, reference)
     report("Mesh of 64 x 64 boxes", MESH, given.size, given.repeats, "photutils Background2D")

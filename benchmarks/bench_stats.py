@@ -6,8 +6,8 @@ own, and ratios are between numbers of the same run. See README.md beside this f
 """
 
 import argparse
-import subprocess
-import sys
+
+from harness import least_of, machine_line
 
 PREPARE = """
 import resource, sys, time
@@ -62,13 +62,7 @@ ENTRIES = {
 
 def measure(code, size, repeats):
     """Give the least seconds, the greatest MiB beyond what was there, and the statistics."""
-    runs = []
-    for _ in range(repeats):
-        done = subprocess.run(
-            [sys.executable, "-c", PREPARE + code + FINISH, str(size)], capture_output=True, text=True, check=True
-        )
-        runs.append([float(word) for word in done.stdout.split()])
-    return min(run[0] for run in runs), max(run[1] for run in runs), runs[0][2:]
+    return least_of(PREPARE + code + FINISH, size, repeats=repeats)
 
 
 def show(name, size, seconds, memory, least=None):
@@ -83,6 +77,7 @@ def main():
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--large", type=int, help="side of a large image, made lazily, whose peak memory is compared")
     given = parser.parse_args()
+    print(machine_line() + "\n")
     print(f"Clipped statistics: {given.size} x {given.size}, 3 sigma, 5 iterations; times faster than astropy")
     least = expected = None
     for name, code in ENTRIES.items():

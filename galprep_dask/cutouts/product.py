@@ -156,7 +156,7 @@ def write_product(
     if psf is not None:
         hdus.append(_psf_hdu(psf, where))
     if model is not None:
-        hdus.append(fits.ImageHDU(np.asarray(model, dtype=np.float32), name="MODEL"))
+        hdus.append(fits.ImageHDU(np.array(model, dtype=np.float32), name="MODEL"))
     for hdu in hdus[1:]:
         if hdu.name in ("SIGMA", "MODEL") and "BUNIT" in primary:
             hdu.header["BUNIT"] = primary["BUNIT"]
@@ -208,7 +208,7 @@ def _write_cards(header: fits.Header, cards: Iterable[tuple], history: Iterable[
 
 def _psf_hdu(psf, where: str) -> fits.ImageHDU:
     """Make the HDU of a PSF, and warn of what a fit would stumble over."""
-    psf = np.asarray(psf, dtype=np.float32)
+    psf = np.array(psf, dtype=np.float32)  # a copy: astropy swaps bytes where they are, and threads share a PSF
     findings = check_psf(psf)
     if findings[0].check == "psf pixels":
         error = ImageShapeError if psf.ndim != 2 else ParameterError

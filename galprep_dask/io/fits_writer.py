@@ -99,7 +99,6 @@ def write_image(
     >>> bool((galprep_dask.open_image(path)["data"] == image["data"]).all())
     True
     >>> folder.cleanup()
-    >>> folder.cleanup()
     """
     if not isinstance(image, xr.Dataset):
         image = make_image(as_image(image))

@@ -1,6 +1,7 @@
 """The cutout file: what a fitting code may rely on."""
 
 import hashlib
+import itertools
 import json
 import os
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from astropy import units as u
 from astropy.io import fits
 from astropy.wcs import WCS
+from concurrency import run_together
 from fields import gaussian, tan_header
 
 from galprep_dask import make_image, open_image, write_image
@@ -309,3 +311,17 @@ def test_files_that_are_no_products(path):
     fits.HDUList([fits.PrimaryHDU(IMAGE), fits.ImageHDU(MASK[1:].astype("u1"))]).writeto(path, overwrite=True)
     with pytest.raises(ImageShapeError, match="mask has shape"):
         read_product(path)
+
+
+def test_threads_may_share_a_psf(tmp_path):
+    """Astropy swaps the bytes of an array while it writes it; a PSF of many targets is written by several threads."""
+    psf, counter = PSF.astype("f4"), itertools.count()
+
+    def write():
+        for _ in range(8):
+            write_product(tmp_path / f"{next(counter)}.fits", IMAGE, header=tan_header(IMAGE.shape), psf=psf)
+        return True
+
+    run_together(write, 4)
+    assert len({path.read_bytes() for path in tmp_path.iterdir()}) == 1
+    np.testing.assert_array_equal(psf, PSF.astype("f4"))
