@@ -21,7 +21,7 @@ __all__ = ["check_choices", "choose_stars", "draw_figures", "figure_folder", "fi
 
 
 def choose_stars(
-    data: da.Array, bad: da.Array, header, *, fwhm: float, nsigma, npixels, sigmaimg, crossmatch, gaia_catalog,
+    image, data: da.Array, bad: da.Array, header, *, fwhm: float, nsigma, npixels, sigmaimg, crossmatch, gaia_catalog,
     starcord_list, fluxthreshould, qt, sigfwhm, medianfwhm, size, isolate, central_tol, droppsf,
 ) -> tuple[QTable, Segmentation, float]:  # fmt: skip
     """Detect sources ``nsigma`` above the clipped median, and choose the stars among them; give the noise, too."""
@@ -30,15 +30,16 @@ def choose_stars(
     found = detect_sources(smooth(flat, fwhm, bad), nsigma * std, npixels, mask=bad, measure=flat)
     stars = select_stars(
         flat, found, mask=bad, sigma=sigmaimg, sky_std=std if sigmaimg is None else None, header=header,
-        gaia=partial(_gaia_stars, catalog=gaia_catalog) if crossmatch else None, crossmatch=crossmatch,
+        gaia=partial(_gaia_stars, image=image, catalog=gaia_catalog) if crossmatch else None, crossmatch=crossmatch,
         coordinates=starcord_list, fwhm=fwhm, min_flux_fraction=fluxthreshould, min_axis_ratio=qt, fwhm_sigma=sigfwhm,
         fwhm_median=medianfwhm, size=size, max_neighbour_fraction=isolate, max_central_bad=central_tol, drop=droppsf,
     )  # fmt: skip
     return stars, found, std
 
 
-def _gaia_stars(header, shape, catalog):
-    stars = gaia.gaia_sources(header, shape, gaia.image_epoch(header), catalog=catalog)
+def _gaia_stars(header, shape, image, catalog):
+    # Of files with extensions, many say the date in the primary header alone; the image knows where that is.
+    stars = gaia.gaia_sources(header, shape, gaia.image_epoch(image, header), catalog=catalog)
     return stars["x", "y"]
 
 

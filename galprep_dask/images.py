@@ -725,10 +725,10 @@ class image:
             check_same_shape(sigmaimg, pixels.shape, "sigmaimg")
         say = self._tell if verbose else (lambda *args: None)
         stars, found, sky_std = choose_stars(
-            pixels, bad, self.data.header, fwhm=self._fwhm_pixels(psfFWHM), nsigma=nsigma, npixels=npixels,
-            sigmaimg=sigmaimg, crossmatch=crossmatch, gaia_catalog=gaia_catalog, starcord_list=starcord_list,
-            fluxthreshould=fluxthreshould, qt=qt, sigfwhm=sigfwhm, medianfwhm=medianfwhm, size=size, isolate=isolate,
-            central_tol=central_tol, droppsf=droppsf,
+            self._image, pixels, bad, self.data.header, fwhm=self._fwhm_pixels(psfFWHM), nsigma=nsigma,
+            npixels=npixels, sigmaimg=sigmaimg, crossmatch=crossmatch, gaia_catalog=gaia_catalog,
+            starcord_list=starcord_list, fluxthreshould=fluxthreshould, qt=qt, sigfwhm=sigfwhm, medianfwhm=medianfwhm,
+            size=size, isolate=isolate, central_tol=central_tol, droppsf=droppsf,
         )  # fmt: skip
         self.stars, self.psf_model = stars, None
         say("stars: %s", ", ".join(f"{name} {count}" for name, count in stars.meta["counts"].items()))
