@@ -88,7 +88,7 @@ def test_file_has_psf_stars_and_sigma(path, tmp_path):
 def test_figures_are_written_where_asked(path, tmp_path):
     generate(path, plot=True, figurepath=tmp_path)
     names = {file.name for file in tmp_path.iterdir()}
-    assert names == {f"field_g_{what}.png" for what in ("star_cuts", "stellar_locus", "stars", "psf")}
+    assert names == {f"field_g_{what}.png" for what in ("star_cuts", "stellar_locus", "stars", "psf", "psf_fit")}
     with pytest.raises(OutputError, match="is no directory"):
         generate(path, plot=True, figurepath=tmp_path / "none")
 
