@@ -11,7 +11,9 @@ __all__ = ["SCENES", "Scene", "error", "predict", "scene"]
 GAIN = 5.0
 #: Places within a pixel at which PSFs are compared with the truth.
 PLACES = [(a, b) for a in (-0.4, 0.05, 0.35) for b in (-0.3, 0.0, 0.45)]
-SCENES = ("well sampled", "FWHM 1.8", "FWHM 1.5", "varying", "neighbours", "masks and rays")
+SCENES = (
+    "well sampled", "FWHM 1.8", "FWHM 1.5", "varying", "neighbours", "neighbours masked", "masks and rays",
+)  # fmt: skip
 
 
 class Scene(NamedTuple):
@@ -48,13 +50,15 @@ def scene(name: str, count: int, seed: int) -> Scene:
         each = zip(told["flux"], told["dx"], told["dy"], strict=True)
         clean = np.array([f * integrated(profile, a, b, size) for f, a, b in each])
     reserved = np.arange(count) % 5 == 2
-    if name == "neighbours":
-        neighbours = "fit"
+    if name.startswith("neighbours"):
+        neighbours = "mask" if "masked" in name else "fit"
         # Three tenths of all that are fitted; those that are predicted are alone, so that nobody pays for theirs.
         for k in np.flatnonzero(~reserved)[: round(0.3 * count)]:
             angle, distance = rng.uniform(0, 2 * np.pi), rng.uniform(6, 14)
             at = distance * np.cos(angle), distance * np.sin(angle)
             data[k] += rng.uniform(0.05, 0.5) * told["flux"][k] * integrated(profile, *at, size)
+            if "masked" in name:
+                mask[k] |= np.hypot(*(np.mgrid[:size, :size] - size // 2 - np.array(at)[::-1, None, None])) < 2 * fwhm
     all_stars = Stars(
         data, mask, variance, x, y, 1.0, GAIN, fwhm, oversampling=oversampling, degree=degree, neighbours=neighbours
     )
