@@ -153,6 +153,36 @@ def test_gridded_model_of_photutils_gives_the_same_stars(oversampling):
         to_gridded(PSFModel.from_image(model.image))
 
 
+#: Positions between the grid's points, and one of which x and y must not be swapped.
+BETWEEN = [(310.0, 720.0), (720.0, 310.0), (905.0, 130.0)]
+
+
+def test_grids_give_the_psf_between_their_points(tmp_path):
+    from photutils.psf import GriddedPSFModel
+
+    model = varying()
+    write_stdpsf(model, tmp_path / "grid.fits", (1000, 1000), n_grid=9)
+    grids = to_gridded(model, (1000, 1000), n_grid=9), GriddedPSFModel.read(tmp_path / "grid.fits")
+    iy, ix = np.mgrid[-15:16, -15:16]
+    images = [model.at(*place) for place in BETWEEN]
+    peak = images[0].max()
+    assert np.abs(images[0] - images[1]).max() > 0.02 * peak
+    for (x, y), ours in zip(BETWEEN, images, strict=True):
+        for grid in grids:
+            theirs = grid.evaluate(ix + x, iy + y, 1.0, x, y)
+            np.testing.assert_allclose(theirs / theirs.sum(), ours, atol=4e-3 * peak)
+
+
+def test_grid_has_the_sampling_that_is_asked_for():
+    model = varying()
+    grid = to_gridded(model, (1000, 1000), n_grid=2, oversampling=5)
+    np.testing.assert_array_equal(grid.oversampling, 5)
+    assert grid.data.shape[1:] == (31 * 5, 31 * 5)
+    hull = to_gridded(model, n_grid=3)  # without a shape: over the stars
+    np.testing.assert_allclose(np.min(hull.grid_xypos, axis=0), model.field.hull.min(0))
+    np.testing.assert_allclose(np.max(hull.grid_xypos, axis=0), model.field.hull.max(0))
+
+
 def test_stdpsf_file_is_read_by_photutils(tmp_path):
     from photutils.psf import GriddedPSFModel
 
