@@ -17,12 +17,12 @@ import warnings
 from pathlib import Path
 
 import numpy as np
-from astropy.io import fits
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests"), str(ROOT / "benchmarks")]
 
 from psf_peers import PEERS  # noqa: E402
+from psf_real import real  # noqa: E402
 from psf_scenes import SCENES, error, predict, scene  # noqa: E402
 from simulated_stars import cramer_rao, field_of, moffat, quadratic, stars  # noqa: E402
 
@@ -165,34 +165,6 @@ def field(count):
               f"{found['corner']:.2f} in a corner; reserved chi2 {model.validation['reduced_chi2']:.3f}")  # fmt: skip
 
 
-def real(folder):
-    """Fit stars of a real image, taken by size, roundness and isolation alone: reserved stars beside a plain stack."""
-    from photutils.segmentation import SourceCatalog, detect_sources
-
-    with fits.open(Path(folder) / "vircam_h" / "image_8.fits") as hdus:
-        data, header = hdus[1].data.astype(float), hdus[1].header
-    sky = np.nanmedian(data)
-    data = data - sky
-    noise = 1.4826 * np.nanmedian(np.abs(data))
-    found = detect_sources(np.nan_to_num(data), 3 * noise, 8)
-    table = SourceCatalog(np.nan_to_num(data), found)
-    x, y, peak = table.x_centroid, table.y_centroid, table.max_value
-    fwhm, elongation = table.fwhm.value, table.elongation.value
-    bright = (peak > 30 * noise) & (elongation < 1.25) & (peak < 0.7 * np.nanmax(data))
-    counts, edges = np.histogram(fwhm[bright], bins=np.arange(1.5, 8, 0.3))
-    typical = edges[np.argmax(counts)] + 0.15
-    half = 15
-    inside = (np.minimum(x, y) > half + 1) & (x < data.shape[1] - half - 2) & (y < data.shape[0] - half - 2)
-    kept = np.nonzero(bright & inside & (np.abs(fwhm - typical) < 0.6))[0]
-    column, row = np.rint(x[kept]).astype(int), np.rint(y[kept]).astype(int)
-    cut = [(slice(j - half, j + half + 1), slice(i - half, i + half + 1)) for j, i in zip(row, column, strict=True)]
-    stamps = np.array([data[c] for c in cut])
-    own = found.labels[kept]
-    mask = np.array([(found.data[c] > 0) & (found.data[c] != label) for c, label in zip(cut, own, strict=True)])
-    model = fit_psf(stamps, mask=mask, sky_std=noise, gain=float(header.get("GAIN", 4.0)), x=column, y=row)
-    print(f"vircam_h, image_8: {len(stamps)} stamps\n{model}")
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--scenes", nargs="*", default=list(SCENES))
@@ -217,8 +189,8 @@ def main():
         losses(60, 41, options.adam)
     if "field" in options.parts:
         field(200)
-    if options.data:
-        real(options.data)
+    if options.data or "real" in options.parts:
+        real(options.data, options.peers)
 
 
 if __name__ == "__main__":

@@ -112,7 +112,8 @@ def test_selection_follows_each_argument(path, plain):
     assert selected(fluxthreshould=1.0)["used"].sum() < n
     assert selected(qt=0.97)["used"].sum() < n
     assert selected(sigfwhm=0.3)["used"].sum() < n
-    assert selected(medianfwhm=FWHM, sigfwhm=1.0).meta["counts"] != base.meta["counts"]
+    with pytest.raises(NoStarsError, match="FWHM: too small"):
+        selected(medianfwhm=2 * FWHM)
     assert selected(isolate=0.0)["used"].sum() < n
     assert selected(size=61)["used"].sum() < n  # more neighbours in larger boxes
     numbers = np.asarray(base["number"])[base["used"]]
