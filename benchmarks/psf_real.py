@@ -61,10 +61,12 @@ def _ready(stamps, mask, x, y, sky_std, gain, fwhm) -> Stars:
     inside = np.isfinite(stamps)
     stamps = np.where(inside, stamps, 0.0)
     sky = [np.median(a[outer & ~bad]) if (outer & ~bad).any() else 0.0 for a, bad in zip(stamps, mask, strict=True)]
-    stamps = stamps - np.array(sky)[:, None, None]
+    # In units of the noise: PSFEx computes in single precision, in which squares of 1e-13 end.
+    stamps = (stamps - np.array(sky)[:, None, None]) / sky_std
+    gain, sky_std = gain * sky_std, 1.0
     # Weights for all: the background's, and the photons of a light that was smoothed a little.
     near = sum(np.roll(stamps, (j, i), (1, 2)) for j in (-1, 0, 1) for i in (-1, 0, 1)) / 9
-    variance = sky_std**2 + np.maximum(near, 0) / gain
+    variance = 1 + np.maximum(near, 0) / gain
     return Stars(stamps, mask | ~inside, variance, x, y, sky_std, gain, fwhm, local_sky=True)
 
 
@@ -78,7 +80,7 @@ def planted(folder: Path, name: str, count: int = 60) -> Stars:
     else:
         parts = [fits.getdata(folder / name / file) for file in ("f200w.fits", "f200w_err.fits", "f200w_mask.fits")]
         data, sigma, bad = (np.asarray(part, float) for part in parts)
-        psf = np.asarray(fits.getdata(folder / name / "PSF" / "F200W_hybrid.fits"), float)[130:171, 130:171]
+        psf = np.asarray(fits.getdata(folder / name / "F200W_hybrid.fits"), float)[130:171, 130:171]
         size, gain = 41, 1e4
         found = detect_sources(smooth(data, 3.0), 2.5 * np.median(sigma), 5).data
         empty = (bad == 0) & (np.asarray(found) == 0)
