@@ -11,195 +11,67 @@ beside this file for how to read the ratios.
 
 import argparse
 import shutil
-import subprocess
 import sys
-import tempfile
 import time
 import warnings
 from pathlib import Path
 
 import numpy as np
-from astropy.io import fits
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests"), str(ROOT / "benchmarks")]
 
-from simulated_stars import cramer_rao, field_of, integrated, moffat, quadratic, stars  # noqa: E402
+from psf_peers import PEERS  # noqa: E402
+from psf_real import real  # noqa: E402
+from psf_scenes import SCENES, error, predict, scene  # noqa: E402
+from simulated_stars import cramer_rao, field_of, moffat, quadratic, stars  # noqa: E402
 
-from galprep_dask.psf import fit_psf, read_psfex, stack_psf  # noqa: E402
+from galprep_dask.psf import fit_psf  # noqa: E402
 
 GAIN = 5.0
-PLACES = [(a, b) for a in (-0.4, 0.05, 0.35) for b in (-0.3, 0.0, 0.45)]
-
-
-def error(render, profile, size):
-    """RMS of ``render(dx, dy)`` against the truth at PLACES in 1e-4 of the peak, flux and centre fitted."""
-    found, peak = [], integrated(profile, 0, 0, size).max()
-    for dx, dy in PLACES:
-        true = integrated(profile, dx, dy, size)
-        true = true / true.sum()
-        image = render(dx, dy)
-        step = 0.02
-        slopes = [
-            (integrated(profile, dx + a, dy + b, size) - integrated(profile, dx - a, dy - b, size)) / (2 * step)
-            for a, b in ((step, 0), (0, step))
-        ]
-        columns = np.stack([true.ravel(), *(slope.ravel() for slope in slopes)], 1)
-        difference = (image - true).ravel()
-        difference = difference - columns @ np.linalg.lstsq(columns, difference, rcond=None)[0]
-        found.append(difference)
-    return 1e4 * np.sqrt(np.mean(np.square(found))) / peak
-
-
-def ours(data, mask, oversampling, fwhm, **kwargs):
-    model = fit_psf(data, mask=mask, sky_std=1.0, gain=GAIN, oversampling=oversampling, local_sky=False, **kwargs)
-    return lambda dx, dy: model.at(dx=dx, dy=dy), model.validation["reduced_chi2"]
-
-
-def stack(data, mask, oversampling, fwhm):
-    model = stack_psf(data, mask=mask, local_sky=False)
-    return lambda dx, dy: model.at(dx=dx, dy=dy), None
-
-
-def epsf_builder(data, mask, oversampling, fwhm):
-    from photutils.psf import EPSFBuilder, EPSFStar, EPSFStars
-
-    size = data.shape[-1]
-    middle = (size - 1) / 2
-    cut = [
-        EPSFStar(
-            np.where(bad, 0.0, image), weights=np.where(bad, 0.0, 1 / np.sqrt(1 + np.maximum(image, 0) / GAIN)),
-            cutout_center=(middle, middle),
-        )
-        for image, bad in zip(data, mask, strict=True)
-    ]  # fmt: skip
-    epsf, _ = EPSFBuilder(oversampling=oversampling, maxiters=10, progress_bar=False)(EPSFStars(cut))
-    iy, ix = np.mgrid[:size, :size] - middle
-
-    def render(dx, dy):
-        image = epsf.evaluate(ix, iy, 1.0, dx, dy)
-        return image / image.sum()
-
-    return render, None
-
-
-def piff(data, mask, oversampling, fwhm):
-    import galsim
-    import piff
-
-    size = data.shape[-1]
-    middle = (size - 1) / 2
-
-    def star(image, weight):
-        drawn = galsim.Image(np.ascontiguousarray(image), xmin=0, ymin=0, scale=1.0)
-        return piff.Star(
-            piff.StarData(
-                drawn, galsim.PositionD(middle, middle), weight=galsim.Image(weight, xmin=0, ymin=0, scale=1.0)
-            ),
-            None,
-        )
-
-    noise = 1 + np.maximum(data, 0) / GAIN
-    each = zip(data, mask, noise, strict=True)
-    sample = [star(np.where(bad, 0.0, a), np.where(bad, 0.0, 1 / v)) for a, bad, v in each]
-    scale = 1.0 / oversampling
-    model = piff.PixelGrid(scale=scale, size=min(size, 25) * oversampling, interp="Lanczos(7)")
-    psf = piff.SimplePSF(model, piff.Mean())
-    psf.fit(sample, wcs={0: galsim.PixelScale(1.0)}, pointing=None)
-
-    def render(dx, dy):
-        empty = galsim.Image(size, size, xmin=0, ymin=0, scale=1.0)
-        image = psf.draw(x=middle, y=middle, center=(middle + dx, middle + dy), image=empty, chipnum=0)
-        return image.array / image.array.sum()
-
-    return render, None
-
-
-def psfex(data, mask, oversampling, fwhm):
-    size, side = data.shape[-1], int(np.ceil(np.sqrt(len(data))))
-    rng = np.random.default_rng(0)
-    box = size + 10
-    image = rng.normal(0, 1, (side * box + 10,) * 2).astype("f4")
-    weight = np.ones_like(image)
-    for k, (stamp, bad) in enumerate(zip(data, mask, strict=True)):
-        y, x = 10 + k // side * box, 10 + k % side * box
-        image[y : y + size, x : x + size], weight[y : y + size, x : x + size] = stamp, ~bad
-    with tempfile.TemporaryDirectory() as folder:
-        folder = Path(folder)
-        fits.writeto(folder / "image.fits", image)
-        fits.writeto(folder / "weight.fits", weight)
-        names = "NUMBER X_IMAGE Y_IMAGE FLUX_APER(1) FLUXERR_APER(1) FLUX_RADIUS ELONGATION FLAGS SNR_WIN VIGNET"
-        (folder / "out.param").write_text(names.replace(" ", "\n") + f"({size},{size})")
-        (folder / "none.conv").write_text("CONV NORM\n0 0 0\n0 1 0\n0 0 0\n")
-        run = lambda *words: subprocess.run(words, cwd=folder, capture_output=True, check=True)  # noqa: E731
-        run("source-extractor", "image.fits", "-c", "/usr/share/source-extractor/default.sex", "-CATALOG_TYPE",
-            "FITS_LDAC", "-CATALOG_NAME", "stars.cat", "-PARAMETERS_NAME", "out.param", "-FILTER_NAME", "none.conv",
-            "-WEIGHT_TYPE", "MAP_WEIGHT", "-WEIGHT_IMAGE", "weight.fits", "-GAIN", str(GAIN), "-BACK_TYPE", "MANUAL",
-            "-BACK_VALUE", "0", "-PHOT_APERTURES", str(round(6 * fwhm)), "-DETECT_THRESH", "5", "-SATUR_LEVEL", "1e9",
-            "-STARNNW_NAME", "/usr/share/source-extractor/default.nnw", "-DEBLEND_MINCONT", "0.005")  # fmt: skip
-        run("psfex", "stars.cat", "-c", "/usr/share/psfex/default.psfex", "-PSF_SIZE",
-            f"{size * oversampling},{size * oversampling}",
-            "-PSF_SAMPLING", str(1 / oversampling), "-PSFVAR_DEGREES", "0", "-BASIS_TYPE", "PIXEL", "-CHECKPLOT_TYPE",
-            "NONE", "-CHECKIMAGE_TYPE", "NONE", "-WRITE_XML", "N", "-PSF_RECENTER", "Y", "-SAMPLE_MINSN", "20",
-            "-SAMPLE_MAXELLIP", "0.5", "-SAMPLE_FWHMRANGE", "1.0,10.0")  # fmt: skip
-        model = read_psfex(folder / "stars.psf", oversampling=oversampling)
-    return lambda dx, dy: model.at(dx=dx, dy=dy), None
-
-
-def psfr(data, mask, oversampling, fwhm):
-    from psfr.psfr import stack_psf as stack_of_psfr
-
-    result = stack_of_psfr(
-        [np.where(bad, 0, a) for a, bad in zip(data, mask, strict=True)], oversampling=oversampling,
-        mask_list=[(~bad).astype(int) for bad in mask], saturation_limit=None, num_iteration=10, verbose=False,
-    )  # fmt: skip
-    from galprep_dask.psf import PSFModel
-
-    image = result[0]
-    model = PSFModel.from_image(image, oversampling=oversampling)
-    return lambda dx, dy: model.at(dx=dx, dy=dy), None
-
-
-PEERS = {"galprep": ours, "stack": stack, "PSFEx": psfex, "EPSFBuilder": epsf_builder, "Piff": piff, "PSFr": psfr}
-
-
-def scene(name, count, seed):
-    """Stamps, mask, profile, oversampling and bound of a scene."""
-    if name == "sharp":
-        profile = moffat(1.5, e1=0.05)
-        data, mask, truth = stars(profile, count, 31, gain=GAIN, seed=seed, subpixels=9)
-        return data, mask, profile, 3, 1.5, None
-    profile = moffat(3.6, e1=0.05)
-    data, mask, truth = stars(profile, count, 51, gain=GAIN, seed=seed)
-    if name == "neighbours":
-        rng = np.random.default_rng(seed)
-        for k in range(0, count, 3):
-            angle, distance = rng.uniform(0, 2 * np.pi), rng.uniform(8, 20)
-            at = distance * np.cos(angle), distance * np.sin(angle)
-            data[k] += rng.uniform(0.05, 0.5) * truth["flux"][k] * integrated(profile, *at, 51)
-    return data, mask, profile, 1, 3.6, 1e4 * cramer_rao(truth, mask) / (truth["psf"] / truth["psf"].sum()).max()
+#: S/N of the reserved stars whose chi2 is also given by itself: they tell most.
+BRIGHT = 300
 
 
 def compare(name, count, seed, peers):
-    data, mask, profile, oversampling, fwhm, bound = scene(name, count, seed)
-    size = data.shape[-1]
-    print(f"\n{name}: {count} stars of {size} x {size}, FWHM {fwhm} px, S/N 30 to 1500, oversampling {oversampling}"
-          + (f", Cramer-Rao bound {bound:.2f}" if bound else ""))  # fmt: skip
-    print(f"{'':12} {'error':>8} {'cpu s':>8} {'reserved chi2':>14}")
+    """Print error against truth and chi2 of reserved stars of every program, all fitted to the same other stars."""
+    told = scene(name, count, seed)
+    fitted, reserved = told.fitted, told.reserved
+    size, bright = fitted.data.shape[-1], _snr(reserved) > BRIGHT
+    print(f"\n{name}: {len(fitted.data)} stars fitted, {len(reserved.data)} predicted ({bright.sum()} of S/N above "
+          f"{BRIGHT}), {size} x {size} px, FWHM {fitted.fwhm} px, S/N 30 to 1500")  # fmt: skip
+    print(f"{'':12} {'error' + ' ' * (8 * (len(told.positions) - 1)):>8} {'chi2':>8} {'bright':>8} {'cpu s':>8}")
     for peer in peers:
-        options = {"neighbours": "fit"} if peer == "galprep" and name == "neighbours" else {}
         try:
-            if peer == "galprep":
-                PEERS[peer](data, mask, oversampling, fwhm, **options)
-            before, children = time.process_time(), _children()
-            render, chi2 = PEERS[peer](data, mask, oversampling, fwhm, **options)
-            taken = time.process_time() - before + _children() - children
-            told = "" if chi2 is None else f"{chi2:.3f}"
-            print(f"{peer:12} {error(render, profile, size):8.2f} {taken:8.2f} {told:>14}", flush=True)
+            render, taken = _timed(peer, fitted)
+            found = [error(render, told.profile_at(*at), size, *at) for at in told.positions.values()]
+            chi2, _ = predict(render, reserved)
         except (ImportError, FileNotFoundError):
-            print(f"{peer:12} not installed")
+            print(f"{peer:12} not installed", flush=True)
+            continue
         except Exception as problem:
-            print(f"{peer:12} failed: {type(problem).__name__}: {str(problem)[:90]}")
+            print(f"{peer:12} failed: {type(problem).__name__}: {str(problem)[:90]}", flush=True)
+            continue
+        errors = " ".join(f"{value:7.2f}" for value in found)
+        print(f"{peer:12} {errors} {np.median(chi2):8.3f} {np.mean(chi2[bright]):8.3f} {taken:8.2f}", flush=True)
+
+
+def _snr(stars):
+    """S/N of stars: that of their light in a circle."""
+    size = stars.data.shape[-1]
+    iy, ix = np.mgrid[:size, :size] - size // 2
+    inside = np.hypot(ix, iy) < 1.5 * stars.fwhm
+    good = inside & ~stars.mask
+    return (stars.data * good).sum((1, 2)) / np.sqrt((stars.variance * good).sum((1, 2)))
+
+
+def _timed(peer, stars):
+    """Give a program's PSF and the processor's seconds for it, what it starts included; ours is called twice."""
+    if peer == "galprep":
+        PEERS[peer](stars)
+    before, children = time.process_time(), _children()
+    render = PEERS[peer](stars)
+    return render, time.process_time() - before + _children() - children
 
 
 def _children():
@@ -287,43 +159,15 @@ def field(count):
         for place, (u, v) in {"centre": (0, 0), "corner": (0.9, 0.9)}.items():
             at = 1000 * (u + 1), 1000 * (v + 1)
             found[place] = error(
-                lambda dx, dy, at=at, model=model: model.at(*at, dx=dx, dy=dy), quadratic(u, v), 31
+                lambda dx, dy, x, y, model=model: model.at(x, y, dx=dx, dy=dy), quadratic(u, v), 31, *at
             )
         print(f"field, degree {degree} ({model.degree}): error {found['centre']:.2f} in the centre, "
               f"{found['corner']:.2f} in a corner; reserved chi2 {model.validation['reduced_chi2']:.3f}")  # fmt: skip
 
 
-def real(folder):
-    """Fit stars of a real image, taken by size, roundness and isolation alone: reserved stars beside a plain stack."""
-    from photutils.segmentation import SourceCatalog, detect_sources
-
-    with fits.open(Path(folder) / "vircam_h" / "image_8.fits") as hdus:
-        data, header = hdus[1].data.astype(float), hdus[1].header
-    sky = np.nanmedian(data)
-    data = data - sky
-    noise = 1.4826 * np.nanmedian(np.abs(data))
-    found = detect_sources(np.nan_to_num(data), 3 * noise, 8)
-    table = SourceCatalog(np.nan_to_num(data), found)
-    x, y, peak = table.x_centroid, table.y_centroid, table.max_value
-    fwhm, elongation = table.fwhm.value, table.elongation.value
-    bright = (peak > 30 * noise) & (elongation < 1.25) & (peak < 0.7 * np.nanmax(data))
-    counts, edges = np.histogram(fwhm[bright], bins=np.arange(1.5, 8, 0.3))
-    typical = edges[np.argmax(counts)] + 0.15
-    half = 15
-    inside = (np.minimum(x, y) > half + 1) & (x < data.shape[1] - half - 2) & (y < data.shape[0] - half - 2)
-    kept = np.nonzero(bright & inside & (np.abs(fwhm - typical) < 0.6))[0]
-    column, row = np.rint(x[kept]).astype(int), np.rint(y[kept]).astype(int)
-    cut = [(slice(j - half, j + half + 1), slice(i - half, i + half + 1)) for j, i in zip(row, column, strict=True)]
-    stamps = np.array([data[c] for c in cut])
-    own = found.labels[kept]
-    mask = np.array([(found.data[c] > 0) & (found.data[c] != label) for c, label in zip(cut, own, strict=True)])
-    model = fit_psf(stamps, mask=mask, sky_std=noise, gain=float(header.get("GAIN", 4.0)), x=column, y=row)
-    print(f"vircam_h, image_8: {len(stamps)} stamps\n{model}")
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--scenes", nargs="*", default=["well sampled", "sharp", "neighbours"])
+    parser.add_argument("--scenes", nargs="*", default=list(SCENES))
     parser.add_argument("--peers", nargs="*", default=list(PEERS))
     parser.add_argument("--stars", type=int, default=100)
     parser.add_argument("--seeds", type=int, default=4)
@@ -345,8 +189,8 @@ def main():
         losses(60, 41, options.adam)
     if "field" in options.parts:
         field(200)
-    if options.data:
-        real(options.data)
+    if options.data or "real" in options.parts:
+        real(options.data, options.peers)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from astropy.table import QTable
 
 from galprep_dask import gaia
 from galprep_dask.errors import OutputError, ParameterError
-from galprep_dask.psf import fit_psf, select_stars, stack_psf, star_stamps
+from galprep_dask.psf import PSFModel, StarResiduals, fit_psf, select_stars, stack_psf, star_residuals, star_stamps
 from galprep_dask.psf.epsf import build_epsf
 from galprep_dask.segmentation import Segmentation, detect_sources, smooth
 from galprep_dask.stats import sigma_clipped_stats
@@ -21,7 +21,7 @@ __all__ = ["check_choices", "choose_stars", "draw_figures", "figure_folder", "fi
 
 
 def choose_stars(
-    data: da.Array, bad: da.Array, header, *, fwhm: float, nsigma, npixels, sigmaimg, crossmatch, gaia_catalog,
+    image, data: da.Array, bad: da.Array, header, *, fwhm: float, nsigma, npixels, sigmaimg, crossmatch, gaia_catalog,
     starcord_list, fluxthreshould, qt, sigfwhm, medianfwhm, size, isolate, central_tol, droppsf,
 ) -> tuple[QTable, Segmentation, float]:  # fmt: skip
     """Detect sources ``nsigma`` above the clipped median, and choose the stars among them; give the noise, too."""
@@ -30,28 +30,34 @@ def choose_stars(
     found = detect_sources(smooth(flat, fwhm, bad), nsigma * std, npixels, mask=bad, measure=flat)
     stars = select_stars(
         flat, found, mask=bad, sigma=sigmaimg, sky_std=std if sigmaimg is None else None, header=header,
-        gaia=partial(_gaia_stars, catalog=gaia_catalog) if crossmatch else None, crossmatch=crossmatch,
+        gaia=partial(_gaia_stars, image=image, catalog=gaia_catalog) if crossmatch else None, crossmatch=crossmatch,
         coordinates=starcord_list, fwhm=fwhm, min_flux_fraction=fluxthreshould, min_axis_ratio=qt, fwhm_sigma=sigfwhm,
         fwhm_median=medianfwhm, size=size, max_neighbour_fraction=isolate, max_central_bad=central_tol, drop=droppsf,
     )  # fmt: skip
     return stars, found, std
 
 
-def _gaia_stars(header, shape, catalog):
-    stars = gaia.gaia_sources(header, shape, gaia.image_epoch(header), catalog=catalog)
+def _gaia_stars(header, shape, image, catalog):
+    # Of files with extensions, many say the date in the primary header alone; the image knows where that is.
+    stars = gaia.gaia_sources(header, shape, gaia.image_epoch(image, header), catalog=catalog)
     return stars["x", "y"]
 
 
 def fit_to_stars(
     data: da.Array, bad: da.Array, stars: QTable, found: Segmentation, sky_std: float, *, sigmaimg, gain, size,
     photutils_method, makestackpsf, oversampling, a_TV, a_sky, learning_rate, num_steps, solver,
-):  # fmt: skip
-    """Make the PSF model that was asked for, of the stars that are used; their rows get what the fit says of them."""
+) -> tuple[PSFModel, StarResiduals | None]:  # fmt: skip
+    """
+    Make the PSF model that was asked for, of the stars that are used; their rows get what the fit says of them.
+
+    What a fit leaves of its stars is given, too.
+    """
     cut = star_stamps(data, stars, size, segmentation=found, mask=bad, sigma=sigmaimg)
     if makestackpsf:
-        return stack_psf(cut.stamps, mask=cut.mask, sky_std=sky_std)
+        return stack_psf(cut.stamps, mask=cut.mask, sky_std=sky_std), None
     if photutils_method:
-        return build_epsf(cut.stamps, mask=cut.mask, oversampling=1 if oversampling == "auto" else oversampling)
+        oversampling = 1 if oversampling == "auto" else oversampling
+        return build_epsf(cut.stamps, mask=cut.mask, oversampling=oversampling), None
     noise = {"sky_std": sky_std} if cut.sigma is None else {"sigma": cut.sigma}
     model = fit_psf(
         cut.stamps, mask=cut.mask, gain=gain, x=cut.x, y=cut.y, oversampling=oversampling, solver=solver, a_TV=a_TV,
@@ -61,7 +67,7 @@ def fit_to_stars(
         column = np.full(len(stars), np.nan)
         column[cut.rows] = np.asarray(model.stars[name], float)
         stars[name] = column
-    return model
+    return model, star_residuals(model, cut.stamps, mask=cut.mask, gain=gain, **noise)
 
 
 def figure_folder(figurepath) -> Path:
@@ -72,17 +78,19 @@ def figure_folder(figurepath) -> Path:
     return folder
 
 
-def draw_figures(folder: Path, name: str, data: da.Array, stars: QTable, model) -> list[Path]:
+def draw_figures(folder: Path, name: str, data: da.Array, stars: QTable, model, residuals) -> list[Path]:
     """Draw the six panels, the locus, the numbered stars and, where there is one, the PSF; give the files."""
-    from galprep_dask.plotting import plot_psf, plot_star_cuts, plot_star_stamps, plot_stellar_locus
+    from galprep_dask.plotting import plot_psf, plot_psf_fit, plot_star_cuts, plot_star_stamps, plot_stellar_locus
 
-    files = [folder / f"{name}_{what}.png" for what in ("star_cuts", "stellar_locus", "stars", "psf")]
+    files = [folder / f"{name}_{what}.png" for what in ("star_cuts", "stellar_locus", "stars", "psf", "psf_fit")]
     plot_star_cuts(stars, title=name, path=files[0])
     if stars.meta.get("locus") is not None:
         plot_stellar_locus(stars, title=name, path=files[1])
     plot_star_stamps(data, stars, title=name, path=files[2])
     if model is not None:
         plot_psf(model, title=name, path=files[3])
+    if residuals is not None:
+        plot_psf_fit(residuals, title=name, path=files[4])
     return [file for file in files if file.exists()]
 
 

@@ -725,15 +725,15 @@ class image:
             check_same_shape(sigmaimg, pixels.shape, "sigmaimg")
         say = self._tell if verbose else (lambda *args: None)
         stars, found, sky_std = choose_stars(
-            pixels, bad, self.data.header, fwhm=self._fwhm_pixels(psfFWHM), nsigma=nsigma, npixels=npixels,
-            sigmaimg=sigmaimg, crossmatch=crossmatch, gaia_catalog=gaia_catalog, starcord_list=starcord_list,
-            fluxthreshould=fluxthreshould, qt=qt, sigfwhm=sigfwhm, medianfwhm=medianfwhm, size=size, isolate=isolate,
-            central_tol=central_tol, droppsf=droppsf,
+            self._image, pixels, bad, self.data.header, fwhm=self._fwhm_pixels(psfFWHM), nsigma=nsigma,
+            npixels=npixels, sigmaimg=sigmaimg, crossmatch=crossmatch, gaia_catalog=gaia_catalog,
+            starcord_list=starcord_list, fluxthreshould=fluxthreshould, qt=qt, sigfwhm=sigfwhm, medianfwhm=medianfwhm,
+            size=size, isolate=isolate, central_tol=central_tol, droppsf=droppsf,
         )  # fmt: skip
-        self.stars, self.psf_model = stars, None
+        self.stars, self.psf_model, residuals = stars, None, None
         say("stars: %s", ", ".join(f"{name} {count}" for name, count in stars.meta["counts"].items()))
         if not notfit:
-            self.psf_model = fit_to_stars(
+            self.psf_model, residuals = fit_to_stars(
                 pixels, bad, stars, found, sky_std, sigmaimg=sigmaimg, gain=self._electrons(sigmaimg), size=size,
                 photutils_method=photutils_method, makestackpsf=makestackpsf, oversampling=oversampling, a_TV=a_TV,
                 a_sky=a_sky, learning_rate=learning_rate, num_steps=num_steps, solver=solver,
@@ -743,7 +743,7 @@ class image:
                 self.psf_model.to_fits(filepaths, overwrite=True)
         if folder is not None:
             name = Path(str(self._image.attrs.get("path") or "image")).name.split(".")[0]
-            draw_figures(folder, name, pixels, stars, self.psf_model)
+            draw_figures(folder, name, pixels, stars, self.psf_model, residuals)
         return None if self.psf_model is None else self.psf_model.image
 
     def _electrons(self, sigmaimg) -> float | None:

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from galprep_dask.psf.gridded import to_gridded, write_stdpsf
     from galprep_dask.psf.model import PSFModel
     from galprep_dask.psf.psfex import read_psfex, write_psfex
+    from galprep_dask.psf.residuals import StarResiduals, star_residuals
     from galprep_dask.psf.select import select_stars
     from galprep_dask.psf.stack import stack_psf
     from galprep_dask.psf.stamps import star_stamps
@@ -18,11 +19,13 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "PSFModel": "model",
+    "StarResiduals": "residuals",
     "fit_psf": "fit",
     "join_wings": "wings",
     "read_psfex": "psfex",
     "select_stars": "select",
     "stack_psf": "stack",
+    "star_residuals": "residuals",
     "star_stamps": "stamps",
     "to_gridded": "gridded",
     "write_psfex": "psfex",
@@ -30,8 +33,8 @@ _HOMES = {
 }
 
 __all__ = [
-    "PSFModel", "fit_psf", "join_wings", "read_psfex", "select_stars", "stack_psf", "star_stamps", "to_gridded",
-    "write_psfex", "write_stdpsf",
+    "PSFModel", "StarResiduals", "fit_psf", "join_wings", "read_psfex", "select_stars", "stack_psf", "star_residuals",
+    "star_stamps", "to_gridded", "write_psfex", "write_stdpsf",
 ]  # fmt: skip
 
 

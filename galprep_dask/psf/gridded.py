@@ -38,13 +38,8 @@ def _samples(model, xs, ys, per_pixel):
     side -= (side + 1) % 2
     with warnings.catch_warnings():  # corners of the grid lie outside the hull; the clamped PSF is what belongs there
         warnings.simplefilter("ignore", OutsideFieldWarning)
-        return np.array(
-            [
-                effective_samples(model.at(x, y, oversampled=True), model.oversampling, side, per_pixel)
-                for y in ys
-                for x in xs
-            ]
-        )
+        psfs = np.array([model.at(x, y, oversampled=True) for y in ys for x in xs])
+    return effective_samples(psfs, model.oversampling, side, per_pixel)
 
 
 def to_gridded(

@@ -140,8 +140,9 @@ def write_psfex(model: PSFModel, path: str | os.PathLike, *, overwrite: bool = F
     header["CHI2"] = float(model.validation.get("reduced_chi2", 0) or 0)
     header["POLNAXIS"] = 2 if degree else 0
     if degree:
-        x0, x1, y0, y1 = model.field.domain
-        zero, scale = ((x0 + x1) / 2, (y0 + y1) / 2), (x1 - x0, y1 - y0)
+        # As PSFEx has them: the middle and the width of the positions of the stars.
+        low, high = model.field.hull.min(0), model.field.hull.max(0)
+        zero, scale = (low + high) / 2, np.where(high > low, high - low, 1.0)
         # Orthonormal polynomials are sums of monomials; the coefficients of those are what PSFEx keeps.
         u, v = (g.ravel() for g in np.meshgrid(*(np.linspace(-0.5, 0.5, 2 * degree + 3),) * 2))
         ours = model.field.basis(zero[0] + scale[0] * u, zero[1] + scale[1] * v)
@@ -149,7 +150,7 @@ def write_psfex(model: PSFModel, path: str | os.PathLike, *, overwrite: bool = F
         mask = np.tensordot(change, mask, 1)
         for i, name in ((1, "X_IMAGE"), (2, "Y_IMAGE")):
             header[f"POLGRP{i}"], header[f"POLNAME{i}"] = 1, name
-            header[f"POLZERO{i}"], header[f"POLSCAL{i}"] = zero[i - 1] + 1, scale[i - 1]
+            header[f"POLZERO{i}"], header[f"POLSCAL{i}"] = float(zero[i - 1]) + 1, float(scale[i - 1])
         header["POLNGRP"], header["POLDEG1"] = 1, degree
     header["PSF_FWHM"], header["PSF_SAMP"] = model.fwhm, 1 / s
     header["PSFNAXIS"] = 3

@@ -78,6 +78,49 @@ def test_psfex_file_follows_its_own_definition(tmp_path):
     np.testing.assert_allclose(image / image.sum(), model.at(250.0, 600.0), atol=1e-5)
 
 
+def test_hull_of_the_stars_survives_a_psfex_file(tmp_path):
+    model = varying()
+    write_psfex(model, tmp_path / "stars.psf")
+    again = read_psfex(tmp_path / "stars.psf", oversampling=1)
+    for edge in (model.field.hull.min(0), model.field.hull.max(0)):  # PSFEx knows the rectangle alone
+        assert again.inside(*edge)
+        outside = edge + np.sign(edge - 500) * 5
+        assert not again.inside(*outside)
+
+
+def lanczos(x):
+    """Kernel of order 4, with which PSFEx resamples."""
+    return np.where(np.abs(x) < 4, np.sinc(x) * np.sinc(x / 4), 0)
+
+
+@pytest.mark.parametrize("place", [(500.0, 500.0), (140.0, 180.0), (1700.0, -2800.0), (-200.0, 1100.0)])
+def test_psf_of_a_survey_is_that_of_psfex_everywhere(shared_data, tmp_path, place):
+    """The survey's model evaluated as its manual says, beside ours, and beside ours written and read again."""
+    path = shared_data / "decam_tc8" / "c4d_171113_060340_ooi_r_ls9-psfex.fits"
+    row = fits.getdata(path, 1)[0]
+    assert row["psf_samp"] == 1
+    u, v = ((at + 1 - row[f"polzero{i}"]) / row[f"polscal{i}"] for i, at in enumerate(place, 1))
+    basis = np.tensordot([1, u, u * u, v, u * v, v * v], row["psf_mask"].astype(float), 1)
+    model = read_psfex(path)
+    write_psfex(model, tmp_path / "again.psf")
+    again = read_psfex(tmp_path / "again.psf")
+    offset = np.arange(63.0) - 31
+    for dx, dy in ((0.0, 0.0), (0.3, -0.4)):
+        along_x, along_y = (lanczos((offset - d)[:, None] - offset) for d in (dx, dy))
+        theirs = along_y @ basis @ along_x.T
+        theirs = theirs / theirs.sum()
+        ours = model.at(*place, dx=dx, dy=dy)
+        np.testing.assert_allclose(again.at(*place, dx=dx, dy=dy), ours, atol=1e-6 * ours.max())
+        # Ours is centred on the middle pixel, theirs nearly so.
+        slopes = [slope.ravel() for slope in np.gradient(theirs)]
+        solved, *_ = np.linalg.lstsq(np.stack([theirs.ravel(), *slopes], 1), ours.ravel(), rcond=None)
+        left = ours - solved[0] * theirs - (solved[1] * slopes[0] + solved[2] * slopes[1]).reshape(63, 63)
+        assert solved[0] == pytest.approx(1, abs=3e-3)
+        assert np.abs(solved[1:]).max() < 0.05
+        # Lanczos' kernel of order 4 is not the sinc: that, and no more, where the star is shifted.
+        assert np.abs(left).max() < (1e-3 if dx == 0 else 5e-3) * theirs.max()
+
+
 def test_psfex_file_of_a_survey_is_read(shared_data):
     path = shared_data / "decam_tc8" / "c4d_171113_060340_ooi_r_ls9-psfex.fits"
     model = read_psfex(path)
@@ -108,6 +151,36 @@ def test_gridded_model_of_photutils_gives_the_same_stars(oversampling):
         to_gridded(model, (10, 10), n_grid=1)
     with pytest.raises(ParameterError, match="shape"):
         to_gridded(PSFModel.from_image(model.image))
+
+
+#: Positions between the grid's points, and one of which x and y must not be swapped.
+BETWEEN = [(310.0, 720.0), (720.0, 310.0), (905.0, 130.0)]
+
+
+def test_grids_give_the_psf_between_their_points(tmp_path):
+    from photutils.psf import GriddedPSFModel
+
+    model = varying()
+    write_stdpsf(model, tmp_path / "grid.fits", (1000, 1000), n_grid=9)
+    grids = to_gridded(model, (1000, 1000), n_grid=9), GriddedPSFModel.read(tmp_path / "grid.fits")
+    iy, ix = np.mgrid[-15:16, -15:16]
+    images = [model.at(*place) for place in BETWEEN]
+    peak = images[0].max()
+    assert np.abs(images[0] - images[1]).max() > 0.02 * peak
+    for (x, y), ours in zip(BETWEEN, images, strict=True):
+        for grid in grids:
+            theirs = grid.evaluate(ix + x, iy + y, 1.0, x, y)
+            np.testing.assert_allclose(theirs / theirs.sum(), ours, atol=4e-3 * peak)
+
+
+def test_grid_has_the_sampling_that_is_asked_for():
+    model = varying()
+    grid = to_gridded(model, (1000, 1000), n_grid=2, oversampling=5)
+    np.testing.assert_array_equal(grid.oversampling, 5)
+    assert grid.data.shape[1:] == (31 * 5, 31 * 5)
+    hull = to_gridded(model, n_grid=3)  # without a shape: over the stars
+    np.testing.assert_allclose(np.min(hull.grid_xypos, axis=0), model.field.hull.min(0))
+    np.testing.assert_allclose(np.max(hull.grid_xypos, axis=0), model.field.hull.max(0))
 
 
 def test_stdpsf_file_is_read_by_photutils(tmp_path):
