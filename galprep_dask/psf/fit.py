@@ -282,7 +282,6 @@ class _Fit:
             alive = alive & self._alike(alive)
         for attempt in range(4):
             self._minimise(alive, warm=warm or attempt > 0)
-            fit_stars(self.batch, self.solution, usable, steps=3)
             self.reasons = np.where(usable, self._no_stars(alive), self.base)
             fine = candidates & (self.reasons == "")
             if not fine.any():
@@ -347,13 +346,9 @@ class _Fit:
         )  # fmt: skip
         return np.where(snr < FAINTEST, "blank", reason).astype("U20")
 
-    def _psf_of(self, k):
-        psf = self.solution.psf
-        return psf[0] if len(psf) == 1 else np.tensordot(self.problem.basis[k], psf, 1)
-
     def _predict(self, seen):
         p = self.problem
-        return predicted(p.data, p.good, p.variance, self.solution, self._psf_of, p.oversampling, seen)
+        return predicted(p.data, p.good, p.variance, self.solution, self.batch.models(self.solution), seen)
 
     def _predict_stack(self, alive, seen):
         """Predict the same stars from a plain stack of the fitted ones, shifted as an image is."""
@@ -364,10 +359,8 @@ class _Fit:
         plain = replace(p, oversampling=1, basis=np.ones((len(p.data), 1)))
         batch = Batch(plain, len(stack))
         out = Solution(stack[None], s.flux.copy(), s.dx.copy(), s.dy.copy(), s.sky.copy())
-        only = np.zeros(len(p.data), bool)
-        only[seen] = True
-        fit_stars(batch, out, only, steps=2)
-        return predicted(p.data, p.good, p.variance, out, lambda k: stack, 1, seen)
+        fit_stars(batch, out, steps=1)
+        return predicted(p.data, p.good, p.variance, out, batch.models(out), seen)
 
     def finished(self, refit, parameters):
         alive = self.reasons == ""
@@ -376,7 +369,6 @@ class _Fit:
         elif self.n_folds > 1:
             self._minimise(self.first_alive & alive, warm=True)
         used = alive if refit or not self.n_folds else self.first_alive & alive
-        fit_stars(self.batch, self.solution, np.asarray(self.problem.good.any((1, 2))), steps=2)
         if not self.solution.converged:
             warnings.warn(
                 f"the PSF fit ({self.options['solver']}) had not settled after {len(self.solution.loss_history)} "

@@ -44,7 +44,7 @@ def first_prior(start: np.ndarray, problem: Problem) -> Prior:
     if problem.oversampling > 1:
         transfer = np.abs(np.fft.rfft2(start[0])) / start[0].sum()
         strength = WEAKEST * problem.oversampling**2 / np.maximum(transfer, FAINTEST) ** 2
-    return Prior(start, spectrum, strength, np.zeros((count, fine, fine)))
+    return Prior(start, spectrum, strength, np.zeros((count, 1, 1)), np.zeros((count, fine, fine)))
 
 
 def noise_factors(prior: Prior, oversampling: int, fine: int) -> tuple[float, float]:
