@@ -292,26 +292,31 @@ class _Fit:
         return alive
 
     def _minimise(self, alive, warm=False):
-        options, regular = self.options, self._regular()
+        s = self.problem.oversampling
+        if (self.field is not None or s > 1) and not warm:
+            self._run(alive, False, 5)
+            if s > 1:
+                # Drawn to where a first fit has got: what it was held back by is left behind (Tikhonov, iterated).
+                self.prior = self.prior._replace(start=self.solution.psf.copy())
+            if self.field is not None:
+                self.prior = learned_prior(self.prior, self.solution, s)
+            warm = True
+        self._run(alive, warm)
+        self.level_variance = fix_gauge(self.solution, self.problem, alive)
+
+    def _run(self, alive, warm, most=None):
+        """Run the solver, Newton's method for no more than ``most`` rounds."""
+        prior, options = self.prior if self._regular() else None, self.options
         if options["solver"] == "newton":
             rounds = options["num_steps"] or 20
-            s = self.problem.oversampling
-            if (self.field is not None or s > 1) and not warm:
-                minimise(self.batch, self.solution, alive, self.prior, rounds=min(rounds, 5))
-                if s > 1:
-                    # Drawn to where a first fit has got: what it was held back by is left behind (Tikhonov, iterated).
-                    self.prior = self.prior._replace(start=self.solution.psf.copy())
-                if self.field is not None:
-                    self.prior = learned_prior(self.prior, self.solution, s)
-                warm = True
             steps = 20 if self.problem.a_tv > 0 else 12
-            prior = self.prior if regular else None
-            minimise(self.batch, self.solution, alive, prior, rounds=rounds, steps=steps, warm=warm)
+            minimise(
+                self.batch, self.solution, alive, prior, rounds=min(rounds, most or rounds), steps=steps, warm=warm
+            )
         else:
             from galprep_dask.psf.descend import descend
 
-            descend(self.batch, self.solution, alive, warm=warm, **options)
-        self.level_variance = fix_gauge(self.solution, self.problem, alive)
+            descend(self.batch, self.solution, alive, prior, warm=warm, **options)
 
     def _regular(self):
         return self.problem.oversampling > 1 or self.field is not None or self.problem.a_tv > 0

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-__all__ = ["Batch", "Problem", "Solution", "fit_stars", "minimise", "precision"]
+__all__ = ["Batch", "Problem", "Rounds", "Solution", "fit_stars", "minimise", "precision", "settings_of"]
 
 #: Pixels of a group of stars: one such array is 4 MiB in float32 and stays near the processor.
 GROUP_PIXELS = 2**20
@@ -15,8 +15,6 @@ GROUP_PIXELS = 2**20
 TOLERANCES = (0.3, 0.03, 0.01)
 #: Settled: chi2 can fall by less than this fraction of the number of parameters, which noise adds to it.
 SETTLED = 0.001
-#: Rounds in which stars find their places under the first P, before it moves.
-BEGIN = 1
 
 
 @dataclass(frozen=True)
@@ -137,14 +135,15 @@ def precision(dtype):
     return jax.enable_x64(True)
 
 
-def _settings(problem, floor):
+def settings_of(problem, floor):
+    """Numbers of a problem for the device, with the least fraction by which a model may be wrong."""
     from galprep_dask.psf._kernels.loss import Settings
 
     numbers = problem.inverse_gain, problem.clip, floor, float(problem.free_sky), problem.a_tv, problem.a_sky
     return Settings(*(np.asarray(number, problem.dtype) for number in numbers))
 
 
-class _Rounds:
+class Rounds:
     """Rounds of Newton's method, from where a solution is."""
 
     def __init__(self, batch, solution, fitted, prior):
@@ -164,7 +163,7 @@ class _Rounds:
         from galprep_dask.psf._kernels.newton import newton_round
 
         psf, stars, summary = newton_round(
-            self.psf, self.stars, self.batch.stamps, self.fitted, self.tolerance, _settings(self.problem, floor),
+            self.psf, self.stars, self.batch.stamps, self.fitted, self.tolerance, settings_of(self.problem, floor),
             self.prior, oversampling=self.problem.oversampling, half=self.problem.core, steps=steps,
             regular=self.prior is not None, enough=np.asarray(0.1 * SETTLED * self.psf.size, self.problem.dtype),
         )  # fmt: skip
@@ -175,7 +174,7 @@ class _Rounds:
 
 def fit_stars(batch: Batch, solution: Solution, *, prior=None, steps: int = 4, floor: float | None = None) -> Solution:
     """Fit flux, position and sky of every star to the PSF of ``solution``."""
-    rounds = _Rounds(batch, solution, np.ones(batch.count), prior)
+    rounds = Rounds(batch, solution, np.ones(batch.count), prior)
     for number in range(steps + 1):
         summary = rounds.once(0, TOLERANCES[-1] if floor is None else floor, stay=number == steps)
     batch.take(solution, rounds.stars, summary)
@@ -204,11 +203,11 @@ def minimise(batch: Batch, solution: Solution, alive, prior=None, *, rounds: int
     -------
     Solution
     """
-    state = _Rounds(batch, solution, alive, prior)
-    history, converged, begin = [], False, 0 if warm else BEGIN
-    for number in range(-begin, rounds):
-        floor = TOLERANCES[-1] if warm else TOLERANCES[np.clip(number, 0, len(TOLERANCES) - 1)]
-        summary = state.once(steps if number >= 0 else 0, floor)
+    state = Rounds(batch, solution, alive, prior)
+    history, converged = [], False
+    for number in range(rounds):
+        floor = TOLERANCES[-1 if warm else min(number, len(TOLERANCES) - 1)]
+        summary = state.once(steps, floor)
         history.append(float(summary.loss))
         late = warm or number >= len(TOLERANCES) - 1
         if late and float(summary.promise) < SETTLED * state.psf.size:
@@ -219,6 +218,6 @@ def minimise(batch: Batch, solution: Solution, alive, prior=None, *, rounds: int
         state.tolerance = np.maximum(misfit, state.tolerance) if late else misfit
     solution.psf = np.array(state.psf, np.float64)
     batch.take(solution, state.stars, summary)
-    solution.loss_history = solution.loss_history + history[begin:]
+    solution.loss_history = solution.loss_history + history
     solution.converged = converged
     return solution

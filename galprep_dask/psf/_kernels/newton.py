@@ -25,12 +25,12 @@ from galprep_dask.psf._kernels.loss import (
 )  # fmt: skip
 from galprep_dask.psf._kernels.render import coverage_matrices
 
-__all__ = ["Round", "Summary", "newton_round"]
+__all__ = ["Round", "Summary", "filtered", "newton_round", "prior_curvature"]
 
 #: Largest step of a position in one round, data pixels.
 LONGEST_STEP = 0.5
 #: Conjugate gradients stop when they have gained all but this fraction of what there is to gain.
-LEFT = 1e-3
+LEFT = 2e-3
 
 
 class Summary(NamedTuple):
@@ -118,6 +118,17 @@ def _prepare(psf, group, settings, sky_weight, oversampling, half):
     sky_loss = jnp.sum(jnp.where(fitted > 0, stars.sky**2 / sky_variance(stamps), 0))
     told = chi2, (weight > 0).sum((1, 2)), clipped.sum((1, 2)), misfit, normal
     return pieces, diagonal, told, sky_loss
+
+
+def filtered(image, response):
+    """Multiply the frequencies of (m, N, N) images."""
+    return jnp.fft.irfft2(response * jnp.fft.rfft2(image), s=image.shape[1:])
+
+
+def prior_curvature(step, prior, root):
+    """Curvature of what draws coefficients to zero, times ``step``."""
+    smooth = root * filtered(root * step, prior.smooth) if prior.smooth.shape[-1] > 1 else prior.smooth * step
+    return smooth + prior.shrink * step
 
 
 def _of_groups(function, groups):
@@ -210,14 +221,11 @@ def newton_round(psf, stars, stamps, fitted, tolerance, settings, prior, *, over
     rounding = ROUNDING * psf[0].max()
     root = jnp.sqrt(diagonal)
 
-    def filtered(image, response):
-        return jnp.fft.irfft2(response * jnp.fft.rfft2(image), s=image.shape[1:])
-
     def penalty(step):
         """Curvature of the prior and of the total variation."""
         if not regular:
             return jnp.zeros_like(step)
-        given = root * filtered(root * step, prior.strength + prior.smooth) + prior.shrink * step
+        given = root * filtered(root * step, prior.strength) + prior_curvature(step, prior, root)
         held = settings.a_tv * n_used * variation_curvature(step[0], psf[0], rounding)
         # Fluxes make up for any scale of P and skies for any level, so the penalty would take both to nothing: they
         # are held, by a weight far above all the others.
@@ -242,8 +250,7 @@ def newton_round(psf, stars, stamps, fitted, tolerance, settings, prior, *, over
 
     right = _summed(lambda piece: _back(piece, piece.residual), pieces, jnp.zeros_like(psf))
     if regular:
-        pull = root * filtered(root * (prior.start - psf), prior.strength) - prior.shrink * psf
-        pull = pull - root * filtered(root * psf, prior.smooth)
+        pull = root * filtered(root * (prior.start - psf), prior.strength) - prior_curvature(psf, prior, root)
         held = settings.a_tv * n_used * variation_curvature(psf[0], psf[0], rounding)
         right = right + pull.at[0].add(-held)
 
