@@ -64,10 +64,17 @@ def stars(
     return data, mask, {"flux": flux, "dx": dx, "dy": dy, "sky": sky, "psf": middle, "variance": variance}
 
 
-def cramer_rao(truth, mask, *, sky_free=False):
-    """RMS over pixels of the bound on P: the curvature of the fit is close to diagonal at the data's sampling."""
-    information = (truth["flux"][:, None, None] ** 2 * ~mask / truth["variance"]).sum(0)
-    return np.sqrt(np.mean(1 / information))
+def cramer_rao(truth, mask, *, of_sum_one=False):
+    """
+    RMS over pixels of the bound on P: the curvature of the fit is close to diagonal at the data's sampling.
+
+    ``of_sum_one`` is the bound on P divided by its sum, which carries the noise of all pixels into the core.
+    """
+    bound = 1 / (truth["flux"][:, None, None] ** 2 * ~mask / truth["variance"]).sum(0)
+    if of_sum_one:
+        psf = truth["psf"] / truth["psf"].sum()
+        bound = bound * (1 - 2 * psf) + psf**2 * bound.sum()
+    return np.sqrt(np.mean(bound))
 
 
 def field_of(profile_at, count, size, *, side=2000.0, snr=(30, 1500), gain=5.0, seed=0, subpixels=5):

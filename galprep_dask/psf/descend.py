@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import numpy as np
 
-from galprep_dask.psf.solve import TOLERANCES, Batch, Solution, _settings, fit_stars
+from galprep_dask.psf.solve import SETTLED, TOLERANCES, Batch, Rounds, Solution, fit_stars, settings_of
 
 __all__ = ["descend"]
 
 #: Steps that are taken when nothing is said, and rounds that they are split into.
 STEPS = {"adam": 80000, "lbfgs": 1000}
 ROUNDS = 20
-#: Settled: the loss falls by less than this, relative, in a round.
-SETTLED = 1e-6
+#: A solver of gradients slows down where it is near, so it is held to be settled later than Newton's method.
+NEARER = 0.1
 
 
 def descend(
-    batch: Batch, solution: Solution, alive, *, solver: str = "adam", num_steps: int | None = None,
+    batch: Batch, solution: Solution, alive, prior=None, *, solver: str = "adam", num_steps: int | None = None,
     learning_rate: float = 2e-5, schedule: str = "constant", warm: bool = False,
 ) -> Solution:  # fmt: skip
     """
-    Minimise the loss over P and all stars that are ``alive`` with a solver of optax.
+    Minimise the loss over P and the stars that are ``alive`` with a solver of optax; the others follow.
 
     Parameters
     ----------
@@ -28,10 +28,11 @@ def descend(
     solution : Solution
         Where to start; changed in place.
     alive : (k,) bool array
+    prior : Prior, optional
     solver : {"adam", "lbfgs"}
     num_steps : int, optional
     learning_rate : float
-        Of Adam.
+        Of Adam, for pixels of P, fluxes over their first values, positions in px and skies over their noise.
     schedule : {"constant", "cosine"}
         How the learning rate of Adam goes on.
     warm : bool
@@ -40,9 +41,12 @@ def descend(
     Returns
     -------
     Solution
-    """
-    import jax.numpy as jnp
 
+    Notes
+    -----
+    L-BFGS moves in units of the parameters' own uncertainties, in which the loss is nearly round. Settled is what
+    Newton's method would lower chi2 by no more.
+    """
     from galprep_dask.psf._kernels.first_order import descend_round, initial_state
 
     problem = batch.problem
@@ -50,56 +54,55 @@ def descend(
     if warm:
         num_steps = max(num_steps // 4, 1)
     # Fluxes and positions start from their best values for the first P, as any careful user would have them do.
-    fit_stars(batch, solution, alive, steps=4, floor=TOLERANCES[0])
-    noise = np.sqrt(np.median(problem.variance, axis=(1, 2)))
-    scale = batch.pad(np.maximum(np.abs(solution.flux), noise), 1.0), batch.pad(noise, 1.0)
-    stars = batch.stars(solution)
+    fit_stars(batch, solution, prior=prior, steps=4, floor=TOLERANCES[-1] if warm else TOLERANCES[0])
+    rounds = Rounds(batch, solution, alive, prior)
+    units, stars = _units(batch, solution, prior, solver), rounds.stars
     values = {
-        "psf": jnp.asarray(solution.psf, problem.dtype), "flux": stars.flux / scale[0], "dx": stars.dx,
-        "dy": stars.dy, "sky": stars.sky / scale[1],
+        "psf": np.zeros_like(units.origin), "flux": stars.flux / units.flux, "dx": stars.dx / units.shift,
+        "dy": stars.dy / units.shift, "sky": stars.sky / units.sky,
     }  # fmt: skip
     chosen = {"solver": solver, "schedule": schedule, "learning_rate": learning_rate, "num_steps": num_steps}
-    state = initial_state(values, **chosen)
-    stamps, history = batch.stamps(alive), []
-    rounds = min(ROUNDS, num_steps)
-    for number in range(rounds):
-        steps = num_steps // rounds
-        floor = TOLERANCES[min(number, len(TOLERANCES) - 1)]
-        tolerance = batch.pad(np.zeros(batch.count) if solution.misfit is None else solution.misfit)
-        values, state, loss = descend_round(
-            values, state, scale, stamps, tolerance, _settings(problem, floor), oversampling=problem.oversampling,
-            half=problem.core, steps=steps, free_sky=problem.free_sky, **chosen,
+    state, history, settled = initial_state(values, **chosen), [], False
+    diagonal = np.asarray(solution.diagonal, problem.dtype)
+    for number in range(min(ROUNDS, num_steps)):
+        floor = TOLERANCES[-1 if warm else min(number, len(TOLERANCES) - 1)]
+        values, state, rounds.psf, rounds.stars = descend_round(
+            values, state, units, batch.stamps, rounds.fitted, rounds.tolerance, rounds.prior, diagonal,
+            settings_of(problem, floor), oversampling=problem.oversampling, half=problem.core,
+            steps=num_steps // min(ROUNDS, num_steps), free_sky=problem.free_sky, **chosen,
         )  # fmt: skip
         if solver == "lbfgs":  # the weights are new, and so is the function whose curvature it remembers
             state = initial_state(values, **chosen)
-        history.append(float(loss))
-        solution.psf = np.array(values["psf"], np.float64)
-        solution.flux, solution.sky = (
-            batch.unpad(values[name] * unit) for name, unit in (("flux", scale[0]), ("sky", scale[1]))
-        )
-        solution.dx, solution.dy = batch.unpad(values["dx"]), batch.unpad(values["dy"])
-        settled = number >= len(TOLERANCES) and abs(history[-2] - history[-1]) < SETTLED * history[-1]
-        if settled:
+        summary = rounds.once(0, floor, stay=True)
+        history.append(float(summary.loss))
+        late = warm or number >= len(TOLERANCES) - 1
+        if late and float(summary.promise) < NEARER * SETTLED * solution.psf.size:
+            settled = True
             break
-    _look_once(batch, solution, alive)
+        rounds.tolerance = np.maximum(summary.misfit, rounds.tolerance) if late else np.asarray(summary.misfit)
+    solution.psf = np.array(rounds.psf, np.float64)
+    batch.take(solution, rounds.stars, summary)
+    fit_stars(batch, solution, prior=prior, steps=2)  # those that were only looking on
     solution.loss_history = solution.loss_history + history
     solution.converged = settled
     return solution
 
 
-def _look_once(batch, solution, alive):
-    """Chi2, curvature and the like where the solver ended, without moving anything."""
-    import jax.numpy as jnp
+def _units(batch, solution, prior, solver):
+    """What the variables are measured in."""
+    from galprep_dask.psf._kernels.first_order import Units
 
-    from galprep_dask.psf._kernels.newton import psf_round, star_round
-
-    problem = batch.problem
-    given = (
-        jnp.asarray(solution.psf, problem.dtype), batch.stars(solution), batch.stamps(alive),
-        batch.pad(np.zeros(batch.count)), _settings(problem, TOLERANCES[-1]),
-    )  # fmt: skip
-    known = {"oversampling": problem.oversampling, "half": problem.core, "steps": 0}
-    stars, summary = star_round(*given, **known)
-    _, diagonal = psf_round(*given, None, summary.n_good.sum(), regular=False, **known)
-    batch.take(solution, stars, summary)
-    solution.diagonal = np.asarray(diagonal, np.float64)
+    problem, psf = batch.problem, solution.psf
+    one = np.ones((), problem.dtype)
+    if solver == "adam":
+        noise = np.sqrt(np.median(problem.variance, axis=(1, 2)))
+        flux, sky = batch.pad(np.maximum(np.abs(solution.flux), noise), 1.0), batch.pad(noise, 1.0)
+        return Units(psf.astype(problem.dtype), one.reshape(1, 1, 1), one, flux, one.reshape(1, 1), sky)
+    curvature = np.diagonal(solution.normal, axis1=1, axis2=2)
+    flux, dx, dy, sky = (batch.pad(1 / np.sqrt(np.maximum(column, 1e-30)), 1.0) for column in curvature.T)
+    pixel, response = solution.diagonal, one
+    if prior is not None:
+        pixel = pixel + prior.shrink
+        response = np.asarray((prior.spectrum + prior.strength + prior.smooth) ** -0.5, problem.dtype)
+    pixel = np.asarray(pixel**-0.5, problem.dtype)
+    return Units(psf.astype(problem.dtype), pixel, response, flux, np.minimum(np.minimum(dx, dy), 1), sky)

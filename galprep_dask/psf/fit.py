@@ -288,7 +288,6 @@ class _Fit:
             alive = alive & self._alike(alive)
         for attempt in range(4):
             self._minimise(alive, warm=warm or attempt > 0)
-            fit_stars(self.batch, self.solution, usable, steps=3)
             self.reasons = np.where(usable, self._no_stars(alive), self.base)
             fine = candidates & (self.reasons == "")
             if not fine.any():
@@ -299,26 +298,31 @@ class _Fit:
         return alive
 
     def _minimise(self, alive, warm=False):
-        options, regular = self.options, self._regular()
+        s = self.problem.oversampling
+        if (self.field is not None or s > 1) and not warm:
+            self._run(alive, False, 5)
+            if s > 1:
+                # Drawn to where a first fit has got: what it was held back by is left behind (Tikhonov, iterated).
+                self.prior = self.prior._replace(start=self.solution.psf.copy())
+            if self.field is not None:
+                self.prior = learned_prior(self.prior, self.solution, s)
+            warm = True
+        self._run(alive, warm)
+        self.level_variance = fix_gauge(self.solution, self.problem, alive)
+
+    def _run(self, alive, warm, most=None):
+        """Run the solver, Newton's method for no more than ``most`` rounds."""
+        prior, options = self.prior if self._regular() else None, self.options
         if options["solver"] == "newton":
             rounds = options["num_steps"] or 20
-            s = self.problem.oversampling
-            if (self.field is not None or s > 1) and not warm:
-                minimise(self.batch, self.solution, alive, self.prior, rounds=min(rounds, 5))
-                if s > 1:
-                    # Drawn to where a first fit has got: what it was held back by is left behind (Tikhonov, iterated).
-                    self.prior = self.prior._replace(start=self.solution.psf.copy())
-                if self.field is not None:
-                    self.prior = learned_prior(self.prior, self.solution, s)
-                warm = True
             steps = 20 if self.problem.a_tv > 0 else 12
-            prior = self.prior if regular else None
-            minimise(self.batch, self.solution, alive, prior, rounds=rounds, steps=steps, warm=warm)
+            minimise(
+                self.batch, self.solution, alive, prior, rounds=min(rounds, most or rounds), steps=steps, warm=warm
+            )
         else:
             from galprep_dask.psf.descend import descend
 
-            descend(self.batch, self.solution, alive, warm=warm, **options)
-        self.level_variance = fix_gauge(self.solution, self.problem, alive)
+            descend(self.batch, self.solution, alive, prior, warm=warm, **options)
 
     def _regular(self):
         return self.problem.oversampling > 1 or self.field is not None or self.problem.a_tv > 0
@@ -353,13 +357,9 @@ class _Fit:
         )  # fmt: skip
         return np.where(snr < FAINTEST, "blank", reason).astype("U20")
 
-    def _psf_of(self, k):
-        psf = self.solution.psf
-        return psf[0] if len(psf) == 1 else np.tensordot(self.problem.basis[k], psf, 1)
-
     def _predict(self, seen):
         p = self.problem
-        return predicted(p.data, p.good, p.variance, self.solution, self._psf_of, p.oversampling, seen)
+        return predicted(p.data, p.good, p.variance, self.solution, self.batch.models(self.solution), seen)
 
     def _predict_stack(self, alive, seen):
         """Predict the same stars from a plain stack of the fitted ones, shifted as an image is."""
@@ -370,10 +370,8 @@ class _Fit:
         plain = replace(p, oversampling=1, basis=np.ones((len(p.data), 1)))
         batch = Batch(plain, len(stack))
         out = Solution(stack[None], s.flux.copy(), s.dx.copy(), s.dy.copy(), s.sky.copy())
-        only = np.zeros(len(p.data), bool)
-        only[seen] = True
-        fit_stars(batch, out, only, steps=2)
-        return predicted(p.data, p.good, p.variance, out, lambda k: stack, 1, seen)
+        fit_stars(batch, out, steps=1)
+        return predicted(p.data, p.good, p.variance, out, batch.models(out), seen)
 
     def finished(self, refit, parameters):
         alive = self.reasons == ""
@@ -382,7 +380,6 @@ class _Fit:
         elif self.n_folds > 1:
             self._minimise(self.first_alive & alive, warm=True)
         used = alive if refit or not self.n_folds else self.first_alive & alive
-        fit_stars(self.batch, self.solution, np.asarray(self.problem.good.any((1, 2))), steps=2)
         if not self.solution.converged:
             warnings.warn(
                 f"the PSF fit ({self.options['solver']}) had not settled after {len(self.solution.loss_history)} "

@@ -65,13 +65,8 @@ def without_neighbours(problem, solution, fwhm: float, before: Neighbours | None
         The stamps without them, and what was taken off.
     """
     size, s = problem.data.shape[-1], problem.oversampling
-    stars = zip(solution.flux, solution.dx, solution.dy, solution.sky, strict=True)
-    own = np.array(
-        [
-            f * sampled(_psf_of(problem, solution, k), size, s, dx, dy) + sky
-            for k, (f, dx, dy, sky) in enumerate(stars)
-        ]
-    )
+    models = Batch(problem, solution.psf.shape[-1]).models(solution)
+    own = solution.flux[:, None, None] * models + solution.sky[:, None, None]
     residual = np.where(problem.good, problem.data - own, 0.0)
     found = before or _peaks(problem, solution, residual, fwhm)
     if not len(found):
@@ -92,7 +87,7 @@ def without_neighbours(problem, solution, fwhm: float, before: Neighbours | None
     )  # fmt: skip
     batch = Batch(alone, solution.psf.shape[-1])
     fitted = Solution(solution.psf, found.flux, found.dx, found.dy, np.zeros(len(found)))
-    fit_stars(batch, fitted, np.ones(len(found), bool), steps=4, floor=0.3)
+    fit_stars(batch, fitted, steps=4, floor=0.3)
     stayed = np.hypot(fitted.dx - found.dx, fitted.dy - found.dy) < 2 * fwhm
     kept = stayed & (fitted.flux > 0)
     found = Neighbours(*(values[kept] for values in (index, fitted.flux, fitted.dx, fitted.dy)))

@@ -44,38 +44,56 @@ def first_prior(start: np.ndarray, problem: Problem) -> Prior:
     if problem.oversampling > 1:
         transfer = np.abs(np.fft.rfft2(start[0])) / start[0].sum()
         strength = WEAKEST * problem.oversampling**2 / np.maximum(transfer, FAINTEST) ** 2
-    return Prior(start, spectrum, strength, np.zeros((count, fine, fine)))
+    return Prior(start, spectrum, strength, np.zeros((count, 1, 1)), np.zeros((count, fine, fine)))
 
 
-def noise_factors(prior: Prior, oversampling: int, fine: int) -> tuple[float, float]:
-    """Variance of P over 1 / diagonal of its normal matrix, per fine pixel, and of P integrated over a data pixel."""
+def noise_factors(prior: Prior, oversampling: int, fine: int) -> tuple[np.ndarray, np.ndarray]:
+    """
+    Variance of coefficients over 1 / diagonal of their normal matrix.
+
+    Returns
+    -------
+    per_fine, per_pixel : (m,) arrays
+        Per fine pixel, and of the coefficient integrated over a data pixel.
+    """
     fy, fx = _grid(fine)
     response = np.outer(box_response(fy, oversampling), box_response(fx, oversampling)) ** 2
-    inverse = 1 / (prior.spectrum + prior.strength)
     twice = np.where(np.arange(fine // 2 + 1) == 0, 1.0, 2.0)  # the other half of the transform
-    return float((twice * inverse).sum() / fine**2), float((twice * inverse * response).sum() / fine**2)
+    inverse = twice / (prior.spectrum + prior.strength + prior.smooth) / fine**2
+    per_fine, per_pixel = inverse.sum((1, 2)), (inverse * response).sum((1, 2))
+    return per_fine, per_pixel
 
 
 def learned_prior(prior: Prior, solution: Solution, oversampling: int) -> Prior:
     """
-    Learn from a first fit how much every coefficient of the field varies at every radius, and shrink it accordingly.
+    Learn from a first fit how much every coefficient of the field varies, and shrink it accordingly.
 
-    The mean square of a coefficient in a ring, less its noise, is the variance it is expected to have there
-    (empirical Bayes); where it does not rise above its noise it is held near zero, so that the corners of the field
-    do not pay for polynomials that the wings do not need.
+    The mean square of a coefficient at a radius or a frequency, less its noise, is the variance it is expected to have
+    there (empirical Bayes). Where it does not rise above its noise it is held near zero, so that the corners of the
+    field do not pay for polynomials that the wings do not need, nor for detail that the optics do not make.
     """
     count, fine = solution.psf.shape[0], solution.psf.shape[-1]
-    noise = noise_factors(prior, oversampling, fine)[0] / solution.diagonal
+    noise = noise_factors(prior, oversampling, fine)[0][:, None, None] / solution.diagonal
     r = np.hypot(*np.meshgrid(*(np.arange(fine) - (fine - 1) / 2,) * 2))
     ring = np.rint(r / oversampling).astype(int)
-    pixels = np.bincount(ring.ravel())
-    shrink = np.zeros_like(solution.psf)
+    fy, fx = _grid(fine)
+    band = np.rint(np.hypot(fy[:, None], fx) * fine).astype(int)
+    # In units of its noise at the data's sampling a coefficient has white noise of variance 1.
+    whitened = np.sqrt(solution.diagonal) * solution.psf
+    power = np.abs(np.fft.rfft2(whitened)) ** 2 / fine**2
+    white = 1 / (prior.spectrum + prior.strength)
+    shrink, smooth = np.zeros_like(solution.psf), np.zeros((count, *band.shape))
     for m in range(1, count):
-        signal, level = (
-            np.bincount(ring.ravel(), values.ravel()) for values in (solution.psf[m] ** 2 - noise[m], noise[m])
-        )
-        # A ring by itself, or with its neighbours, whichever says more: the core must not be held by what is round it.
-        wide = np.convolve(signal, np.ones(5), "same") / np.convolve(pixels, np.ones(5), "same")
-        variance = np.maximum(np.maximum(CAUTION * wide, CAUTION * signal / pixels), QUIETEST * level / pixels)
-        shrink[m] = (1 / variance)[ring]
-    return prior._replace(shrink=shrink)
+        shrink[m] = 1 / _expected(solution.psf[m] ** 2, noise[m], ring)
+        smooth[m] = 1 / _expected(power[m], white, band)
+    return prior._replace(shrink=shrink, smooth=smooth)
+
+
+def _expected(square, noise, ring):
+    """Variance of what is below the noise in every ring, spread over its pixels."""
+    pixels = np.bincount(ring.ravel())
+    signal, level = (np.bincount(ring.ravel(), values.ravel()) for values in (square - noise, noise))
+    # A ring by itself, or with its neighbours, whichever says more: the core must not be held by what is round it.
+    wide = np.convolve(signal, np.ones(5), "same") / np.convolve(pixels, np.ones(5), "same")
+    variance = np.maximum(np.maximum(CAUTION * wide, CAUTION * signal / pixels), QUIETEST * level / pixels)
+    return variance[ring]

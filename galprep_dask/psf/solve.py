@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-__all__ = ["Problem", "Solution", "fit_stars", "minimise"]
+__all__ = ["Batch", "Problem", "Rounds", "Solution", "fit_stars", "minimise", "precision", "settings_of"]
 
 #: Pixels of a group of stars: one such array is 4 MiB in float32 and stays near the processor.
 GROUP_PIXELS = 2**20
 #: Fraction by which the model may be wrong without a pixel being clipped, round by round.
-TOLERANCES = (0.3, 0.1, 0.03, 0.01)
-#: Settled: in a round chi2 falls by less than this fraction of the number of parameters, which noise adds to it.
+TOLERANCES = (0.3, 0.03, 0.01)
+#: Settled: chi2 can fall by less than this fraction of the number of parameters, which noise adds to it.
 SETTLED = 0.001
 
 
@@ -76,28 +76,29 @@ class Batch:
         self._stamps = None
 
     def pad(self, values, fill=0.0):
-        """Put (k, ...) values into (groups, stars, ...)."""
-        import jax.numpy as jnp
-
+        """Put (k, ...) values into (groups, stars, ...), of the precision of the fit."""
         groups, stars = self.shape
         out = np.full((groups * stars, *values.shape[1:]), fill, self.problem.dtype)
         out[: self.count] = values
-        return jnp.asarray(out.reshape(groups, stars, *values.shape[1:]))
+        return out.reshape(groups, stars, *values.shape[1:])
 
     def unpad(self, values):
         """Bring (groups, stars, ...) back to (k, ...), float64."""
         values = np.asarray(values, np.float64)
         return values.reshape(-1, *values.shape[2:])[: self.count]
 
-    def stamps(self, alive):
-        """Give the stamps with the weights of stars that are not ``alive`` set to zero."""
+    @property
+    def stamps(self):
+        """The stamps on the device."""
+        import jax.numpy as jnp
+
         from galprep_dask.psf._kernels.loss import Stamps
 
         if self._stamps is None:
             p = self.problem
-            self._stamps = Stamps(self.pad(p.data), self.pad(p.good), self.pad(p.variance, 1.0), self.pad(p.basis, 0.0))
-        on = self.pad(np.asarray(alive, float))
-        return self._stamps._replace(good=self._stamps.good * on[:, :, None, None])
+            arrays = self.pad(p.data), self.pad(p.good), self.pad(p.variance, 1.0), self.pad(p.basis)
+            self._stamps = Stamps(*(jnp.asarray(array) for array in arrays))
+        return self._stamps
 
     def stars(self, solution):
         """Give the stars of a solution on the device."""
@@ -107,11 +108,20 @@ class Batch:
             self.pad(solution.flux, 1.0), self.pad(solution.dx), self.pad(solution.dy), self.pad(solution.sky)
         )
 
+    def models(self, solution):
+        """Stars of flux 1 where ``solution`` has them, (k, n, n) float64."""
+        from galprep_dask.psf._kernels.loss import rendered
+
+        p, psf = self.problem, np.asarray(solution.psf, self.problem.dtype)
+        places = self.stamps.basis, self.pad(solution.dx), self.pad(solution.dy)
+        return self.unpad(rendered(psf, *places, size=p.data.shape[-1], oversampling=p.oversampling))
+
     def take(self, solution, stars, summary):
         """Write stars and summary into ``solution``."""
         solution.flux, solution.dx, solution.dy, solution.sky = (self.unpad(values) for values in stars)
         for name in ("chi2", "n_good", "n_clipped", "misfit", "normal"):
             setattr(solution, name, self.unpad(getattr(summary, name)))
+        solution.diagonal = np.asarray(summary.diagonal, np.float64)
 
 
 def precision(dtype):
@@ -125,39 +135,55 @@ def precision(dtype):
     return jax.enable_x64(True)
 
 
-def _settings(problem, floor):
-    import jax.numpy as jnp
-
-    from galprep_dask.psf._kernels.newton import Settings
+def settings_of(problem, floor):
+    """Numbers of a problem for the device, with the least fraction by which a model may be wrong."""
+    from galprep_dask.psf._kernels.loss import Settings
 
     numbers = problem.inverse_gain, problem.clip, floor, float(problem.free_sky), problem.a_tv, problem.a_sky
-    return Settings(*(jnp.asarray(number, problem.dtype) for number in numbers))
+    return Settings(*(np.asarray(number, problem.dtype) for number in numbers))
 
 
-def fit_stars(batch: Batch, solution: Solution, alive, *, steps: int = 4, floor: float | None = None) -> Solution:
-    """Fit flux, position and sky of every star that is ``alive`` to the PSF of ``solution``."""
-    import jax.numpy as jnp
+class Rounds:
+    """Rounds of Newton's method, from where a solution is."""
 
-    from galprep_dask.psf._kernels.newton import star_round
+    def __init__(self, batch, solution, fitted, prior):
+        import jax.numpy as jnp
 
-    problem = batch.problem
-    floor = TOLERANCES[-1] if floor is None else floor
-    stars, summary = star_round(
-        jnp.asarray(solution.psf, problem.dtype), batch.stars(solution), batch.stamps(alive),
-        batch.pad(_misfit(solution, batch)), _settings(problem, floor),
-        oversampling=problem.oversampling, half=problem.core, steps=steps,
-    )  # fmt: skip
-    batch.take(solution, stars, summary)
+        from galprep_dask.psf._kernels.prior import Prior
+
+        problem = batch.problem
+        self.batch, self.problem = batch, problem
+        self.psf, self.stars = jnp.asarray(solution.psf, problem.dtype), batch.stars(solution)
+        self.fitted = batch.pad(np.asarray(fitted, float))
+        self.tolerance = batch.pad(np.zeros(batch.count) if solution.misfit is None else solution.misfit)
+        self.prior = None if prior is None else Prior(*(np.asarray(part, problem.dtype) for part in prior))
+
+    def once(self, steps, floor, *, stay=False):
+        """Take a round and give what it saw; ``stay`` only looks."""
+        from galprep_dask.psf._kernels.newton import newton_round
+
+        psf, stars, summary = newton_round(
+            self.psf, self.stars, self.batch.stamps, self.fitted, self.tolerance, settings_of(self.problem, floor),
+            self.prior, oversampling=self.problem.oversampling, half=self.problem.core, steps=steps,
+            regular=self.prior is not None, enough=np.asarray(0.1 * SETTLED * self.psf.size, self.problem.dtype),
+        )  # fmt: skip
+        if not stay:
+            self.psf, self.stars = psf, stars
+        return summary
+
+
+def fit_stars(batch: Batch, solution: Solution, *, prior=None, steps: int = 4, floor: float | None = None) -> Solution:
+    """Fit flux, position and sky of every star to the PSF of ``solution``."""
+    rounds = Rounds(batch, solution, np.ones(batch.count), prior)
+    for number in range(steps + 1):
+        summary = rounds.once(0, TOLERANCES[-1] if floor is None else floor, stay=number == steps)
+    batch.take(solution, rounds.stars, summary)
     return solution
-
-
-def _misfit(solution, batch):
-    return np.zeros(batch.count) if solution.misfit is None else solution.misfit
 
 
 def minimise(batch: Batch, solution: Solution, alive, prior=None, *, rounds: int = 12, steps: int = 12, warm=False):
     """
-    Fit P and all stars that are ``alive`` by Newton's method.
+    Fit P to the stars that are ``alive`` by Newton's method; the others follow it with their own parameters.
 
     Parameters
     ----------
@@ -169,7 +195,7 @@ def minimise(batch: Batch, solution: Solution, alive, prior=None, *, rounds: int
     prior : Prior, optional
         Needed for oversampled fits, penalties and fields.
     rounds, steps : int
-        At most so many rounds, conjugate gradient steps in each.
+        At most so many rounds that change P, and conjugate gradient steps in each.
     warm : bool
         The start is near already: clip at once as at the end.
 
@@ -177,36 +203,21 @@ def minimise(batch: Batch, solution: Solution, alive, prior=None, *, rounds: int
     -------
     Solution
     """
-    import jax.numpy as jnp
-
-    from galprep_dask.psf._kernels.newton import psf_round, star_round
-    from galprep_dask.psf._kernels.prior import Prior
-
-    problem = batch.problem
-    psf, stars = jnp.asarray(solution.psf, problem.dtype), batch.stars(solution)
-    stamps, tolerance = batch.stamps(alive), batch.pad(_misfit(solution, batch))
-    regular = prior is not None
-    given = Prior(*(jnp.asarray(part, problem.dtype) for part in prior)) if regular else None
+    state = Rounds(batch, solution, alive, prior)
     history, converged = [], False
     for number in range(rounds):
-        floor = TOLERANCES[-1] if warm else TOLERANCES[min(number, len(TOLERANCES) - 1)]
-        known = {"oversampling": problem.oversampling, "half": problem.core}
-        settings = _settings(problem, floor)
-        stars, summary = star_round(psf, stars, stamps, tolerance, settings, steps=1 if number else 3, **known)
+        floor = TOLERANCES[-1 if warm else min(number, len(TOLERANCES) - 1)]
+        summary = state.once(steps, floor)
         history.append(float(summary.loss))
-        fall = abs(history[-2] - history[-1]) * 2 * float(summary.n_good.sum()) if number else np.inf
-        if number >= (1 if warm else len(TOLERANCES) - 1) and fall < SETTLED * psf.size:
+        late = warm or number >= len(TOLERANCES) - 1
+        if late and float(summary.promise) < SETTLED * state.psf.size:
             converged = True
             break
-        psf, diagonal = psf_round(
-            psf, stars, stamps, tolerance, settings, given, summary.n_good.sum(), steps=steps, regular=regular, **known
-        )
         # What was once let through stays, or clipped pixels might come and go for ever.
-        late = number >= len(TOLERANCES) - 1 or warm
-        tolerance = jnp.maximum(summary.misfit, tolerance) if late else summary.misfit
-    solution.psf = np.array(psf, np.float64)
-    solution.diagonal = np.asarray(diagonal, np.float64)
-    batch.take(solution, stars, summary)
+        misfit = np.asarray(summary.misfit)
+        state.tolerance = np.maximum(misfit, state.tolerance) if late else misfit
+    solution.psf = np.array(state.psf, np.float64)
+    batch.take(solution, state.stars, summary)
     solution.loss_history = solution.loss_history + history
     solution.converged = converged
     return solution

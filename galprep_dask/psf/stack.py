@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
+import scipy.fft
 
 from galprep_dask.errors import ImageShapeError, TooFewStarsError
-from galprep_dask.psf._kernels.render import coverage_matrices, shift_matrices
 from galprep_dask.psf.gauge import centred, polished
 from galprep_dask.psf.model import PSFModel
 from galprep_dask.psf.start import starting_values
@@ -32,16 +32,11 @@ def stack_of(data, good, variance, flux, dx, dy, sky) -> np.ndarray:
     (n, n) array
         Of sum 1.
     """
-    size = data.shape[-1]
-    moved, weights = np.empty(data.shape, np.float32), np.empty(data.shape)
-    for k in range(len(data)):
-        y, x = (shift_matrices(np.array([-d]), size, size, 1)[0] for d in (dy[k], dx[k]))
-        by, bx = (coverage_matrices(np.array([-d]), size, size, 1)[0] for d in (dy[k], dx[k]))
-        light = np.where(good[k], data[k] - sky[k], 0.0)
-        covered = by @ good[k].astype(float) @ bx.T
-        moved[k] = y @ light @ x.T / flux[k]
-        noise = by @ variance[k] @ bx.T
-        weights[k] = np.where(covered > 0.99, flux[k] ** 2 / np.maximum(noise, 1e-300), 0.0)
+    light = np.where(good, data - sky[:, None, None], 0.0)
+    covered = _between_pixels(good.astype(float), dx, dy)
+    moved = _shifted(light, -dx, -dy) / flux[:, None, None]
+    noise = np.maximum(_between_pixels(variance, dx, dy), 1e-300)
+    weights = np.where(covered > 0.99, flux[:, None, None] ** 2 / noise, 0.0)
     kept = weights.copy()
     for _ in range(CLIPPINGS):
         mean = (kept * moved).sum(0) / np.maximum(kept.sum(0), 1e-300)
@@ -50,6 +45,30 @@ def stack_of(data, good, variance, flux, dx, dy, sky) -> np.ndarray:
         kept = np.where(excess > CLIP * np.sqrt(1 + weights * (0.1 * mean) ** 2), 0.0, weights)
     mean = (kept * moved).sum(0) / np.maximum(kept.sum(0), 1e-300)
     return mean / mean.sum()
+
+
+def _shifted(images, dx, dy):
+    """Shift odd images, the band-limited functions through their values."""
+    f = np.fft.fftfreq(images.shape[-1])
+    wave_x, wave_y = (np.exp(-2j * np.pi * np.asarray(d)[:, None] * f) for d in (dx, dy))
+    half = f[f >= 0].size
+    transform = scipy.fft.rfft2(images) * wave_y[:, :, None] * wave_x[:, None, :half]
+    return scipy.fft.irfft2(transform, s=images.shape[1:])
+
+
+def _between_pixels(images, dx, dy):
+    """Values at (dx, dy) from every pixel, linearly between pixels; 0 beyond the rim."""
+    for d, axis in ((dx, 2), (dy, 1)):
+        whole, size = np.floor(d).astype(int), images.shape[axis]
+        fraction = (d - whole)[:, None, None]
+        padded = np.pad(images, [(0, 0) if i != axis else (0, 1) for i in range(3)])
+        at = np.arange(size) + whole[:, None]
+        low, high = (np.where((i >= 0) & (i < size), i, size) for i in (at, at + 1))
+        low, high = (i[:, None, :] if axis == 2 else i[:, :, None] for i in (low, high))
+        images = (1 - fraction) * np.take_along_axis(padded, low, axis) + fraction * np.take_along_axis(
+            padded, high, axis
+        )
+    return images
 
 
 def stack_psf(stamps, *, mask=None, sky_std: float | None = None, local_sky: bool = True) -> PSFModel:

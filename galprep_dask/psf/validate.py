@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 
 from galprep_dask.psf._kernels.moments import adaptive_moments
-from galprep_dask.psf.gauge import sampled
 
 __all__ = ["folds_of", "predicted", "summarised"]
 
@@ -49,7 +48,7 @@ def folds_of(snr, alive, reserve: float, seed: int) -> tuple[np.ndarray, int]:
     return fold, count if len(index) < FEW else 1
 
 
-def predicted(data, good, variance, solution, psf_of, oversampling: int, index) -> dict:
+def predicted(data, good, variance, solution, models, index) -> dict:
     """
     Compare stars with what a PSF that has not seen them says they are.
 
@@ -59,9 +58,8 @@ def predicted(data, good, variance, solution, psf_of, oversampling: int, index) 
         Stars, pixels that count, variances of the background.
     solution : Solution
         Their flux, position and sky under that PSF.
-    psf_of : callable
-        Gives the fine PSF of star k.
-    oversampling : int
+    models : (k, n, n) array
+        What they look like under it, of flux 1.
     index : (r,) int array
         Reserved stars.
 
@@ -70,8 +68,7 @@ def predicted(data, good, variance, solution, psf_of, oversampling: int, index) 
     dict of (r,) arrays
         reduced_chi2, size, e1, e2: the last three observed less predicted, size as a fraction.
     """
-    size = data.shape[-1]
-    models = np.array([sampled(psf_of(k), size, oversampling, solution.dx[k], solution.dy[k]) for k in index])
+    models = models[index]
     flux, sky = solution.flux[index, None, None], solution.sky[index, None, None]
     light = (data[index] - sky) / flux
     noise = np.sqrt(variance[index] + (flux * WRONG * models) ** 2) / np.abs(flux)

@@ -47,7 +47,7 @@ def test_error_is_that_of_the_cramer_rao_bound(local_sky, allowed):
     for seed in range(4):
         data, mask, truth = sample(seed=seed, sky_scatter=0.05 if local_sky else 0.0)
         model = fit(data, mask, local_sky=local_sky)
-        ratios.append(rms(model.image - true_image(truth)) / cramer_rao(truth, mask))
+        ratios.append(rms(model.image - true_image(truth)) / cramer_rao(truth, mask, of_sum_one=True))
         assert model.converged
     assert np.mean(ratios) < allowed
 
@@ -67,16 +67,25 @@ def test_image_is_centred_normalised_odd_and_float64():
     assert abs(model.fwhm - 3.6) < 0.15  # pixels widen it by some percent
 
 
-def test_size_and_ellipticity_of_a_hundred_stars():
+def test_size_and_ellipticity_of_a_hundred_stars_are_not_biased():
     from galprep_dask.psf._kernels.moments import adaptive_moments
 
-    data, mask, truth = stars(PROFILE, 100, SIZE, snr=100.0, seed=5, masks=False, rays=False)
-    found = adaptive_moments(fit_psf(data, sky_std=1.0, local_sky=False).image[None])
-    true = adaptive_moments(truth["psf"][None])
+    off = []
+    for seed in (5, 6):
+        given = {"snr": 100.0, "seed": seed, "masks": False, "rays": False}
+        data, _, truth = stars(PROFILE, 100, SIZE, **given)
+        clean = stars(PROFILE, 100, SIZE, noise=False, **given)[0]
+        # The same noise with both signs: what it does to first order goes out of the mean, and the bias is left.
+        both = [fit_psf(noisy, sky_std=1.0, local_sky=False).image for noisy in (data, 2 * clean - data)]
+        found, true = adaptive_moments(np.array(both)), adaptive_moments(truth["psf"][None])
+        off.append([found.size / true.size - 1, found.e1 - true.e1, found.e2 - true.e2])
+    off = np.array(off)
+    size, e1, e2 = np.abs(off.mean((0, 2)))
+    assert size < 0.002
+    assert max(e1, e2) < 5e-4
     # The noise of 100 such stars is 0.28 % in T and 0.0016 in e; three times that is let be.
-    assert abs(found.size[0] / true.size[0] - 1) < 0.0085
-    assert abs(found.e1[0] - true.e1[0]) < 0.005
-    assert abs(found.e2[0] - true.e2[0]) < 0.005
+    assert np.abs(off[:, 0]).max() < 0.0085
+    assert np.abs(off[:, 1:]).max() < 0.005
 
 
 def test_sigma_covers_the_truth():
@@ -138,20 +147,25 @@ def test_precision_and_jax_settings_of_the_user():
     np.testing.assert_allclose(two.image, one.image, atol=1e-5 * one.image.max())
 
 
-def test_solvers_agree():
+@pytest.mark.parametrize("local_sky", [False, True])
+def test_lbfgs_settles_where_newton_does(local_sky):
+    data, mask, _ = sample(sky_scatter=0.05 * local_sky)
+    newton, lbfgs = (fit(data, mask, solver=solver, local_sky=local_sky) for solver in ("newton", "lbfgs"))
+    assert newton.converged
+    assert lbfgs.converged
+    assert np.abs(lbfgs.image - newton.image).max() < 1e-5 * newton.image.max()
+    np.testing.assert_allclose(lbfgs.stars["dx"], newton.stars["dx"], atol=1e-3)
+
+
+def test_adam_comes_close_and_says_that_it_has_not_settled():
     data, mask, _ = sample()
-    # With free skies the level of P is open, and each solver has another until the skies fix it.
-    given = {"clip": 8.0, "refit": False, "local_sky": False}
+    given = {"refit": False, "local_sky": False}
     newton = fit(data, mask, **given)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", NotConvergedWarning)  # it comes close long before it settles
-        lbfgs = fit(data, mask, solver="lbfgs", **given)
-    error = rms(newton.sigma)
-    assert rms(lbfgs.image - newton.image) < 0.5 * error
     with pytest.warns(NotConvergedWarning, match="num_steps"):
         adam = fit(data, mask, solver="adam", learning_rate=3e-4, num_steps=400, **given)
+    assert not adam.converged
     assert newton.loss_history[-1] < adam.loss_history[-1]
-    assert rms(adam.image - newton.image) < 5 * error
+    assert rms(adam.image - newton.image) < 5 * rms(newton.sigma)
 
 
 def test_reserved_stars_are_at_least_a_fifth_and_predicted():
@@ -188,6 +202,24 @@ def test_one_and_two_stars():
             np.zeros(data[:count].shape, bool),
         )
         assert model.validation["n_reserved"] == (0 if count == 1 else 2)
+
+
+def test_a_thousand_small_stars():
+    profile = moffat(2.8)
+    data, mask, truth = stars(profile, 1000, 11, gain=5.0, seed=3, snr=(20, 200), masks=False, rays=False)
+    model = fit(data, mask)
+    assert model.converged
+    assert model.stars["used"].sum() > 980
+    assert rms(model.image - true_image(truth)) < 1.5 * cramer_rao(truth, mask, of_sum_one=True)
+
+
+def test_groups_of_stars_change_rounding_only(monkeypatch):
+    data, mask, _ = sample()
+    whole = fit(data, mask)
+    monkeypatch.setattr("galprep_dask.psf.solve.GROUP_PIXELS", 16 * SIZE**2)  # four groups instead of one
+    parts = fit(data, mask)
+    assert np.abs(parts.image - whole.image).max() < 1e-5 * whole.image.max()
+    assert list(parts.stars["used"]) == list(whole.stars["used"])
 
 
 def test_stamps_that_are_no_stars_are_named():
@@ -253,10 +285,24 @@ def test_oversampling_is_chosen_for_sharp_stars_and_predicts_them():
     assert max(errors) < 8e-4
     assert model.validation["reduced_chi2"] < 1.1
     assert model.validation["stack_reduced_chi2"] > 1.3
-    # No checkerboard: nothing stands out at one cycle a data pixel.
-    power = np.abs(np.fft.fft2(model.oversampled)[0]) ** 2
-    native = 63 // 3
-    assert power[native] < 2 * 0.5 * (power[native - 2] + power[native + 2])
+    true = integrated(profile, 0, 0, 21)
+    assert abs(np.mean(np.abs(model.image - true / true.sum()) < model.sigma) - 0.683) < 0.08
+
+
+@pytest.mark.parametrize("oversampling", [2, 3, 4, 5])
+def test_no_checkerboard(oversampling):
+    profile = moffat(1.8, e1=0.05)
+    data, mask, truth = stars(profile, 40, 13, gain=5.0, seed=2, subpixels=9, masks=False, rays=False)
+    model = fit(data, mask, oversampling=oversampling, local_sky=False)
+    assert model.converged
+    assert rms(model.image - true_image(truth)) < 3e-3 * model.image.max()
+    # Nothing stands out at one cycle a data pixel: the mean of the two next to it on either side is its measure.
+    image = model.oversampled
+    power = np.abs(np.fft.fft2(image)) ** 2
+    native = round(len(image) / oversampling)
+    for row in (power[0], power[:, 0], np.diagonal(power)):
+        around = np.delete(row[native - 2 : native + 3], 2) if oversampling > 2 else row[native - 3 : native - 1]
+        assert row[native] < 2 * around.mean()
 
 
 def test_field_follows_a_quadratic_variation():
@@ -295,6 +341,7 @@ def test_what_is_wrong_is_said():
         (lambda: fit(data[:0]), TooFewStarsError, "no stamps"),
         (lambda: fit(data, mask[:5]), ImageShapeError, "mask"),
         (lambda: fit(data, np.ones_like(mask)), NoGoodPixelsError, "masked"),
+        (lambda: fit(np.full_like(data, np.nan)), NoGoodPixelsError, "not finite"),
         (lambda: fit(data, oversampling=0), ParameterError, "oversampling=0"),
         (lambda: fit(data, oversampling=1.5), ParameterError, "oversampling"),
         (lambda: fit(data, degree=5), ParameterError, "degree"),

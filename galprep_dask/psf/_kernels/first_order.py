@@ -1,15 +1,27 @@
 """Solvers that only need the gradient of the loss: Adam and L-BFGS of optax."""
 
 from functools import lru_cache, partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from galprep_dask.psf._kernels.loss import Stars, profiles, total_variation
-from galprep_dask.psf._kernels.newton import ROUNDING, _look, _sky_variance, _totals
+from galprep_dask.psf._kernels.loss import ROUNDING, Stars, look, profiles, sky_variance, total_variation
+from galprep_dask.psf._kernels.newton import filtered, prior_curvature
 
-__all__ = ["descend_round", "initial_state"]
+__all__ = ["Units", "descend_round", "initial_state"]
+
+
+class Units(NamedTuple):
+    """Where the variables of a descent begin and what they are measured in: P is ``origin`` plus what they say."""
+
+    origin: jax.Array  #: (m, N, N)
+    pixel: jax.Array  #: (m, N, N) or (1, 1, 1)
+    response: jax.Array  #: (m, N, N // 2 + 1) by which frequencies are multiplied, or one number for none
+    flux: jax.Array  #: (g, b)
+    shift: jax.Array  #: (g, b) or (1, 1)
+    sky: jax.Array  #: (g, b)
 
 
 @lru_cache(maxsize=8)
@@ -22,35 +34,38 @@ def _optimiser(solver, schedule, learning_rate, num_steps):
     return optax.adam(learning_rate)
 
 
-def _stars(values, scale):
-    """Stars of the variables that are descended in: fluxes relative to a first guess, skies to the noise."""
-    return Stars(values["flux"] * scale[0], values["dx"], values["dy"], values["sky"] * scale[1])
+def _placed(values, units):
+    """P and the stars that the variables stand for."""
+    change = values["psf"] if units.response.ndim == 0 else filtered(values["psf"], units.response)
+    stars = Stars(
+        values["flux"] * units.flux, values["dx"] * units.shift, values["dy"] * units.shift, values["sky"] * units.sky
+    )
+    return units.origin + units.pixel * change, stars
 
 
-def _weights(psf, stars, stamps, tolerance, settings, oversampling, half):
-    def of_group(group):
-        stars, stamps, tolerance = group
-        return _look(psf, stars, stamps, tolerance, settings, oversampling, half, derivative=False)[2]
-
-    return jax.lax.map(of_group, (stars, stamps, tolerance))
-
-
-def _loss(values, scale, stamps, weight, settings, oversampling):
-    stars, psf, size = _stars(values, scale), values["psf"], stamps.data.shape[-1]
+def _loss(values, units, stamps, weight, prior, root, settings, oversampling):
+    psf, stars = _placed(values, units)
+    size = stamps.data.shape[-1]
 
     def of_group(group):
         stars, stamps, weight = group
         light = profiles(psf, stamps.basis, stars.dx, stars.dy, size, oversampling)
         residual = stamps.data - stars.flux[:, None, None] * light - stars.sky[:, None, None]
         alive = stamps.good.sum((1, 2)) > 0
-        held = jnp.sum(jnp.where(alive, stars.sky**2 / _sky_variance(stamps), 0))
+        held = jnp.sum(jnp.where(alive, stars.sky**2 / sky_variance(stamps), 0))
         return jnp.sum(weight * residual**2), held
 
     chi2, held = jax.lax.map(of_group, (stars, stamps, weight))
     n_good = jnp.maximum((weight > 0).sum(), 1)
-    loss = 0.5 * chi2.sum() / n_good + settings.a_sky * held.sum() / _totals(stamps)[1]
+    n_stars = jnp.maximum((stamps.good.sum((2, 3)) > 0).sum(), 1)
+    loss = 0.5 * chi2.sum() / n_good + settings.a_sky * held.sum() / n_stars
     image = psf[0] / psf[0].sum()
-    return loss + settings.a_tv * total_variation(image, ROUNDING * jax.lax.stop_gradient(image.max()))
+    loss = loss + settings.a_tv * total_variation(image, ROUNDING * jax.lax.stop_gradient(image.max()))
+    if prior is None:
+        return loss
+    from_start = psf - prior.start
+    drawn = jnp.vdot(from_start, root * filtered(root * from_start, prior.strength))
+    return loss + 0.5 / n_good * (drawn + jnp.vdot(psf, prior_curvature(psf, prior, root)))
 
 
 def initial_state(values, solver, schedule, learning_rate, num_steps):
@@ -65,8 +80,8 @@ def initial_state(values, solver, schedule, learning_rate, num_steps):
     ),
 )  # fmt: skip
 def descend_round(
-    values, state, scale, stamps, tolerance, settings, *, oversampling, half, steps, solver, schedule, learning_rate,
-    num_steps, free_sky,
+    values, state, units, stamps, fitted, tolerance, prior, diagonal, settings, *, oversampling, half, steps, solver,
+    schedule, learning_rate, num_steps, free_sky,
 ):  # fmt: skip
     """
     Take ``steps`` steps with weights from the model at their beginning.
@@ -74,12 +89,14 @@ def descend_round(
     Parameters
     ----------
     values : dict
-        psf, flux, dx, dy and sky.
+        psf, flux, dx, dy and sky, in ``units``.
     state : optimiser state
-    scale : pair of (g, b) arrays
-        Units of flux and sky.
+    units : Units
     stamps : Stamps
-    tolerance : (g, b) array
+    fitted, tolerance : (g, b) arrays
+    prior : Prior or None
+    diagonal : (m, N, N) array
+        Of the normal matrix of P, the unit of the prior.
     settings : Settings
     oversampling, half, steps : int
     solver, schedule, learning_rate, num_steps, free_sky
@@ -87,14 +104,19 @@ def descend_round(
 
     Returns
     -------
-    values, state, loss
+    values, state, psf, stars
     """
     optimiser = _optimiser(solver, schedule, learning_rate, num_steps)
-    weight = _weights(values["psf"], _stars(values, scale), stamps, tolerance, settings, oversampling, half)
+    stamps = stamps._replace(good=stamps.good * (fitted > 0)[:, :, None, None])
+    psf, stars = _placed(values, units)
+    weight = jax.lax.map(
+        lambda group: look(psf, *group, settings, oversampling, half)[3], (stars, stamps, tolerance)
+    )  # fmt: skip
+    root = jnp.sqrt(diagonal)
 
     def loss_of(values):
         held = values if free_sky else {**values, "sky": jax.lax.stop_gradient(values["sky"])}
-        return _loss(held, scale, stamps, weight, settings, oversampling)
+        return _loss(held, units, stamps, weight, prior, root, settings, oversampling)
 
     value_and_grad = jax.value_and_grad(loss_of)
 
@@ -108,4 +130,4 @@ def descend_round(
         return optax.apply_updates(values, updates), state
 
     values, state = jax.lax.fori_loop(0, steps, once, (values, state))
-    return values, state, loss_of(values)
+    return values, state, *_placed(values, units)

@@ -4,6 +4,7 @@ Stars come in groups, (groups, stars of a group, ...), one group at a time, so t
 number of stars beyond the stamps themselves.
 """
 
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -12,8 +13,8 @@ import jax.numpy as jnp
 from galprep_dask.psf._kernels.render import inside, shift_matrices
 
 __all__ = [
-    "Stamps", "Stars", "clipped_pixels", "mixed", "model_variance", "profiles", "total_variation",
-    "variation_curvature", "variation_diagonal",
+    "Settings", "Stamps", "Stars", "clipped_pixels", "look", "mixed", "model_variance", "profiles", "rendered",
+    "sky_variance", "total_variation", "variation_curvature", "variation_diagonal",
 ]  # fmt: skip
 
 #: float32 products stay float32 on every device; some would take fewer bits.
@@ -22,6 +23,19 @@ HIGHEST = jax.lax.Precision.HIGHEST
 BESIDE = 0.5
 #: Factor of what is allowed in the wings.
 WINGS = 0.3
+#: Rounding of the total variation, fraction of the peak.
+ROUNDING = 1e-3
+
+
+class Settings(NamedTuple):
+    """Numbers of a fit that may change without compiling anew."""
+
+    inverse_gain: jax.Array
+    clip: jax.Array  #: sigmas
+    floor: jax.Array  #: least tolerance
+    free_sky: jax.Array  #: 1 or 0
+    a_tv: jax.Array
+    a_sky: jax.Array
 
 
 class Stamps(NamedTuple):
@@ -48,7 +62,7 @@ def mixed(psf, basis):
 
 
 def profiles(psf, basis, dx, dy, size, oversampling, derivative=False):
-    """Unit-flux stars of a group (b, n, n), and their derivatives in dx and dy."""
+    """Unit-flux stars of a group (b, n, n), with ``derivative`` those in dx and dy too, and their matrices."""
     fine = psf.shape[-1]
     per_star = mixed(psf, basis)
     product = lambda a, b: jnp.matmul(a, b, precision=HIGHEST)  # noqa: E731
@@ -56,12 +70,15 @@ def profiles(psf, basis, dx, dy, size, oversampling, derivative=False):
         x, y = (shift_matrices(shift, size, fine, oversampling, jnp) for shift in (dx, dy))
         return product(product(y, per_star), x.swapaxes(1, 2))
     (x, x1), (y, y1) = (shift_matrices(shift, size, fine, oversampling, jnp, derivative=True) for shift in (dx, dy))
-    half = product(y, per_star)
-    return (
-        product(half, x.swapaxes(1, 2)),
-        product(half, x1.swapaxes(1, 2)),
-        product(product(y1, per_star), x.swapaxes(1, 2)),
-    )
+    half, across = product(y, per_star), x.swapaxes(1, 2)
+    found = product(half, across), product(half, x1.swapaxes(1, 2)), product(product(y1, per_star), across)
+    return found, (x, y)
+
+
+@partial(jax.jit, static_argnames=("size", "oversampling"))
+def rendered(psf, basis, dx, dy, *, size, oversampling):
+    """Unit-flux stars of all groups, (g, b, n, n)."""
+    return jax.lax.map(lambda group: profiles(psf, *group, size, oversampling), (basis, dx, dy))
 
 
 def model_variance(star_light, variance, inverse_gain):
@@ -90,6 +107,56 @@ def clipped_pixels(residual, variance, star_light, clip, tolerance):
     padded = jnp.pad(hit, ((0, 0), (1, 1), (1, 1)))
     beside = padded[:, :-2, 1:-1] | padded[:, 2:, 1:-1] | padded[:, 1:-1, :-2] | padded[:, 1:-1, 2:]
     return hit | (beside & (excess > BESIDE * clip))
+
+
+def sky_variance(stamps):
+    """Mean variance of the background over the good pixels of a stamp, (b,)."""
+    count = jnp.maximum(stamps.good.sum((1, 2)), 1)
+    return jnp.where(stamps.good.sum((1, 2)) > 0, (stamps.good * stamps.variance).sum((1, 2)) / count, 1)
+
+
+def _core_misfit(residual, star_light, variance, good, half):
+    """Median of |residual| / model over the brightest pixels in the middle, less what noise would give."""
+    middle = residual.shape[-1] // 2
+    inner = slice(max(middle - half, 0), middle + half + 1)
+    core = (slice(None), inner, inner)
+    residual, star_light, variance, good = residual[core], star_light[core], variance[core], good[core]
+    bright = (good > 0) & (star_light > 0.25 * star_light.max((1, 2), keepdims=True)) & (star_light > 0)
+    safe = jnp.where(bright, star_light, 1)
+    both = jnp.where(bright, jnp.stack([jnp.abs(residual) / safe, jnp.sqrt(variance) / safe]), jnp.inf)
+    both = jnp.sort(both.reshape(2, len(residual), -1), axis=-1)
+    count = bright.sum((1, 2))
+    # The mean of the two in the middle, or the one that is there.
+    at = jnp.stack([jnp.maximum(count - 1, 0) // 2, count // 2], -1)
+    measured, noise = jnp.take_along_axis(both, jnp.broadcast_to(at, (2, *at.shape)), axis=-1).mean(-1)
+    return jnp.where(count > 0, jnp.sqrt(jnp.maximum((1.4826 * measured) ** 2 - noise**2, 0)), 0)
+
+
+def look(psf, stars, stamps, tolerance, settings, oversampling, half):
+    """
+    Compare a group with its model.
+
+    Returns
+    -------
+    found : three (b, n, n) arrays
+        Star of flux 1 and its derivatives in dx and dy.
+    matrices : pair of (b, n, N) arrays
+    residual, weight, clipped : (b, n, n) arrays
+        The weight is 1 / variance, 0 where a pixel does not count.
+    misfit : (b,) array
+        Fraction by which the core differs from the model.
+    """
+    size = stamps.data.shape[-1]
+    found, matrices = profiles(psf, stamps.basis, stars.dx, stars.dy, size, oversampling, derivative=True)
+    light = stars.flux[:, None, None] * found[0]
+    variance = model_variance(light, stamps.variance, settings.inverse_gain)
+    residual = stamps.data - light - stars.sky[:, None, None]
+    good = stamps.good * on_grid(stars.dx, stars.dy, size, psf.shape[-1], oversampling)
+    misfit = _core_misfit(residual, light, variance, good, half)
+    allowed = jnp.maximum(jnp.maximum(misfit, tolerance), settings.floor)
+    clipped = clipped_pixels(residual, variance, light, settings.clip, allowed[:, None, None]) & (good > 0)
+    weight = jnp.where(clipped, 0, good) / variance
+    return found, matrices, residual, weight, clipped, misfit
 
 
 def _steps(image):
