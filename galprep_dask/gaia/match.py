@@ -11,7 +11,7 @@ from scipy.spatial import cKDTree
 from galprep_dask.errors import NoMatchWarning, ParameterError
 from galprep_dask.gaia.footprint import unit_vectors
 
-__all__ = ["match_pixels", "match_sky"]
+__all__ = ["match_pixels", "match_sky", "one_to_one"]
 
 
 def match_pixels(x, y, star_x, star_y, *, radius: float) -> tuple[np.ndarray, np.ndarray]:
@@ -106,7 +106,26 @@ def match_sky(ra, dec, star_ra, star_dec, *, radius_arcsec: float) -> tuple[np.n
     return _match(sources, stars, chord, lambda c: np.degrees(2 * np.arcsin(np.minimum(c / 2, 1.0))) * 3600, "arcsec")
 
 
-def _match(sources: np.ndarray, stars: np.ndarray, radius: float, scale, unit: str) -> tuple[np.ndarray, np.ndarray]:
+def one_to_one(sources: np.ndarray, stars: np.ndarray, radius: float) -> tuple[np.ndarray, np.ndarray]:
+    """
+    Match points to others, the closest pair first, then the closest of those that are left.
+
+    Parameters
+    ----------
+    sources : (n, dims) float array
+        Points; those that are not finite match nothing.
+    stars : (m, dims) float array
+        Others.
+    radius : float
+        Largest distance.
+
+    Returns
+    -------
+    index : (n,) int64 array
+        Row in ``stars``; -1 for none. No row is there twice.
+    distance : (n,) float64 array
+        NaN where there is none.
+    """
     index, distance = np.full(len(sources), -1, "int64"), np.full(len(sources), np.nan)
     rows, stars_rows = (np.flatnonzero(np.isfinite(points).all(axis=1)) for points in (sources, stars))
     if not len(rows) or not len(stars_rows):
@@ -123,16 +142,22 @@ def _match(sources: np.ndarray, stars: np.ndarray, radius: float, scale, unit: s
         of_star[np.unique(pairs["j"], return_index=True)[1]] = True
         taken = pairs[closest & of_star]
         index[rows[taken["i"]]] = stars_rows[taken["j"]]
-        distance[rows[taken["i"]]] = scale(taken["v"])
+        distance[rows[taken["i"]]] = taken["v"]
         pairs = pairs[~(np.isin(pairs["i"], taken["i"]) | np.isin(pairs["j"], taken["j"]))]
-    if (index < 0).all():
-        nearest = scale(others.query(sources[rows])[0].min())
+    return index, distance
+
+
+def _match(sources: np.ndarray, stars: np.ndarray, radius: float, scale, unit: str) -> tuple[np.ndarray, np.ndarray]:
+    index, distance = one_to_one(sources, stars, radius)
+    rows, stars_rows = (np.flatnonzero(np.isfinite(points).all(axis=1)) for points in (sources, stars))
+    if len(rows) and len(stars_rows) and (index < 0).all():
+        nearest = scale(cKDTree(stars[stars_rows]).query(sources[rows])[0].min())
         warnings.warn(
             f"none of {len(rows)} sources matches one of {len(stars_rows)} stars within {scale(radius):.3g} {unit}; "
             f"the closest two are {nearest:.3g} {unit} apart. Check the WCS, the epoch and the radius.",
             NoMatchWarning, stacklevel=3,
         )  # fmt: skip
-    return index, distance
+    return index, scale(distance)
 
 
 def _points(x_name: str, x, y_name: str, y, unit: str | None = None) -> np.ndarray:

@@ -42,7 +42,7 @@ def query_gaia(
     max_magnitude: float | None = None, url: str = ARCHIVE, table: str = "gaiadr3.gaia_source",
     columns: Iterable[str] | None = None, tile_size: float | None = None, asynchronous: bool | None = None,
     row_limit: int = 3_000_000, timeout: float = 60.0, max_wait: float = 900.0, retries: int = 4, backoff: float = 2.0,
-    cache: bool | str | os.PathLike = True,
+    reach_within: float | None = None, cache: bool | str | os.PathLike = True,
 ) -> QTable:  # fmt: skip
     """
     Ask the Gaia archive for the sources in an image.
@@ -80,6 +80,9 @@ def query_gaia(
         How often to ask again when the server does not answer, or not with a catalogue.
     backoff : float
         Seconds to the first retry; every further pause is twice as long.
+    reach_within : float, optional
+        Seconds within which a connection to the archive has to come about; where none does, because there is no
+        network, no such host or nobody there, nothing is tried again. By default that is retried as all else.
     cache : bool, str or path
         Where answers are kept, see :func:`cache_folder`.
 
@@ -124,7 +127,7 @@ def query_gaia(
     stars = query_footprint(
         footprint, max_magnitude=max_magnitude, url=url, table=table, columns=columns, tile_size=tile_size,
         asynchronous=asynchronous, row_limit=row_limit, timeout=timeout, max_wait=max_wait, retries=retries,
-        backoff=backoff, cache=cache,
+        backoff=backoff, reach_within=reach_within, cache=cache,
     )  # fmt: skip
     return seen_in(stars, footprint, epoch)
 
@@ -132,11 +135,12 @@ def query_gaia(
 def query_footprint(
     footprint: Footprint, *, max_magnitude: float | None, url: str, table: str, columns: Iterable[str] | None,
     tile_size: float | None, asynchronous: bool | None, row_limit: int, timeout: float, max_wait: float, retries: int,
-    backoff: float, cache: bool | str | os.PathLike,
+    backoff: float, reach_within: float | None, cache: bool | str | os.PathLike,
 ) -> QTable:  # fmt: skip
     """Give the sources of all tiles that a footprint touches, as they are in the catalogue; see :func:`query_gaia`."""
-    for name, value in {"timeout": timeout, "max_wait": max_wait, "row_limit": row_limit}.items():
-        if not (math.isfinite(value) and value > 0):
+    positive = {"timeout": timeout, "max_wait": max_wait, "row_limit": row_limit, "reach_within": reach_within}
+    for name, value in positive.items():
+        if not (value is None or (math.isfinite(value) and value > 0)):
             raise ParameterError(f"{name}={value!r}; expected a positive number.")
     for name, value in {"retries": retries, "backoff": backoff}.items():
         if not (math.isfinite(value) and value >= 0):
@@ -161,8 +165,11 @@ def query_footprint(
         answer = recall(folder, url, query)
         if answer is None:
             # Loaded here: whoever has a table, or has asked before, needs no client.
-            from galprep_dask.gaia.tap import run_query
+            from galprep_dask.gaia.tap import reach, run_query
 
+            if reach_within is not None:
+                reach(url, reach_within)
+                reach_within = None
             _log.info("asking %s for tile %d of %d", url, number, len(tiles))
             answer = run_query(
                 url, query, asynchronous=asynchronous, row_limit=int(row_limit), timeout=timeout, max_wait=max_wait,

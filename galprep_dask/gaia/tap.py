@@ -11,6 +11,7 @@ import io
 import logging
 import re
 import tempfile
+import threading
 import time
 import warnings
 import zlib
@@ -28,13 +29,17 @@ from astroquery.utils.tap.taputils import parse_http_response_error
 from galprep_dask.errors import GaiaQueryError, GaiaRowLimitError, GaiaUnavailableError
 from galprep_dask.image import WARNINGS_LOCK
 
-__all__ = ["run_query"]
+__all__ = ["reach", "run_query"]
 
 # Statuses that say "later", and what a proxy answers for a server that is down.
 _LATER = (408, 425, 429, 500, 502, 503, 504)
 _MOVED = (301, 302, 303, 307, 308)
 _LONGEST_PAUSE = 60.0
 _POLL = 0.5
+
+_WAYS_OUT = (
+    'Pass gaia_catalog= (a table on disk) to do without the network, or crossmatch="auto" or False to do without Gaia.'
+)
 
 _log = logging.getLogger("galprep_dask.gaia")
 
@@ -96,9 +101,7 @@ def run_query(
             reason = " ".join(str(error).split())[:200] or type(error).__name__
             if attempt == retries:
                 raise GaiaUnavailableError(
-                    f"the Gaia archive at {url} gave no catalogue, tried {retries + 1} times: {reason}. Pass "
-                    'gaia_catalog= (a table on disk) to do without the network, or crossmatch="auto" or False to do '
-                    "without Gaia."
+                    f"the Gaia archive at {url} gave no catalogue, tried {retries + 1} times: {reason}. {_WAYS_OUT}"
                 ) from error
             pause = getattr(error, "pause", None)
             pause = backoff * 2**attempt if pause is None else pause
@@ -117,6 +120,42 @@ def run_query(
             "smaller tiles (tile_size=), a brighter limit (max_magnitude=), or a larger row_limit=."
         )
     return table
+
+
+def reach(url: str, within: float) -> None:
+    """
+    See whether a server can be connected to, through the proxy where there is one.
+
+    Parameters
+    ----------
+    url : str
+        Of the TAP service.
+    within : float
+        Seconds, asking for the address included.
+
+    Raises
+    ------
+    GaiaUnavailableError
+        It cannot.
+    """
+    outcome = []
+
+    def connect():
+        try:
+            with _Connections(url, within) as connections:
+                connections.get_connection(ishttps=urlsplit(url).scheme == "https").connect()
+            outcome.append(None)
+        except (OSError, HTTPException) as error:
+            outcome.append(error)
+
+    # Looking up a name knows no timeout.
+    thread = threading.Thread(target=connect, daemon=True)
+    thread.start()
+    thread.join(within)
+    error = outcome[0] if outcome else TimeoutError(f"no connection within {within:g} s")
+    if error is not None:
+        reason = " ".join(str(error).split())[:200]
+        raise GaiaUnavailableError(f"the Gaia archive at {url} cannot be reached: {reason}. {_WAYS_OUT}") from error
 
 
 def _fetch(url: str, query: str, asynchronous: bool, row_limit: int, timeout: float, max_wait: float) -> bytes:

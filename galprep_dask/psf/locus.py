@@ -248,7 +248,8 @@ def _powers(x, y, shape, degree: int) -> np.ndarray:
     """Products u^i v^j with i + j <= degree, where u and v run from -1 to 1 across the image."""
     ny, nx = shape
     u, v = (2 * np.asarray(position, float) / max(n - 1, 1) - 1 for position, n in ((x, nx), (y, ny)))
-    return np.stack([u**i * v ** (d - i) for d in range(degree + 1) for i in range(d, -1, -1)], axis=-1)
+    us, vs = ([np.ones_like(w), w, w * w, w * w * w][: degree + 1] for w in (u, v))
+    return np.stack([us[i] * vs[d - i] for d in range(degree + 1) for i in range(d, -1, -1)], axis=-1)
 
 
 def _degree_of(surface) -> int:

@@ -7,7 +7,15 @@ import warnings
 import numpy as np
 from scipy.spatial import cKDTree
 
-from galprep_dask.errors import GalprepError, MissingWCSError, NoGaiaWarning, NoStarsError, ParameterError
+from galprep_dask.errors import (
+    GaiaUnavailableError,
+    GalprepError,
+    MissingWCSError,
+    NoGaiaWarning,
+    NoStarsError,
+    ParameterError,
+)
+from galprep_dask.gaia.match import one_to_one
 from galprep_dask.image import celestial_wcs, sky_to_pixels
 
 __all__ = ["listed_positions", "match_gaia", "nearest_source", "pixel_positions", "rows_at", "table_positions"]
@@ -125,7 +133,10 @@ def nearest_source(x, y, among_x, among_y, radius: float) -> np.ndarray:
 
 def match_gaia(x, y, gaia, crossmatch: bool | str, header, shape, radius: float) -> np.ndarray:
     """
-    Find the Gaia source of each source.
+    Find the Gaia source of each source, one to one.
+
+    The closest pair is taken first, then the closest of those that are left, as :func:`galprep_dask.gaia.match_pixels`
+    does.
 
     Parameters
     ----------
@@ -141,7 +152,7 @@ def match_gaia(x, y, gaia, crossmatch: bool | str, header, shape, radius: float)
     Returns
     -------
     (n,) int array
-        Row in the table, -1 for those without; all are -1 where Gaia is not looked at.
+        Row in the table, -1 for those without, none of them twice; all are -1 where Gaia is not looked at.
 
     Raises
     ------
@@ -158,13 +169,16 @@ def match_gaia(x, y, gaia, crossmatch: bool | str, header, shape, radius: float)
         return nothing
     try:
         if gaia is None:
-            raise ParameterError(
-                "crossmatch=True needs gaia=, a table of stars or a function that gives one. "
-                "Pass one, or crossmatch=False."
+            raise GaiaUnavailableError(
+                "crossmatch=True needs stars of Gaia, and gaia= is None. Pass gaia=, a table on disk as "
+                "galprep_dask.gaia.gaia_sources reads it (or a function that asks the archive), "
+                'or crossmatch="auto" or False to do without Gaia.'
             )
         table = gaia(header, shape) if callable(gaia) else gaia
         gaia_x, gaia_y = table_positions(table, header, "gaia")
-        row = nearest_source(x, y, gaia_x, gaia_y, radius)
+        # Chunks change the last digits of a centroid; which of two is closer shall not hang on them.
+        sources = np.round(np.column_stack([x, y]), 6)
+        row, _ = one_to_one(sources, np.column_stack([gaia_x, gaia_y]), radius)
         if (row >= 0).any():
             return row
         inside = (gaia_x > -0.5) & (gaia_x < shape[1] - 0.5) & (gaia_y > -0.5) & (gaia_y < shape[0] - 0.5)

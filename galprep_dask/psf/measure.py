@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from functools import partial
+from typing import NamedTuple
+
 import dask.array as da
 import numpy as np
 from dask.base import tokenize
 from dask.highlevelgraph import HighLevelGraph
 
-from galprep_dask.blockwise import block_edges, map_regions
-from galprep_dask.psf._kernels.shapes import COLUMNS, TO_FWHM, measure_shapes, window_half
+from galprep_dask.blockwise import block_edges
+from galprep_dask.psf._kernels.shapes import COLUMNS, TO_FWHM, measure_shapes, reach_of
+from galprep_dask.psf._kernels.windows import cut_windows, empty_windows, paste_windows
 from galprep_dask.psf.locus import find_mode
 
 __all__ = ["default_size", "measure_sources", "measure_until_wide_enough"]
@@ -16,6 +20,8 @@ __all__ = ["default_size", "measure_sources", "measure_until_wide_enough"]
 
 #: How far, in the log of the width, stars may be from what the windows were made for.
 _FAR = 0.25
+#: Sources that tell whether it is so, of more than twice as many.
+_TRIED = 3000
 
 
 def default_size(width: float) -> int:
@@ -39,7 +45,7 @@ def measure_until_wide_enough(
     size : int or None
         Side of the box; None takes :func:`default_size`.
     again : bool
-        Whether the guess may be mended.
+        Whether the guess may be mended. Of many sources some are tried for that, in one part of the image.
     **kwargs
         Handed to :func:`measure_sources`.
 
@@ -47,17 +53,35 @@ def measure_until_wide_enough(
     -------
     dict of (n,) arrays, and the side of the box
     """
-    for last in (not again, True):
-        box = size or default_size(width)
-        measured = measure_sources(planes, peaks, labels, width=width, size=box, **kwargs)
-        good = np.isfinite(measured["width"]) & (measured["n_bad_core"] == 0)
-        if last or not good.any():
-            break
-        found = float(np.exp(find_mode(np.log(measured["width"][good]), measured["snr"][good])))
-        if abs(np.log(found / width)) < _FAR:
-            break
-        width = found
+    tried = _around_the_middle(peaks, planes["image"].shape)
+    if again and len(tried) < len(peaks):
+        width = _mended(measure_sources(
+            planes, peaks[tried], labels[tried], width=width, size=size or default_size(width), **kwargs
+        ), width)  # fmt: skip
+        again = False
+    box = size or default_size(width)
+    measured = measure_sources(planes, peaks, labels, width=width, size=box, **kwargs)
+    if again and (found := _mended(measured, width)) != width:
+        box = size or default_size(found)
+        measured = measure_sources(planes, peaks, labels, width=found, size=box, **kwargs)
     return measured, box
+
+
+def _around_the_middle(peaks: np.ndarray, shape) -> np.ndarray:
+    """Rows of the sources in a square about the middle of the image; all of them where they are few."""
+    if len(peaks) <= 2 * _TRIED:
+        return np.arange(len(peaks))
+    distance = np.abs(peaks - (np.array(shape) - 1) / 2).max(axis=1)
+    return np.flatnonzero(distance <= np.partition(distance, _TRIED)[_TRIED])
+
+
+def _mended(measured: dict, width: float) -> float:
+    """Width of stars among what was measured, if it is far from what the windows were made for."""
+    good = np.isfinite(measured["width"]) & (measured["n_bad_core"] == 0)
+    if not good.any():
+        return width
+    found = float(np.exp(find_mode(np.log(measured["width"][good]), measured["snr"][good])))
+    return width if abs(np.log(found / width)) < _FAR else found
 
 
 def measure_sources(
@@ -65,7 +89,10 @@ def measure_sources(
     sky_std: float | None, saturate: float,
 ) -> dict[str, np.ndarray]:  # fmt: skip
     """
-    Measure sources, a task for all those whose brightest pixels lie in one block.
+    Measure sources, block by block.
+
+    Two tasks a block. The first measures the sources whose pixels all lie in the block, and cuts out what it has of the
+    others: small windows, so that no block waits for another. The second puts the windows together and measures those.
 
     Parameters
     ----------
@@ -90,71 +117,146 @@ def measure_sources(
         ``COLUMNS`` of :mod:`galprep_dask.psf._kernels.shapes`, positions in the image. No chunking changes a bit.
     """
     measured = np.full((len(labels), len(COLUMNS)), np.nan)
-    image = planes["image"]
-    margin = max(window_half(width), size // 2) + 1
-    block = [np.searchsorted(block_edges(axis), peaks[:, i], side="right") - 1 for i, axis in enumerate(image.chunks)]
-    number = block[0] * image.numblocks[1] + block[1]
-    order = np.argsort(number, kind="stable")
-    groups = [rows for rows in np.split(order, np.flatnonzero(np.diff(number[order])) + 1) if len(rows)]
-    if groups:
-        boxes = [_box(peaks[rows], margin, image.shape) for rows in groups]
-        own = [(peaks[rows].astype(np.int64), labels[rows].astype(np.int64)) for rows in groups]
-        parts = map_regions(
-            _measure_region, boxes, list(planes.values()), own, names=list(planes), width=width, size=size,
-            sky_std=sky_std, saturate=saturate,
-        )  # fmt: skip
-        for rows, part in zip(groups, _computed_by_rows(parts, [block[0][rows[0]] for rows in groups]), strict=True):
+    if len(labels):
+        peaks, labels = peaks.astype(np.int64), labels.astype(np.int64)
+        blocks = _plan(planes["image"].chunks, peaks, labels, reach_of(width, size))
+        how = {"width": width, "size": size, "saturate": saturate}
+        for rows, part in _computed(planes, blocks, sky_std, how):
             measured[rows] = part
+        measured[:, 0] += peaks[:, 1]
+        measured[:, 1] += peaks[:, 0]
     return dict(zip(COLUMNS, measured.T, strict=True))
 
 
-def _computed_by_rows(parts: da.Array, row_of: list[int]) -> list[np.ndarray]:
-    """
-    Compute regions, those of one row of blocks after those of the row before.
-
-    Left to itself, the scheduler keeps many blocks of the image that wait for others around them.
-    """
-    token = tokenize(parts.name, row_of)
-    row, collected = f"row-{token}", f"collected-{token}"
-    keys, last, graph = [(parts.name, k) for k in range(len(row_of))], [], {}
-    for i in sorted(set(row_of)):
-        graph[row, i] = (_row_done, [key for key, its in zip(keys, row_of, strict=True) if its == i], *last)
-        last = [(row, i)]
-    graph[collected, 0] = (_as_one, keys, *last)
-    graph = HighLevelGraph.from_collections(collected, graph, dependencies=[parts])
-    return da.Array(graph, collected, ((1,),), meta=np.empty(0, object)).compute()[0]
+# Which block has what ------------------------------------------------------------------------------------
 
 
-def _row_done(parts, *before):
-    return True
+class _Block(NamedTuple):
+    """What one block has to do."""
+
+    inner: np.ndarray  # rows of its sources that lie in it with all their pixels
+    outer: np.ndarray  # and of those that do not
+    starts: np.ndarray  # brightest pixels of both, in this order, counted from the block's first
+    labels: np.ndarray
+    corners: np.ndarray  # of the windows that it has a part of, counted from the block's first
+    givers: list  # blocks that have parts of its own: their index, which parts, of which of ``outer``
 
 
-def _as_one(parts, done):
-    boxed = np.empty(1, object)
-    boxed[0] = [part[0] for part in parts]
-    return boxed
-
-
-def _box(peaks, margin: int, shape) -> tuple[int, int, int, int]:
-    (y0, x0), (y1, x1) = peaks.min(axis=0) - margin, peaks.max(axis=0) + margin + 1
-    return max(int(y0), 0), min(int(y1), shape[0]), max(int(x0), 0), min(int(x1), shape[1])
-
-
-def _measure_region(regions, own, *, box, names, width, size, sky_std, saturate) -> np.ndarray:
-    planes = dict(zip(names, regions, strict=True))
-    peaks, labels = own
-    image = planes["image"]
-    bad = ~np.isfinite(image)
-    if "mask" in planes:
-        bad |= planes["mask"]
-    variance = np.array([[0.0 if sky_std is None else float(sky_std) ** 2]])
-    if sky_std is None:
-        variance = planes["sigma"].astype(np.float64) ** 2
-    image = image if image.dtype in (np.float32, np.float64) else image.astype(np.float64)
-    measured = measure_shapes(
-        image, planes["labels"], bad, variance, peaks - np.array([box[0], box[2]]), labels,
-        width=width, size=size, saturate=saturate,
+def _plan(chunks, peaks: np.ndarray, labels: np.ndarray, reach: int) -> dict[tuple[int, int], _Block]:
+    """Tell every block that has something of a source what to do."""
+    edges = [block_edges(axis) for axis in chunks]
+    shape, n_columns = [int(axis[-1]) for axis in edges], len(edges[1]) - 1
+    # Blocks that hold the brightest pixel, the first and the last of the window, along each axis.
+    home, first, last = (
+        np.stack([np.searchsorted(edges[i], np.clip(peaks[:, i] + shift, 0, shape[i] - 1), side="right") - 1
+                  for i in (0, 1)], axis=1) for shift in (0, -reach, reach)
     )  # fmt: skip
-    measured[:, 0] += peaks[:, 1]
-    measured[:, 1] += peaks[:, 0]
-    return measured
+    is_outer = (first != last).any(axis=1)
+    number = home[:, 0] * n_columns + home[:, 1]
+    owners = {key: (rows[~is_outer[rows]], rows[is_outer[rows]]) for key, rows in _grouped(number)}
+
+    far = np.flatnonzero(is_outer)
+    spread = (last - first)[far].max(axis=0, initial=0)
+    source, giver = [], []
+    for i, j in np.ndindex(int(spread[0]) + 1, int(spread[1]) + 1):
+        at = first[far] + (i, j)
+        there = (at <= last[far]).all(axis=1)
+        source.append(far[there])
+        giver.append(at[there] @ (n_columns, 1))
+    source, giver = (np.concatenate(parts) if parts else np.zeros(0, int) for parts in (source, giver))
+    order = np.lexsort((source, number[source], giver))
+    source, giver = source[order], giver[order]
+    parts = {key: source[rows] for key, rows in _grouped(giver)}
+
+    none = np.zeros(0, np.int64)
+    blocks, givers = {}, {key: [] for key in owners}
+    for key, given in parts.items():
+        for owner, which in _grouped(number[given]):
+            rows = np.searchsorted(owners[owner][1], given[which])
+            givers[owner].append((divmod(int(key), n_columns), slice(int(which[0]), int(which[-1]) + 1), rows))
+    for key in sorted(owners.keys() | parts.keys()):
+        inner, outer = owners.get(key, (none, none))
+        i, j = divmod(int(key), n_columns)
+        origin = np.array([edges[0][i], edges[1][j]])
+        rows = np.concatenate([inner, outer])
+        corners = peaks[parts.get(key, none)] - reach - origin
+        blocks[i, j] = _Block(inner, outer, peaks[rows] - origin, labels[rows], corners, givers.get(key, []))
+    return blocks
+
+
+def _grouped(number: np.ndarray):
+    """Give every number that there is, with the places where it is, in their order."""
+    order = np.argsort(number, kind="stable")
+    bounds = np.flatnonzero(np.diff(number[order])) + 1
+    return [(int(number[rows[0]]), rows) for rows in np.split(order, bounds) if len(rows)]
+
+
+# Tasks ---------------------------------------------------------------------------------------------------
+
+
+def _computed(planes, blocks, sky_std, how):
+    """Give the sources of every block, as rows, and what was measured of them."""
+    arrays = list(planes.values())
+    token = tokenize([array.name for array in arrays], list(blocks.items()), sky_std, how)
+    cut, measured = f"cut-{token}", f"measured-{token}"
+    chunks = planes["image"].chunks
+    graph, owning = {}, [index for index, block in blocks.items() if len(block.labels)]
+    for (i, j), block in blocks.items():
+        task = partial(_measure_and_cut, list(planes), sky_std, how, block._replace(givers=[]))
+        graph[cut, i, j] = (task, [(array.name, i, j) for array in arrays])
+    for k, index in enumerate(owning):
+        block = blocks[index]
+        parts = [(blocks[giver].corners[which], rows, (chunks[0][giver[0]], chunks[1][giver[1]]), which)
+                 for giver, which, rows in block.givers]  # fmt: skip
+        task = partial(_join_and_measure, how, block.labels[len(block.inner) :], parts)
+        graph[measured, k] = (task, (cut, *index), [(cut, *giver) for giver, _, _ in block.givers])
+    graph = HighLevelGraph.from_collections(measured, graph, dependencies=arrays)
+    parts = da.Array(graph, measured, ((1,) * len(owning),), meta=np.empty(0, object)).compute()
+    return [(np.concatenate([blocks[index].inner, blocks[index].outer]), part)
+            for index, part in zip(owning, parts, strict=True)]  # fmt: skip
+
+
+def _measure_and_cut(names, sky_std, how, block: _Block, arrays):
+    """Measure the inner sources, and give the noise at the outer ones, and parts of windows of every plane."""
+    planes = dict(zip(names, arrays, strict=True))
+    image = planes["image"]
+    if image.dtype not in (np.float32, np.float64):
+        image = image.astype(np.float64)
+    if sky_std is None:
+        variance = planes["sigma"][block.starts[:, 0], block.starts[:, 1]].astype(np.float64) ** 2
+    else:
+        variance = np.full(len(block.starts), float(sky_std) ** 2)
+    n = len(block.inner)
+    measured = measure_shapes(
+        image, planes["labels"], planes.get("mask"), variance[:n], block.starts[:n], block.labels[:n], **how
+    )  # fmt: skip
+    side = 2 * reach_of(how["width"], how["size"]) + 1
+    pieces = [cut_windows(plane, block.corners, side) if plane is not None and len(block.corners) else None
+              for plane in (image, planes["labels"], planes.get("mask"))]  # fmt: skip
+    return measured, variance[n:], pieces
+
+
+def _join_and_measure(how, labels, parts, own, givers):
+    """Put windows together, and give the inner and the outer sources of a block."""
+    measured, variance, _ = own
+    boxed = np.empty(1, object)
+    boxed[0] = measured
+    if len(labels) == 0:
+        return boxed
+    reach = reach_of(how["width"], how["size"])
+    side = 2 * reach + 1
+    whole = []
+    for plane in range(3):
+        windows = None
+        for (corners, rows, shape, which), (_, _, pieces) in zip(parts, givers, strict=True):
+            if pieces[plane] is None:
+                continue
+            piece = pieces[plane][which.start * side : which.stop * side]
+            if windows is None:
+                windows = empty_windows(len(labels), side, piece.dtype)
+            paste_windows(piece, corners, rows, shape, windows)
+        whole.append(windows)
+    starts = np.stack([np.arange(len(labels)) * side + reach, np.full(len(labels), reach)], axis=1)
+    outer = measure_shapes(whole[0], whole[1], whole[2], variance, starts, labels, **how)
+    boxed[0] = np.concatenate([measured, outer])
+    return boxed

@@ -240,7 +240,7 @@ def select_stars(
     core = math.pi * (1.5 * TO_FWHM * measured["width"]) ** 2
     crowded = (fraction > max_neighbour_fraction) | (measured["n_owned_core"] > _CORE * core)
     verdicts.drop(crowded, "isolation: neighbours")
-    verdicts.drop(paired(measured, locus), "isolation: close pair")
+    verdicts.drop(paired(measured, verdicts.left, locus), "isolation: close pair")
     verdicts.drop(measured["n_bad_centre"] > max_central_bad, "central bad pixels")
     left = verdicts.left
     if max_stars is not None:
@@ -301,7 +301,6 @@ def _check_counts(size, max_stars, regions, crossmatch) -> None:
 def _saturate_of(header) -> float:
     level = None if header is None else header.get("SATURATE")
     return float(level) if isinstance(level, (int, float)) and level > 0 else np.inf
-
 
 
 

@@ -79,25 +79,26 @@ def cut_fwhm(measured, fwhms, verdicts: Verdicts, locus: Locus | None, median, n
     left = verdicts.left
     if median is not None:
         spread = 1.4826 * np.median(np.abs(fwhms[left] - np.median(fwhms[left])))
-        deviation = (fwhms - median) / max(spread, 1e-3 * median)
+        deviation = (fwhms[left] - median) / max(spread, 1e-3 * median)
     elif locus is None:  # all have bad cores, and are left out for that
         return
     else:
-        where = measured["x"], measured["y"], measured["snr"]
-        deviation = locus.deviation("log_width", np.log(measured["width"]), *where)
-        doubtful = (galaxy_share(deviation[left], measured["snr"][left]) > share) & (deviation[left] <= n_sigma)
+        x, y, snr, width = (measured[name][left] for name in ("x", "y", "snr", "width"))
+        deviation = locus.deviation("log_width", np.log(width), x, y, snr)
+        doubtful = (galaxy_share(deviation, snr) > share) & (deviation <= n_sigma)
         verdicts.drop(left[doubtful], "FWHM: doubtful")
-    verdicts.drop(deviation < -n_sigma, "FWHM: too small")
-    verdicts.drop(deviation > n_sigma, "FWHM: too large")
+    verdicts.drop(left[deviation < -n_sigma], "FWHM: too small")
+    verdicts.drop(left[deviation > n_sigma], "FWHM: too large")
 
 
-def paired(measured: dict, locus: Locus | None) -> np.ndarray:
-    """Tell which sources differ in shape from the stars around them, as pairs do."""
+def paired(measured: dict, rows: np.ndarray, locus: Locus | None) -> np.ndarray:
+    """Give those of some sources that differ in shape from the stars around them, as pairs do."""
     if locus is None:
-        return np.zeros(len(measured["x"]), bool)
+        return rows[:0]
+    measured = {name: values[rows] for name, values in measured.items()}
     where = measured["x"], measured["y"], measured["snr"]
     z = {name: locus.deviation(name, measured[name], *where) for name in FEATURES if name != "log_width"}
-    return (
+    return rows[
         (np.hypot(z["e1"], z["e2"]) > _PAIR) | (np.hypot(z["offset_x"], z["offset_y"]) > _PAIR)
         | (np.abs(z["concentration"]) > _PAIR)
-    )  # fmt: skip
+    ]  # fmt: skip

@@ -258,13 +258,56 @@ def test_what_is_too_long_to_wait_for_becomes_a_job(field, options):
     assert_same(stars, expected(catalog, wcs, SHAPE))
 
 
-def test_no_server_at_all(field, options):
+def test_no_server_at_all(field, options, closed_port):
     wcs, _ = field
-    with socket.socket() as unused:
-        unused.bind(("127.0.0.1", 0))
-        url = f"http://127.0.0.1:{unused.getsockname()[1]}/tap"
+    url = f"http://127.0.0.1:{closed_port}/tap"
     with pytest.raises(GaiaUnavailableError, match=r"Connection refused.*gaia_catalog=.*crossmatch"):
         gaia.gaia_sources(wcs, SHAPE, 2016.0, url=url, **{k: v for k, v in options.items() if k != "epoch"})
+
+
+@pytest.fixture
+def closed_port():
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        return unused.getsockname()[1]
+
+
+def test_who_cannot_wait_is_told_at_once_that_nobody_is_there(field, options, closed_port, monkeypatch):
+    """Without a pause, where the same is tried again and again otherwise."""
+    pauses = []
+    monkeypatch.setattr("galprep_dask.gaia.tap.time.sleep", pauses.append)
+    url = f"http://127.0.0.1:{closed_port}/tap"
+    with pytest.raises(GaiaUnavailableError, match=r"cannot be reached: .*refused.*gaia_catalog=.*crossmatch"):
+        gaia.query_gaia(field[0], SHAPE, url=url, reach_within=3.0, **options)
+    assert pauses == []
+    with pytest.raises(GaiaUnavailableError, match="tried 3 times"):
+        gaia.query_gaia(field[0], SHAPE, url=url, **options)
+    assert len(pauses) == 2
+
+
+def test_a_name_that_is_looked_up_for_ever_is_not_waited_for(field, options, monkeypatch):
+    asked, done = threading.Event(), threading.Event()
+
+    def never(*args, **kwargs):
+        asked.set()
+        done.wait(60)
+        raise socket.gaierror("no such name")
+
+    monkeypatch.setattr(socket, "getaddrinfo", never)
+    with pytest.raises(GaiaUnavailableError, match=r"no connection within 0\.2 s"):
+        gaia.query_gaia(field[0], SHAPE, url="http://archive.example/tap", reach_within=0.2, **options)
+    assert asked.is_set()
+    done.set()
+
+
+def test_a_server_that_is_there_but_busy_is_asked_again_all_the_same(field, options):
+    wcs, catalog = field
+    with Archive(catalog, faults=[503, "hung up"], answers=ANSWERS) as archive:
+        stars = gaia.query_gaia(
+            wcs, SHAPE, url=archive.url, tile_size=5, asynchronous=False, reach_within=3.0, **options
+        )
+    assert_same(stars, expected(catalog, wcs, SHAPE))
+    assert len(archive.requests) == 3
 
 
 def test_the_proxy_of_the_environment_is_taken(field, options, monkeypatch):
@@ -284,9 +327,11 @@ def test_the_proxy_of_the_environment_is_taken(field, options, monkeypatch):
         monkeypatch.delenv("NO_PROXY", raising=False)
         with pytest.raises(GaiaUnavailableError, match="Tunnel connection failed: 403"):
             gaia.query_gaia(wcs, SHAPE, url="https://archive.example/tap-server/tap", **(options | {"retries": 0}))
+        with pytest.raises(GaiaUnavailableError, match="cannot be reached: Tunnel connection failed: 403"):
+            gaia.query_gaia(wcs, SHAPE, url="https://archive.example/tap-server/tap", reach_within=3.0, **options)
         proxy.shutdown()
         thread.join()
-    assert heard == [["CONNECT", "archive.example:443"]]
+    assert heard == 2 * [["CONNECT", "archive.example:443"]]
 
 
 def test_retries_wait_longer_each_time(field, options, monkeypatch):
@@ -415,7 +460,7 @@ def test_a_server_that_is_there_is_not_asked_when_there_is_a_table(field, option
     [
         {"timeout": 0}, {"max_wait": -1}, {"retries": -1}, {"backoff": float("nan")}, {"row_limit": 0},
         {"tile_size": 0}, {"tile_size": 100}, {"url": "ftp://x"}, {"epoch": 58070.2}, {"epoch": "yesterday"},
-        {"margin_arcsec": -1}, {"max_magnitude": float("inf")}, {"cache": 3.5},
+        {"reach_within": 0.0}, {"margin_arcsec": -1}, {"max_magnitude": float("inf")}, {"cache": 3.5},
     ],
 )  # fmt: skip
 def test_parameters_that_make_no_sense(field, options, wrong):

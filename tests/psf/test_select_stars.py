@@ -8,11 +8,13 @@ from astropy import units as u
 from astropy.io import fits
 from astropy.table import QTable, Table
 from fields import tan_header
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 from star_fields import STAR, detected, field_of_density, score, simulate_stars
 from strategies import chunks_for
 
 from galprep_dask.errors import (
+    GaiaUnavailableError,
     GalprepError,
     ImageShapeError,
     MissingWCSError,
@@ -23,6 +25,7 @@ from galprep_dask.errors import (
 from galprep_dask.image import celestial_wcs
 from galprep_dask.psf import select_stars
 from galprep_dask.psf.cuts import CUTS, REASONS
+from galprep_dask.psf.match import match_gaia
 from galprep_dask.segmentation import source_catalog
 
 
@@ -190,12 +193,13 @@ def test_image_is_read_once_where_the_noise_is_known(field, segmentation):
     assert max(reads.values()) == 1
 
 
-def test_measuring_takes_one_task_a_block(field, segmentation):
+def test_measuring_takes_two_tasks_a_block(field, segmentation):
     tasks = []
     with dask.callbacks.Callback(pretask=lambda key, *_: tasks.append(key)):
         lazy = [da.from_array(array, chunks=(100, 80), name=False) for array in (field.image, segmentation)]
         select_stars(lazy[0], lazy[1], source_catalog(field.image, segmentation), sky_std=1.0, fwhm=3.0)
-    assert sum(str(key[0]).startswith("regions") for key in tasks) <= 7 * 8
+    for name in ("cut-", "measured-"):
+        assert 0 < sum(str(key[0]).startswith(name) for key in tasks) <= 7 * 8
     assert len(tasks) <= 8 * 7 * 8
 
 
@@ -321,6 +325,53 @@ def test_gaia_leaves_its_own(field, segmentation, header, gaia):
     np.testing.assert_array_equal(asked["reason"], stars["reason"])
 
 
+def test_each_gaia_source_is_that_of_one_source(field, segmentation, header, gaia):
+    """Where two sources are near to the same star the closer one has it, and the other goes to the next or has none."""
+    plain = select_stars(field.image, segmentation, header=header, gaia=gaia)
+    assert len(np.unique(plain["gaia_row"])) == plain.meta["counts"]["Gaia match"] + 1
+    star, other = plain[plain["used"]][:2]
+    x, y = float(star["x"]), float(star["y"])
+    sources = source_catalog(field.image, segmentation)
+    # Two Gaia sources beside one star of the image, the farther first; and all others as they are.
+    table = {
+        "x": np.append([x + 1.5, x - 0.5], other["x"]), "y": np.append([y, y], other["y"]),
+    }  # fmt: skip
+    matched = select_stars(field.image, segmentation, sources, gaia=table, crossmatch=True)
+    assert matched["gaia_row"][matched["label"] == star["label"]][0] == 1
+    assert matched["gaia_row"][matched["label"] == other["label"]][0] == 2
+    # And one Gaia source between two sources of the image.
+    near = np.hypot(sources["x_centroid"] - x, sources["y_centroid"] - y)
+    second = np.argsort(near)[1]
+    other_x, other_y = (sources[name][second] for name in ("x_centroid", "y_centroid"))
+    between = {"x": [0.7 * x + 0.3 * other_x], "y": [0.7 * y + 0.3 * other_y]}
+    rows = match_gaia(
+        np.asarray(sources["x_centroid"]), np.asarray(sources["y_centroid"]), between, True, None, field.image.shape,
+        float(near[second]),
+    )  # fmt: skip
+    assert np.flatnonzero(rows >= 0).tolist() == [int(np.argmin(near))]
+
+
+@settings(max_examples=30)
+@given(seed=st.integers(0, 10_000), n=st.integers(1, 60), m=st.integers(1, 60))
+def test_the_closest_pair_comes_first(seed, n, m):
+    """The same as taking pairs one after the other, by distance; last digits of a position change nothing."""
+    rng = np.random.default_rng(seed)
+    x, y = rng.integers(0, 12, (2, n)) + rng.uniform(-0.2, 0.2, (2, n))
+    gaia_x, gaia_y = rng.integers(0, 12, (2, m)) + rng.uniform(-0.2, 0.2, (2, m))
+    distance = np.hypot(np.round(x, 6)[:, None] - gaia_x, np.round(y, 6)[:, None] - gaia_y)
+    expected = np.full(n, -1)
+    while distance.min() <= 3.0:
+        i, j = np.unravel_index(np.argmin(distance), distance.shape)
+        expected[i] = j
+        distance[i, :] = distance[:, j] = np.inf
+    assume((expected >= 0).any())
+    table = {"x": gaia_x, "y": gaia_y}
+    found = match_gaia(x, y, table, True, None, (12, 12), 3.0)
+    np.testing.assert_array_equal(found, expected)
+    assert len(set(found[found >= 0])) == (found >= 0).sum()
+    np.testing.assert_array_equal(match_gaia(x + 1e-13, y - 1e-13, table, True, None, (12, 12), 3.0), expected)
+
+
 def test_gaia_ignored(field, segmentation, header, gaia, stars):
     ignored = select_stars(field.image, segmentation, header=header, gaia=gaia, crossmatch=False)
     np.testing.assert_array_equal(ignored["reason"], stars["reason"])
@@ -335,7 +386,7 @@ def test_no_catalogue_is_a_warning_or_an_error(field, segmentation, header, star
     np.testing.assert_array_equal(fallen_back["reason"], stars["reason"])
     with pytest.raises(GalprepError, match="the archive does not answer"):
         select_stars(field.image, segmentation, header=header, gaia=unreachable, crossmatch=True)
-    with pytest.raises(ParameterError, match=r"crossmatch=True needs gaia="):
+    with pytest.raises(GaiaUnavailableError, match=r'gaia= is None\. Pass gaia=.* or crossmatch="auto" or False'):
         select_stars(field.image, segmentation, crossmatch=True)
 
 

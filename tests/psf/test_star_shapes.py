@@ -14,7 +14,7 @@ def measure(image, *, labels=None, bad=None, start=None, width=2.0, size=25, sat
     for array in (image, labels, bad):
         array.flags.writeable = False
     row = measure_shapes(
-        image, labels, bad, np.ones((1, 1)), np.array([start]), np.array([1]), width=width, size=size, saturate=saturate
+        image, labels, bad, np.ones(1), np.array([start]), np.array([1]), width=width, size=size, saturate=saturate
     )[0]  # fmt: skip
     return dict(zip(COLUMNS, row, strict=True)) | {"start": start}
 

@@ -12,7 +12,7 @@ import math
 import numpy as np
 from numba import njit
 
-__all__ = ["COLUMNS", "measure_shapes"]
+__all__ = ["COLUMNS", "TO_FWHM", "measure_shapes", "reach_of", "window_half"]
 
 #: What is measured of each source. Position from its brightest pixel; standard deviation in pixels of the Gaussian
 #: that it is like; ellipticity (a^2 - b^2) / (a^2 + b^2), x minus y axis and diagonal; light under the weight over its
@@ -31,7 +31,7 @@ _ROUNDS = 40
 
 
 def measure_shapes(
-    image: np.ndarray, labels: np.ndarray, bad: np.ndarray, variance: np.ndarray, starts: np.ndarray,
+    image: np.ndarray, labels: np.ndarray, bad: np.ndarray | None, variance: np.ndarray, starts: np.ndarray,
     own: np.ndarray, *, width: float, size: int, saturate: float,
 ) -> np.ndarray:  # fmt: skip
     """
@@ -40,13 +40,13 @@ def measure_shapes(
     Parameters
     ----------
     image : (ny, nx) float array
-        Pixels without their sky.
+        Pixels without their sky; what is not finite is bad.
     labels : (ny, nx) int array
         Which source owns each, 0 = sky.
-    bad : (ny, nx) bool array
-        Pixels that are not looked at.
-    variance : (ny, nx) or (1, 1) array
-        Of the pixels' noise.
+    bad : (ny, nx) bool array, optional
+        Further pixels that are not looked at.
+    variance : (n,) array
+        Of the pixels' noise at each source.
     starts : (n, 2) int array
         Row and column of the brightest pixel of each source. What lies beyond the region is beyond the image.
     own : (n,) int array
@@ -64,9 +64,15 @@ def measure_shapes(
         NaN for the shape of what has none.
     """
     measured = np.full((len(own), len(COLUMNS)), np.nan)
-    half = window_half(width)
-    _measure_all(image, labels, bad, variance, starts, own, width, half, size // 2, saturate, measured)
+    bad = np.zeros((0, 0), bool) if bad is None else bad
+    half, reach = window_half(width), reach_of(width, size)
+    _measure_all(image, labels, bad, variance, starts, own, width, half, size // 2, reach, saturate, measured)
     return measured
+
+
+def reach_of(width: float, size: int) -> int:
+    """Give how far from its brightest pixel anything of a source is looked at: the window, or the box."""
+    return max(window_half(width), size // 2)
 
 
 def window_half(width: float) -> int:
@@ -75,59 +81,84 @@ def window_half(width: float) -> int:
 
 
 @njit(nogil=True, cache=True)
-def _measure_all(image, labels, bad, variance, starts, own, width, half, half_box, saturate, measured):
+def _measure_all(image, labels, bad, variance, starts, own, width, half, half_box, reach, saturate, measured):
     side = 2 * half + 1
     window, good = np.empty((side, side)), np.empty((side, side), np.bool_)
-    sky = np.empty(side * side)
+    sky, middle = np.empty(side * side + 1), np.empty(side * side + 1)
+    wx, wy = np.empty(side), np.empty(side)
     for k in range(len(own)):
-        _count_box(labels, bad, starts[k], own[k], half_box, measured[k])
-        _cut_window(image, labels, bad, starts[k], own[k], half, width, window, good, sky)
-        here = variance[0, 0] if variance.size == 1 else variance[starts[k, 0], starts[k, 1]]
-        _measure_one(window, here, half, width, measured[k])
+        _count_box(image, labels, bad, starts[k], own[k], half_box, measured[k])
+        _cut_window(image, labels, bad, starts[k], own[k], half, width, window, good, sky, middle)
+        _measure_one(window, variance[k], half, width, wx, wy, measured[k])
         if np.isfinite(measured[k, 2]):
-            _count_core(image, labels, bad, starts[k], own[k], saturate, measured[k])
+            _count_core(image, labels, bad, starts[k], own[k], reach, saturate, measured[k])
 
 
 @njit(nogil=True, cache=True)
-def _count_box(labels, bad, start, own, half_box, row):
+def _count_box(image, labels, bad, start, own, half_box, row):
     ny, nx = labels.shape
-    owned, spoilt = 0, 0
-    reach = (0.25 * (2 * half_box + 1)) ** 2
-    for dy in range(-half_box, half_box + 1):
+    y0, y1 = max(start[0] - half_box, 0), min(start[0] + half_box + 1, ny)
+    x0, x1 = max(start[1] - half_box, 0), min(start[1] + half_box + 1, nx)
+    owned = 0
+    for y in range(y0, y1):
+        owners = labels[y, x0:x1]
+        for k in range(len(owners)):
+            owned += (owners[k] != 0) & (owners[k] != own)
+    spoilt = 0
+    reach = 0.25 * (2 * half_box + 1)
+    n = int(reach)
+    for dy in range(-n, n + 1):
         y = start[0] + dy
-        for dx in range(-half_box, half_box + 1):
+        for dx in range(-n, n + 1):
             x = start[1] + dx
-            central = dy * dy + dx * dx <= reach
-            if y < 0 or y >= ny or x < 0 or x >= nx:
-                spoilt += central
+            if dy * dy + dx * dx > reach * reach:
                 continue
-            owned += labels[y, x] != 0 and labels[y, x] != own
-            spoilt += central and bad[y, x]
+            if y < 0 or y >= ny or x < 0 or x >= nx:
+                spoilt += 1
+            else:
+                spoilt += not np.isfinite(image[y, x]) or (bad.size > 0 and bad[y, x])
     row[14], row[15] = owned, spoilt
 
 
 @njit(nogil=True, cache=True)
-def _cut_window(image, labels, bad, start, own, half, width, window, good, sky):
-    """Fill the window. What is bad or another source's is replaced by its opposite, and by sky where that is too."""
+def _cut_window(image, labels, bad, start, own, half, width, window, good, sky, middle):
+    """
+    Fill the window. What is bad or another source's is replaced by its opposite, and by sky where that is too.
+
+    The loops go along rows and have no branches, as where segments begin and end cannot be foretold.
+    """
     ny, nx = image.shape
-    n_sky = 0
-    ring = (2.5 * TO_FWHM * width) ** 2
-    for dy in range(-half, half + 1):
-        y = start[0] + dy
-        for dx in range(-half, half + 1):
-            x = start[1] + dx
-            i, j = dy + half, dx + half
-            good[i, j] = 0 <= y < ny and 0 <= x < nx and not bad[y, x] and (labels[y, x] == 0 or labels[y, x] == own)
-            window[i, j] = image[y, x] if good[i, j] else 0.0
-            if good[i, j] and labels[y, x] == 0 and dy * dy + dx * dx > ring:
-                sky[n_sky] = window[i, j]
-                n_sky += 1
-    level = np.median(sky[:n_sky]) if n_sky >= 30 else 0.0
     side = 2 * half + 1
-    for i in range(side):
-        for j in range(side):
-            if good[i, j]:
-                window[i, j] -= level
+    window[:], good[:] = 0.0, False
+    ring = (2.5 * TO_FWHM * width) ** 2
+    top, left = start[0] - half, start[1] - half
+    i0, i1, j0, j1 = max(0, -top), min(side, ny - top), max(0, -left), min(side, nx - left)
+    for i in range(i0, i1):
+        values, owners = image[top + i, left + j0 : left + j1], labels[top + i, left + j0 : left + j1]
+        to, whole = window[i, j0:j1], good[i, j0:j1]
+        for j in range(len(values)):
+            whole[j] = ((owners[j] == 0) | (owners[j] == own)) & np.isfinite(values[j])
+            to[j] = values[j] if whole[j] else 0.0
+    if bad.size > 0:
+        for i in range(i0, i1):
+            for j in range(j0, j1):
+                if bad[top + i, left + j]:
+                    window[i, j], good[i, j] = 0.0, False
+    n_sky = n_good = 0
+    for i in range(i0, i1):
+        owners, values, whole = labels[top + i, left + j0 : left + j1], window[i, j0:j1], good[i, j0:j1]
+        for j in range(len(values)):
+            far = (i - half) ** 2 + (j0 + j - half) ** 2 > ring
+            sky[n_sky] = values[j]
+            n_good += whole[j]
+            n_sky += whole[j] & (owners[j] == 0) & far
+    if n_sky >= 30:
+        level = _median(sky[:n_sky], middle)
+        for i in range(side):
+            for j in range(side):
+                window[i, j] = window[i, j] - level if good[i, j] else 0.0
+    if n_good == side * side:
+        return
     for i in range(side):
         for j in range(side):
             if not good[i, j]:
@@ -135,14 +166,71 @@ def _cut_window(image, labels, bad, start, own, half, width, window, good, sky):
                 window[i, j] = window[oi, oj] if good[oi, oj] else 0.0
 
 
+@njit(nogil=True, cache=True, fastmath={"nnan", "reassoc"})
+def _range(values):
+    low = high = values[0]
+    for value in values:
+        low, high = min(low, value), max(high, value)
+    return low, high
+
+
+@njit(nogil=True, cache=True)
+def _median(values, middle):
+    """
+    Median of values that are finite.
+
+    The range that holds it is halved until it has few values; ``middle`` is room for these. Processors count many values
+    at once, but do not sort so.
+    """
+    n = len(values)
+    rank = (n - 1) // 2
+    low, high = _range(values)
+    below, up_to = 0, n  # values under ``low``, and up to ``high``
+    for _ in range(64):
+        if up_to - below <= 12:
+            break
+        pivot = 0.5 * low + 0.5 * high
+        count = 0
+        for value in values:
+            count += value <= pivot
+        if count > rank:
+            high, up_to = pivot, count
+        else:
+            low, below = pivot, count
+    m = 0
+    for value in values:
+        middle[m] = value
+        m += ((value > low) | (below == 0)) & (value <= high)
+    for k in range(1, m):
+        value, at = middle[k], k
+        while at > 0 and middle[at - 1] > value:
+            middle[at] = middle[at - 1]
+            at -= 1
+        middle[at] = value
+    one = middle[rank - below]
+    if n % 2 == 1:
+        return one
+    if rank + 1 - below < m:
+        return 0.5 * (one + middle[rank + 1 - below])
+    other = np.inf
+    for value in values:
+        if value > high:
+            other = min(other, value)
+    return 0.5 * (one + other)
+
+
 @njit(nogil=True, cache=True)
 def _weigh(centre, s2, half, low, high, weight):
+    """Gaussian weights of pixels side by side, each from the one before it: the quotients are a geometric series."""
+    d = low - half - centre
+    value, quotient, step = math.exp(-0.5 * d * d / s2), math.exp(-(d + 0.5) / s2), math.exp(-1.0 / s2)
     for i in range(low, high):
-        d = i - half - centre
-        weight[i] = math.exp(-0.5 * d * d / s2)
+        weight[i] = value
+        value *= quotient
+        quotient *= step
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True, fastmath={"reassoc", "contract"})
 def _moments(window, half, cx, cy, s2, reach, wx, wy):
     """Sum the light, its moments about (cx, cy) and the squares of the weights, under a Gaussian."""
     side = 2 * half + 1
@@ -175,9 +263,7 @@ def _moments(window, half, cx, cy, s2, reach, wx, wy):
 
 
 @njit(nogil=True, cache=True)
-def _measure_one(window, variance, half, width, row):
-    side = 2 * half + 1
-    wx, wy = np.empty(side), np.empty(side)
+def _measure_one(window, variance, half, width, wx, wy, row):
     cx = cy = 0.0
     row[0] = row[1] = 0.0
     s2 = width * width
@@ -265,18 +351,20 @@ def _profile(window, half, cx, cy, width):
 
 
 @njit(nogil=True, cache=True)
-def _count_core(image, labels, bad, start, own, saturate, row):
-    """Count what is wrong within 1.5 FWHM of the centre."""
+def _count_core(image, labels, bad, start, own, reach, saturate, row):
+    """Count what is wrong within 1.5 FWHM of the centre, and not further than ``reach`` from the brightest pixel."""
     ny, nx = image.shape
-    reach = 1.5 * TO_FWHM * row[2]
-    n = math.ceil(reach) + 1
+    radius = 1.5 * TO_FWHM * row[2]
+    n = math.ceil(radius) + 1
     saturated = spoilt = owned = 0
-    y0, x0 = start[0] + round(row[1]), start[1] + round(row[0])
-    for y in range(y0 - n, y0 + n + 1):
-        for x in range(x0 - n, x0 + n + 1):
-            if (y - start[0] - row[1]) ** 2 + (x - start[1] - row[0]) ** 2 > reach * reach:
+    dy0, dx0 = round(row[1]), round(row[0])
+    for dy in range(max(dy0 - n, -reach), min(dy0 + n, reach) + 1):
+        for dx in range(max(dx0 - n, -reach), min(dx0 + n, reach) + 1):
+            if (dy - row[1]) ** 2 + (dx - row[0]) ** 2 > radius * radius:
                 continue
-            if y < 0 or y >= ny or x < 0 or x >= nx or bad[y, x]:
+            y, x = start[0] + dy, start[1] + dx
+            outside = y < 0 or y >= ny or x < 0 or x >= nx
+            if outside or not np.isfinite(image[y, x]) or (bad.size > 0 and bad[y, x]):
                 spoilt += 1
                 continue
             saturated += image[y, x] >= saturate and (labels[y, x] == 0 or labels[y, x] == own)
