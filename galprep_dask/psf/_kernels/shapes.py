@@ -179,8 +179,8 @@ def _median(values, middle):
     """
     Median of values that are finite.
 
-    The range that holds it is halved until it has few values; ``middle`` is room for these. Processors count many values
-    at once, but do not sort so.
+    The range that holds it is halved until it has few values; ``middle`` is room for these. Processors count
+    many values at once, but do not sort so.
     """
     n = len(values)
     rank = (n - 1) // 2
