@@ -258,7 +258,7 @@ def select_stars(
     x, y = (np.where(np.isfinite(measured[name]), measured[name], getattr(raw, name)) for name in ("x", "y"))
     columns = {
         "used": used, "reason": verdicts.reasons(), "number": number, "label": raw.label, "x": x, "y": y,
-        "flux": raw.flux, "max_value": raw.peak, "snr": measured["snr"], "fwhm": fwhms * u.pix,
+        "flux": raw.flux.copy(), "max_value": raw.peak.copy(), "snr": measured["snr"], "fwhm": fwhms * u.pix,
         "axis_ratio": axis_ratio, "neighbour_fraction": fraction, "n_central_bad": measured["n_bad_centre"],
         "gaia_row": gaia_row,
     }  # fmt: skip
@@ -267,7 +267,7 @@ def select_stars(
         "counts": verdicts.counts(), "fwhm": float(np.median(fwhms[used])), "size": box, "sky_std": sky_std,
         "saturate": level, "shape": image.shape, "locus": None if locus is None else asdict(locus), "fwhm_scale": scale,
     }  # fmt: skip
-    return QTable(columns, meta=meta)
+    return QTable(columns, meta=meta, copy=False)  # nothing of it is anyone else's
 
 
 # Checks --------------------------------------------------------------------------------------------------

@@ -107,7 +107,7 @@ def test_decam_and_the_psfex_model_of_its_survey(decam):
     assert stars.meta["fwhm"] == pytest.approx(expected, rel=0.03)
     own = fwhm_of_profile(image, zip(used["x"], used["y"], strict=True), 4.0)
     assert stars.meta["fwhm"] == pytest.approx(own, rel=0.03)
-    # psf_fwhm of the model is another quantity, the diameter that holds half of the light. The star agrees in that, too.
+    # psf_fwhm of the model is another quantity, the diameter that holds half of the light. The star agrees in it, too.
     assert half_light_diameter(psf, 31, 31, 31) == pytest.approx(model["psf_fwhm"], rel=0.03)
     here = half_light_diameter(image, used["x"][0], used["y"][0], 8)
     assert here == pytest.approx(half_light_diameter(psf, 31, 31, 8), rel=0.03)
