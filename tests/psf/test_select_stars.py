@@ -23,6 +23,7 @@ from galprep_dask.errors import (
     ParameterError,
 )
 from galprep_dask.image import celestial_wcs
+from galprep_dask.masks import flag_mask
 from galprep_dask.psf import select_stars
 from galprep_dask.psf.cuts import CUTS, REASONS
 from galprep_dask.psf.match import match_gaia
@@ -117,6 +118,23 @@ def test_cores_that_are_cut_off_at_one_level_are_found_without_a_keyword():
     assert (used["max_value"] < field.saturate).all()
     assert len(rows_of(stars, "flux: saturated")) >= 3
     assert stars.meta["saturate"] < field.saturate
+
+
+@pytest.mark.parametrize("chunks", [(700, 640), (90, 70)])
+def test_saturated_stars_are_known_by_bits_of_a_quality_image(field, segmentation, stars, chunks):
+    """Two pixels that are bad, and no more, are put up with; one that is saturated is not."""
+    quality = np.zeros(field.image.shape, np.uint8)
+    one, other = stars[stars["used"]][2:4]
+    for star, bit in ((one, 4), (other, 1)):
+        quality[round(star["y"]), round(star["x"]) + 1] = bit
+    lazy = da.from_array(field.image, chunks=chunks)
+    again = select_stars(lazy, segmentation, mask=quality == 1, saturated=flag_mask(quality, 4), sky_std=1.0)
+    reasons = dict(zip(again["label"].tolist(), again["reason"].tolist(), strict=True))
+    assert reasons[one["label"]] == "flux: saturated"
+    assert reasons[other["label"]] != "flux: saturated"
+    assert again["n_central_bad"][again["label"] == other["label"]][0] == 1
+    alone = select_stars(lazy, segmentation, saturated=flag_mask(quality, 4), sky_std=1.0)
+    assert alone["reason"][alone["label"] == one["label"]][0] == "flux: saturated"
 
 
 def test_a_star_beside_bad_pixels_is_left_out(field, segmentation, stars):
@@ -440,6 +458,8 @@ def test_shapes_must_agree(field, segmentation):
         select_stars(field.image, segmentation[1:])
     with pytest.raises(ImageShapeError, match="mask has shape"):
         select_stars(field.image, segmentation, mask=np.zeros((3, 3), bool))
+    with pytest.raises(ImageShapeError, match="saturated has shape"):
+        select_stars(field.image, segmentation, saturated=np.zeros((3, 3), bool))
     with pytest.raises(ImageShapeError, match="sigma has shape"):
         select_stars(field.image, segmentation, sigma=np.zeros((3, 3)))
 

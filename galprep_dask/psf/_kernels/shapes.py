@@ -12,7 +12,7 @@ import math
 import numpy as np
 from numba import njit
 
-__all__ = ["COLUMNS", "TO_FWHM", "measure_shapes", "reach_of", "window_half"]
+__all__ = ["COLUMNS", "SATURATED", "TO_FWHM", "measure_shapes", "reach_of", "window_half"]
 
 #: What is measured of each source. Position from its brightest pixel; standard deviation in pixels of the Gaussian
 #: that it is like; ellipticity (a^2 - b^2) / (a^2 + b^2), x minus y axis and diagonal; light under the weight over its
@@ -26,6 +26,9 @@ COLUMNS = (
 
 #: A Gaussian's FWHM over its standard deviation.
 TO_FWHM = 2.0 * math.sqrt(2.0 * math.log(2.0))
+
+#: The bit that marks saturated pixels.
+SATURATED = 2
 
 _ROUNDS = 40
 
@@ -43,8 +46,8 @@ def measure_shapes(
         Pixels without their sky; what is not finite is bad.
     labels : (ny, nx) int array
         Which source owns each, 0 = sky.
-    bad : (ny, nx) bool array, optional
-        Further pixels that are not looked at.
+    bad : (ny, nx) bool or uint8 array, optional
+        Further pixels that are not looked at; the bit of ``SATURATED`` says that a pixel is that.
     variance : (n,) array
         Of the pixels' noise at each source.
     starts : (n, 2) int array
@@ -363,10 +366,15 @@ def _count_core(image, labels, bad, start, own, reach, saturate, row):
             if (dy - row[1]) ** 2 + (dx - row[0]) ** 2 > radius * radius:
                 continue
             y, x = start[0] + dy, start[1] + dx
-            outside = y < 0 or y >= ny or x < 0 or x >= nx
-            if outside or not np.isfinite(image[y, x]) or (bad.size > 0 and bad[y, x]):
+            if y < 0 or y >= ny or x < 0 or x >= nx:
                 spoilt += 1
                 continue
-            saturated += image[y, x] >= saturate and (labels[y, x] == 0 or labels[y, x] == own)
+            its = labels[y, x] == 0 or labels[y, x] == own
+            flag = np.int64(bad[y, x]) if bad.size > 0 else 0
+            if flag or not np.isfinite(image[y, x]):
+                saturated += its and flag & SATURATED != 0
+                spoilt += 1
+                continue
+            saturated += its and image[y, x] >= saturate
             owned += labels[y, x] != 0 and labels[y, x] != own
     row[11], row[12], row[13] = saturated, spoilt, owned
