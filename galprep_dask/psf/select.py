@@ -158,16 +158,18 @@ def select_stars(
 
     Notes
     -----
-    A Gaia source is that of one source, the closest pair first. The cuts, in order: raw, Gaia match, flux, axis ratio, FWHM, isolation, central bad pixels, quota, dropped by hand.
-    Sizes and shapes are moments under a round Gaussian as wide as the source [1]_, so that they do not
-    depend on brightness; FWHM are scaled so that those of bright stars are the widths of their profiles at
-    half of the peak. The locus of stars is the narrow ridge that sources make in the plane of size and magnitude, as a
-    polynomial in position. Stars whose ellipticity, concentration or centroid differs from
-    that of their surroundings have a companion. Saturated are: sources with pixels that are marked, or from ``saturate``
-    on, those at the level at which the highest peaks pile up, and those with a flat core.
+    The cuts, in order: raw, Gaia match, flux, axis ratio, FWHM, isolation, central bad pixels, quota, dropped by hand.
+    A Gaia source is that of one source alone, the closest pair first. Sizes and shapes are moments under a round
+    Gaussian as wide as the source [1]_, so that they do not depend on brightness; FWHM are scaled so that those of
+    bright stars are the widths of their profiles at half of the peak. The locus of stars is the narrow ridge that
+    sources make in the plane of size and magnitude, as a polynomial in position. Stars whose ellipticity,
+    concentration or centroid differs from that of their surroundings have a companion. Saturated are: sources with
+    pixels that are marked, or from ``saturate`` on, those at the level at which the highest peaks pile up, and those
+    with a flat core.
 
-    Sources are measured on pixels around their brightest one, block by block; the image is read once, and once more
-    where the noise of its sky is not given. Chunks change nothing but the last digits of ``flux``.
+    Sources are measured on pixels around their brightest one, block by block, and no block waits for another. The image
+    is read once, and once more where the noise of its sky is not given; where sources are many a part about its middle
+    is looked at before, for how large windows have to be. Chunks change nothing but the last digits of ``flux``.
 
     References
     ----------

@@ -1,3 +1,4 @@
+import weakref
 from collections import Counter
 
 import dask
@@ -209,6 +210,42 @@ def test_image_is_read_once_where_the_noise_is_known(field, segmentation):
     catalog = source_catalog(field.image, segmentation)
     select_stars(image, segmentation, catalog, sky_std=1.0, fwhm=3.0)
     assert max(reads.values()) == 1
+
+
+def test_few_blocks_are_in_memory_at_a_time(field, segmentation):
+    """Of 100 blocks, however many sources lie across them: no block waits for its neighbours."""
+    alive, most = set(), [0]
+
+    def made(block, block_info=None):
+        block, index = block.copy(), block_info[0]["chunk-location"]
+        alive.add(index)
+        most[0] = max(most[0], len(alive))
+        weakref.finalize(block, alive.discard, index)
+        return block
+
+    image = da.from_array(field.image, chunks=(70, 64), name=False)
+    image = image.map_blocks(made, dtype="f4", meta=np.empty((0, 0), "f4"))
+    catalog = source_catalog(field.image, segmentation)
+    with dask.config.set(scheduler="threads", num_workers=2):
+        select_stars(image, segmentation, catalog, sky_std=1.0, fwhm=3.0)
+    assert not alive
+    assert 2 <= most[0] <= 8
+
+
+def test_widths_of_many_sources_are_those_of_a_part_of_them(field, monkeypatch):
+    """Windows that turn out to be made for another width are made anew, by few sources as by all of them."""
+    labels = np.asarray(detected(field.image).data)
+    catalog = source_catalog(field.image, labels)
+    wrong = {"catalog": catalog, "sky_std": 1.0}
+    monkeypatch.setattr("galprep_dask.psf.select.guess_width", lambda raw, min_snr: 3.0)
+    expected = select_stars(field.image, labels, **wrong)
+    monkeypatch.setattr("galprep_dask.psf.measure._TRIED", 60)
+    by_few = select_stars(field.image, labels, **wrong)
+    np.testing.assert_array_equal(by_few["reason"], expected["reason"])
+    np.testing.assert_allclose(by_few["fwhm"][by_few["used"]].value, expected["fwhm"][by_few["used"]].value, rtol=1e-3)
+    lazy = da.from_array(field.image, chunks=(300, 120), name=False)
+    assert_same(select_stars(lazy, labels, **wrong), by_few)
+    assert expected.meta["size"] == pytest.approx(8 * field.fwhm, rel=0.2)
 
 
 def test_measuring_takes_two_tasks_a_block(field, segmentation):
