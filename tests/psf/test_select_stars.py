@@ -11,7 +11,7 @@ from astropy.table import QTable, Table
 from fields import tan_header
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from star_fields import STAR, detected, field_of_density, score, simulate_stars
+from star_fields import BINARY, STAR, detected, field_of_density, score, simulate_stars
 from strategies import chunks_for
 
 from galprep_dask.errors import (
@@ -150,6 +150,15 @@ def test_a_star_beside_bad_pixels_is_left_out(field, segmentation, stars):
     mask[y + 8, x - 2 : x + 3] = True  # beyond a quarter of the box, 25 pixels
     far = select_stars(field.image, segmentation, mask=mask, size=25)
     assert far["used"][far["label"] == star["label"]][0]
+
+
+def test_close_pairs_are_binaries():
+    field = simulate_stars((700, 640), 60, seed=3, fwhm=3.0, binaries=0.4)
+    stars = select_stars(field.image, detected(field.image))
+    pairs = rows_of(stars, "isolation: close pair")
+    assert len(pairs) >= 2
+    distance = np.hypot(field.sources["x"] - pairs["x"][:, None], field.sources["y"] - pairs["y"][:, None])
+    assert (field.sources["kind"][distance.argmin(axis=1)] == BINARY).all()
 
 
 def test_stars_at_the_edge_are_left_out(field, segmentation, stars):
