@@ -12,7 +12,7 @@ import math
 import numpy as np
 from numba import njit
 
-__all__ = ["COLUMNS", "SATURATED", "TO_FWHM", "measure_shapes", "reach_of", "window_half"]
+__all__ = ["COLUMNS", "SATURATED", "TO_FWHM", "in_rows", "measure_shapes", "reach_of", "window_half"]
 
 #: What is measured of each source. Position from its brightest pixel; standard deviation in pixels of the Gaussian
 #: that it is like; ellipticity (a^2 - b^2) / (a^2 + b^2), x minus y axis and diagonal; light under the weight over its
@@ -67,10 +67,16 @@ def measure_shapes(
         NaN for the shape of what has none.
     """
     measured = np.full((len(own), len(COLUMNS)), np.nan)
-    bad = np.zeros((0, 0), bool) if bad is None else bad
+    image, labels, variance, starts, own = (in_rows(array) for array in (image, labels, variance, starts, own))
+    bad = np.zeros((0, 0), np.uint8) if bad is None else in_rows(bad).view(np.uint8)
     half, reach = window_half(width), reach_of(width, size)
     _measure_all(image, labels, bad, variance, starts, own, width, half, size // 2, reach, saturate, measured)
     return measured
+
+
+def in_rows(array: np.ndarray) -> np.ndarray:
+    """Give rows one after the other, a copy where they are not or are read-only: kernels are compiled for one kind."""
+    return array if array.flags.carray else np.array(array, order="C")
 
 
 def reach_of(width: float, size: int) -> int:
@@ -370,7 +376,7 @@ def _count_core(image, labels, bad, start, own, reach, saturate, row):
                 spoilt += 1
                 continue
             its = labels[y, x] == 0 or labels[y, x] == own
-            flag = np.int64(bad[y, x]) if bad.size > 0 else 0
+            flag = bad[y, x] if bad.size > 0 else np.uint8(0)
             if flag or not np.isfinite(image[y, x]):
                 saturated += its and flag & SATURATED != 0
                 spoilt += 1
