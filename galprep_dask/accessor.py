@@ -189,6 +189,29 @@ class GalprepAccessor:
         kwargs.setdefault("error", self._image.get("sigma"))
         return source_catalog(self._image["data"], segmentation, mask=self._mask, **kwargs)
 
+    def select_stars(self, segmentation, **kwargs) -> QTable:
+        """
+        Choose the stars that a PSF can be made of; see :func:`galprep_dask.psf.select_stars`.
+
+        Parameters
+        ----------
+        segmentation : Segmentation or (ny, nx) integer array
+            What was found; the image has to be without its sky.
+        **kwargs
+            As for the function. ``mask``, ``sigma`` and ``header`` are by default those of the image.
+
+        Returns
+        -------
+        QTable
+        """
+        from galprep_dask.psf import select_stars
+
+        kwargs.setdefault("header", self.header)
+        kwargs.setdefault("mask", self._mask)
+        if "sky_std" not in kwargs:
+            kwargs.setdefault("sigma", self._image.get("sigma"))
+        return select_stars(self._image["data"], segmentation, **kwargs)
+
     # Sigma, cutouts, files --------------------------------------------------------------------------------
 
     def sigma_image(self, *, gain: float | None = None, exptime=None, **kwargs) -> xr.DataArray:

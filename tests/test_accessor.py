@@ -8,8 +8,9 @@ import xarray as xr
 from astropy.io import fits
 from astropy.wcs import WCS
 from fields import SCALE, tan_header, two_galaxies
+from star_fields import detected, simulate_stars
 
-from galprep_dask import cutouts, make_image, noise, open_image, segmentation, sky, stats
+from galprep_dask import cutouts, make_image, noise, open_image, psf, segmentation, sky, stats
 from galprep_dask.accessor import GalprepAccessor
 from galprep_dask.errors import MissingExptimeError, MissingGainError, MissingWCSError, ParameterError
 
@@ -116,6 +117,29 @@ def test_many_cutouts_and_stamps(image):
     )
     with pytest.raises(ParameterError, match="plane='sigma'; the image has data, mask"):
         image.galprep.extract_stamps([35.0], [15.0], 5, plane="sigma")
+
+
+def test_stars_are_chosen_with_the_planes_and_the_header_of_the_image():
+    field = simulate_stars((420, 400), 40, seed=5, fwhm=3.0)
+    mask = np.zeros(field.image.shape, bool)
+    mask[100:105, :] = True
+    header = tan_header(field.image.shape, SATURATE=0.5 * field.saturate)
+    image = make_image(field.image, mask=mask, header=header, chunks=(150, 170))
+    found = detected(field.image)
+    stars = image.galprep.select_stars(found)
+    expected = psf.select_stars(field.image, found, mask=mask, header=header)
+    assert {"ra", "dec"} <= set(stars.colnames)
+    assert stars.meta["saturate"] == 0.5 * field.saturate
+    np.testing.assert_array_equal(stars["reason"], expected["reason"])
+    with_sigma = image.assign(sigma=(("y", "x"), np.full(field.image.shape, 0.8)))
+    np.testing.assert_array_equal(
+        with_sigma.galprep.select_stars(found)["snr"],
+        psf.select_stars(field.image, found, mask=mask, sigma=with_sigma["sigma"], header=header)["snr"],
+    )
+    np.testing.assert_array_equal(
+        with_sigma.galprep.select_stars(found, sky_std=1.0)["reason"],
+        psf.select_stars(field.image, found, mask=mask, header=header, sky_std=1.0)["reason"],
+    )
 
 
 def test_every_public_method_is_documented():

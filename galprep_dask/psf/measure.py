@@ -11,7 +11,7 @@ from dask.base import tokenize
 from dask.highlevelgraph import HighLevelGraph
 
 from galprep_dask.blockwise import block_edges
-from galprep_dask.psf._kernels.shapes import COLUMNS, TO_FWHM, measure_shapes, reach_of
+from galprep_dask.psf._kernels.shapes import COLUMNS, TO_FWHM, in_rows, measure_shapes, reach_of
 from galprep_dask.psf._kernels.windows import cut_windows, empty_windows, paste_windows
 from galprep_dask.psf.locus import find_mode
 
@@ -219,7 +219,8 @@ def _computed(planes, blocks, sky_std, how):
 def _measure_and_cut(names, sky_std, how, block: _Block, arrays):
     """Measure the inner sources, and give the noise at the outer ones, and parts of windows of every plane."""
     planes = dict(zip(names, arrays, strict=True))
-    image = planes["image"]
+    image, labels = in_rows(planes["image"]), in_rows(planes["labels"])
+    mask = in_rows(planes["mask"]) if "mask" in planes else None
     if image.dtype not in (np.float32, np.float64):
         image = image.astype(np.float64)
     if sky_std is None:
@@ -228,11 +229,11 @@ def _measure_and_cut(names, sky_std, how, block: _Block, arrays):
         variance = np.full(len(block.starts), float(sky_std) ** 2)
     n = len(block.inner)
     measured = measure_shapes(
-        image, planes["labels"], planes.get("mask"), variance[:n], block.starts[:n], block.labels[:n], **how
+        image, labels, mask, variance[:n], block.starts[:n], block.labels[:n], **how
     )  # fmt: skip
     side = 2 * reach_of(how["width"], how["size"]) + 1
-    pieces = [cut_windows(plane, block.corners, side) if plane is not None and len(block.corners) else None
-              for plane in (image, planes["labels"], planes.get("mask"))]  # fmt: skip
+    pieces = [cut_windows(plane, in_rows(block.corners), side) if plane is not None and len(block.corners) else None
+              for plane in (image, labels, mask)]  # fmt: skip
     return measured, variance[n:], pieces
 
 

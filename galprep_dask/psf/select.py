@@ -12,7 +12,7 @@ from astropy.table import QTable
 from galprep_dask.arrays import ImageLike, as_image, as_mask, check_same_shape
 from galprep_dask.errors import MissingWCSError, ParameterError
 from galprep_dask.image import celestial_wcs, parse_header
-from galprep_dask.psf._kernels.shapes import TO_FWHM
+from galprep_dask.psf._kernels.shapes import SATURATED, TO_FWHM
 from galprep_dask.psf.cuts import Verdicts, numbered, quota
 from galprep_dask.psf.match import listed_positions, match_gaia, rows_at
 from galprep_dask.psf.measure import measure_until_wide_enough
@@ -50,6 +50,7 @@ def select_stars(
     min_flux_fraction: float = 0.0,
     max_flux: float | None = None,
     saturate: float | None = None,
+    saturated: ImageLike | None = None,
     min_axis_ratio: float = 0.5,
     fwhm_median: float | None = None,
     fwhm_sigma: float = 3.0,
@@ -100,6 +101,9 @@ def select_stars(
         Bright limit, in the unit of ``data`` summed over pixels.
     saturate : float, optional
         Level at which pixels of ``data`` saturate. By default that of the header, SATURATE.
+    saturated : (ny, nx) bool array, optional
+        True marks saturated pixels, as :func:`galprep_dask.masks.flag_mask` makes it of a data-quality image. They are
+        bad, too.
     min_axis_ratio : float
         Least ratio of minor to major axis.
     fwhm_median : float, optional
@@ -111,7 +115,7 @@ def select_stars(
         Where the locus is found: how likely a source may be a galaxy too small to be told from a star, as estimated
         from the sources just beyond the locus.
     size : int, optional
-        Side in pixels, odd, of the box around each star. By default ten times the FWHM.
+        Side in pixels, odd, of the box around each star. By default eight times the FWHM.
     max_neighbour_fraction : float
         Largest fraction of the box's pixels that other sources own.
     max_central_bad : int
@@ -155,15 +159,17 @@ def select_stars(
     Notes
     -----
     The cuts, in order: raw, Gaia match, flux, axis ratio, FWHM, isolation, central bad pixels, quota, dropped by hand.
-    Sizes and shapes are moments under a round Gaussian as wide as the source [1]_, so that they do not
-    depend on brightness; FWHM are scaled so that those of bright stars are the widths of their profiles at
-    half of the peak. The locus of stars is the narrow ridge that sources make in the plane of size and magnitude, as a
-    polynomial in position. Stars whose ellipticity, concentration or centroid differs from
-    that of their surroundings have a companion. Saturated are: sources with pixels from ``saturate`` on, those at
-    the level at which the highest peaks pile up, and those with a flat core.
+    A Gaia source is that of one source alone, the closest pair first. Sizes and shapes are moments under a round
+    Gaussian as wide as the source [1]_, so that they do not depend on brightness; FWHM are scaled so that those of
+    bright stars are the widths of their profiles at half of the peak. The locus of stars is the narrow ridge that
+    sources make in the plane of size and magnitude, as a polynomial in position. Stars whose ellipticity,
+    concentration or centroid differs from that of their surroundings have a companion. Saturated are: sources with
+    pixels that are marked, or from ``saturate`` on, those at the level at which the highest peaks pile up, and those
+    with a flat core.
 
-    Sources are measured on pixels around their brightest one, block by block; the image is read once, and once more
-    where the noise of its sky is not given. Chunks change nothing but the last digits of ``flux``.
+    Sources are measured on pixels around their brightest one, block by block, and no block waits for another. The image
+    is read once, and once more where the noise of its sky is not given; where sources are many a part about its middle
+    is looked at before, for how large windows have to be. Chunks change nothing but the last digits of ``flux``.
 
     References
     ----------
@@ -201,6 +207,9 @@ def select_stars(
         sky_std = _noise_of_sky(planes)
     sky_std = None if sigma is not None else sky_std
 
+    if saturated is not None:
+        bad = planes.get("mask", False)
+        planes["mask"] = as_mask(saturated, image, "saturated").astype(np.uint8) * SATURATED + bad
     raw = raw_sources(data, segmentation, catalog, mask=mask, sigma=sigma, sky_std=sky_std)
     width = guess_width(raw, min_snr) if fwhm is None else fwhm / TO_FWHM
     radius = _RADIUS * TO_FWHM * width
@@ -258,7 +267,7 @@ def select_stars(
     x, y = (np.where(np.isfinite(measured[name]), measured[name], getattr(raw, name)) for name in ("x", "y"))
     columns = {
         "used": used, "reason": verdicts.reasons(), "number": number, "label": raw.label, "x": x, "y": y,
-        "flux": raw.flux, "max_value": raw.peak, "snr": measured["snr"], "fwhm": fwhms * u.pix,
+        "flux": raw.flux.copy(), "max_value": raw.peak.copy(), "snr": measured["snr"], "fwhm": fwhms * u.pix,
         "axis_ratio": axis_ratio, "neighbour_fraction": fraction, "n_central_bad": measured["n_bad_centre"],
         "gaia_row": gaia_row,
     }  # fmt: skip
@@ -267,7 +276,7 @@ def select_stars(
         "counts": verdicts.counts(), "fwhm": float(np.median(fwhms[used])), "size": box, "sky_std": sky_std,
         "saturate": level, "shape": image.shape, "locus": None if locus is None else asdict(locus), "fwhm_scale": scale,
     }  # fmt: skip
-    return QTable(columns, meta=meta)
+    return QTable(columns, meta=meta, copy=False)  # nothing of it is anyone else's
 
 
 # Checks --------------------------------------------------------------------------------------------------

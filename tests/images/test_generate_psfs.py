@@ -153,13 +153,16 @@ def test_crossmatch_takes_a_table_or_says_what_is_missing(path, gaia, monkeypatc
     img, _ = generate(path, crossmatch=True, gaia_catalog=gaia, notfit=True)
     assert (np.asarray(img.stars["gaia_row"])[img.stars["used"]] >= 0).all()
     assert (img.stars["reason"] == "Gaia match: none").any()
-    monkeypatch.setattr("galprep_dask.gaia.tap.time.sleep", lambda seconds: None)  # between tries
+    pauses = []
+    monkeypatch.setattr("galprep_dask.gaia.tap.time.sleep", pauses.append)  # between tries
     for name in ("https_proxy", "http_proxy", "HTTPS_PROXY", "HTTP_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")  # nothing answers there, and nowhere else is asked
     with pytest.raises(GaiaUnavailableError, match="gaia_catalog="):
         generate(path, crossmatch=True, notfit=True)
-    with pytest.warns(NoGaiaWarning):
+    assert len(pauses) == 4
+    with pytest.warns(NoGaiaWarning, match="cannot be reached"):
         generate(path, crossmatch="auto", notfit=True)
+    assert len(pauses) == 4  # who does not insist is not kept waiting
 
 
 def test_data_and_sigmaimg(path, field, plain):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from astropy.io import fits
 from astropy.table import Table
+from scipy.ndimage import map_coordinates
 from scipy.optimize import curve_fit
 from star_fields import detected
 
@@ -53,6 +54,17 @@ def fwhm_of_profile(image, positions, reach):
     return 2 * alpha * np.sqrt(2 ** (1 / beta) - 1)
 
 
+def half_light_diameter(image, x, y, reach):
+    """Diameter of the circle with half of the light that is within ``reach``; tenths of pixels, interpolated."""
+    dy, dx = np.mgrid[-reach : reach + 0.05 : 0.1, -reach : reach + 0.05 : 0.1]
+    light = map_coordinates(np.asarray(image, float), [y + dy, x + dx], order=3)
+    radii = np.hypot(dx, dy)
+    inside = radii <= reach
+    order = np.argsort(radii[inside])
+    grown = np.cumsum(light[inside][order])
+    return 2 * np.interp(0.5, grown / grown[-1], radii[inside][order])
+
+
 def sky_subtracted(hdu):
     data = np.asarray(hdu.data, np.float32)
     return data - np.float32(sigma_clipped_stats(data)[1])
@@ -95,11 +107,10 @@ def test_decam_and_the_psfex_model_of_its_survey(decam):
     assert stars.meta["fwhm"] == pytest.approx(expected, rel=0.03)
     own = fwhm_of_profile(image, zip(used["x"], used["y"], strict=True), 4.0)
     assert stars.meta["fwhm"] == pytest.approx(own, rel=0.03)
-    # psf_fwhm of the model is another quantity, the diameter that holds half of the light.
-    y, x = np.mgrid[-31:32, -31:32]
-    order = np.argsort(np.hypot(x, y), axis=None)
-    grown = np.cumsum(psf.ravel()[order]) / psf.sum()
-    assert 2 * np.interp(0.5, grown, np.hypot(x, y).ravel()[order]) == pytest.approx(model["psf_fwhm"], rel=0.05)
+    # psf_fwhm of the model is another quantity, the diameter that holds half of the light. The star agrees in it, too.
+    assert half_light_diameter(psf, 31, 31, 31) == pytest.approx(model["psf_fwhm"], rel=0.03)
+    here = half_light_diameter(image, used["x"][0], used["y"][0], 8)
+    assert here == pytest.approx(half_light_diameter(psf, 31, 31, 8), rel=0.03)
 
 
 @pytest.fixture
@@ -111,9 +122,13 @@ def kids(shared_data):
 
 def test_a_cutout_of_one_galaxy_has_no_star(kids):
     """All that is bright enough is the galaxy, and a source that the edge cuts through."""
-    image, sigma, labels, _ = kids
+    image, sigma, labels, psf = kids
     with pytest.raises(NoStarsError, match="'central bad pixels' took the last 1 of 4 sources"):
         select_stars(image, labels, sigma=sigma)
+    # What a lower limit lets in is wider than the PSF that came with the cutout by a quarter: no star.
+    faint = select_stars(image, detected(image), sigma=sigma, min_snr=10)
+    assert faint["used"].sum() == 1
+    assert faint.meta["fwhm"] > 1.2 * fwhm_of_profile(psf, [(12, 12)], 3.5)
 
 
 def test_kids_psf_on_its_own_noise(kids):

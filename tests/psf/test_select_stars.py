@@ -1,3 +1,4 @@
+import weakref
 from collections import Counter
 
 import dask
@@ -10,7 +11,7 @@ from astropy.table import QTable, Table
 from fields import tan_header
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from star_fields import STAR, detected, field_of_density, score, simulate_stars
+from star_fields import BINARY, STAR, detected, field_of_density, score, simulate_stars
 from strategies import chunks_for
 
 from galprep_dask.errors import (
@@ -23,6 +24,7 @@ from galprep_dask.errors import (
     ParameterError,
 )
 from galprep_dask.image import celestial_wcs
+from galprep_dask.masks import flag_mask
 from galprep_dask.psf import select_stars
 from galprep_dask.psf.cuts import CUTS, REASONS
 from galprep_dask.psf.match import match_gaia
@@ -119,6 +121,23 @@ def test_cores_that_are_cut_off_at_one_level_are_found_without_a_keyword():
     assert stars.meta["saturate"] < field.saturate
 
 
+@pytest.mark.parametrize("chunks", [(700, 640), (90, 70)])
+def test_saturated_stars_are_known_by_bits_of_a_quality_image(field, segmentation, stars, chunks):
+    """Two pixels that are bad, and no more, are put up with; one that is saturated is not."""
+    quality = np.zeros(field.image.shape, np.uint8)
+    one, other = stars[stars["used"]][2:4]
+    for star, bit in ((one, 4), (other, 1)):
+        quality[round(star["y"]), round(star["x"]) + 1] = bit
+    lazy = da.from_array(field.image, chunks=chunks)
+    again = select_stars(lazy, segmentation, mask=quality == 1, saturated=flag_mask(quality, 4), sky_std=1.0)
+    reasons = dict(zip(again["label"].tolist(), again["reason"].tolist(), strict=True))
+    assert reasons[one["label"]] == "flux: saturated"
+    assert reasons[other["label"]] != "flux: saturated"
+    assert again["n_central_bad"][again["label"] == other["label"]][0] == 1
+    alone = select_stars(lazy, segmentation, saturated=flag_mask(quality, 4), sky_std=1.0)
+    assert alone["reason"][alone["label"] == one["label"]][0] == "flux: saturated"
+
+
 def test_a_star_beside_bad_pixels_is_left_out(field, segmentation, stars):
     star = stars[stars["used"]][0]
     mask = np.zeros(field.image.shape, bool)
@@ -131,6 +150,15 @@ def test_a_star_beside_bad_pixels_is_left_out(field, segmentation, stars):
     mask[y + 8, x - 2 : x + 3] = True  # beyond a quarter of the box, 25 pixels
     far = select_stars(field.image, segmentation, mask=mask, size=25)
     assert far["used"][far["label"] == star["label"]][0]
+
+
+def test_close_pairs_are_binaries():
+    field = simulate_stars((700, 640), 60, seed=3, fwhm=3.0, binaries=0.4)
+    stars = select_stars(field.image, detected(field.image))
+    pairs = rows_of(stars, "isolation: close pair")
+    assert len(pairs) >= 2
+    distance = np.hypot(field.sources["x"] - pairs["x"][:, None], field.sources["y"] - pairs["y"][:, None])
+    assert (field.sources["kind"][distance.argmin(axis=1)] == BINARY).all()
 
 
 def test_stars_at_the_edge_are_left_out(field, segmentation, stars):
@@ -191,6 +219,42 @@ def test_image_is_read_once_where_the_noise_is_known(field, segmentation):
     catalog = source_catalog(field.image, segmentation)
     select_stars(image, segmentation, catalog, sky_std=1.0, fwhm=3.0)
     assert max(reads.values()) == 1
+
+
+def test_few_blocks_are_in_memory_at_a_time(field, segmentation):
+    """Of 100 blocks, however many sources lie across them: no block waits for its neighbours."""
+    alive, most = set(), [0]
+
+    def made(block, block_info=None):
+        block, index = block.copy(), block_info[0]["chunk-location"]
+        alive.add(index)
+        most[0] = max(most[0], len(alive))
+        weakref.finalize(block, alive.discard, index)
+        return block
+
+    image = da.from_array(field.image, chunks=(70, 64), name=False)
+    image = image.map_blocks(made, dtype="f4", meta=np.empty((0, 0), "f4"))
+    catalog = source_catalog(field.image, segmentation)
+    with dask.config.set(scheduler="threads", num_workers=2):
+        select_stars(image, segmentation, catalog, sky_std=1.0, fwhm=3.0)
+    assert not alive
+    assert 2 <= most[0] <= 8
+
+
+def test_widths_of_many_sources_are_those_of_a_part_of_them(field, monkeypatch):
+    """Windows that turn out to be made for another width are made anew, by few sources as by all of them."""
+    labels = np.asarray(detected(field.image).data)
+    catalog = source_catalog(field.image, labels)
+    wrong = {"catalog": catalog, "sky_std": 1.0}
+    monkeypatch.setattr("galprep_dask.psf.select.guess_width", lambda raw, min_snr: 3.0)
+    expected = select_stars(field.image, labels, **wrong)
+    monkeypatch.setattr("galprep_dask.psf.measure._TRIED", 60)
+    by_few = select_stars(field.image, labels, **wrong)
+    np.testing.assert_array_equal(by_few["reason"], expected["reason"])
+    np.testing.assert_allclose(by_few["fwhm"][by_few["used"]].value, expected["fwhm"][by_few["used"]].value, rtol=1e-3)
+    lazy = da.from_array(field.image, chunks=(300, 120), name=False)
+    assert_same(select_stars(lazy, labels, **wrong), by_few)
+    assert expected.meta["size"] == pytest.approx(8 * field.fwhm, rel=0.2)
 
 
 def test_measuring_takes_two_tasks_a_block(field, segmentation):
@@ -440,6 +504,8 @@ def test_shapes_must_agree(field, segmentation):
         select_stars(field.image, segmentation[1:])
     with pytest.raises(ImageShapeError, match="mask has shape"):
         select_stars(field.image, segmentation, mask=np.zeros((3, 3), bool))
+    with pytest.raises(ImageShapeError, match="saturated has shape"):
+        select_stars(field.image, segmentation, saturated=np.zeros((3, 3), bool))
     with pytest.raises(ImageShapeError, match="sigma has shape"):
         select_stars(field.image, segmentation, sigma=np.zeros((3, 3)))
 

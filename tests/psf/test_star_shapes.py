@@ -1,8 +1,11 @@
 import numpy as np
 import pytest
 from fields import gaussian
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from galprep_dask.psf._kernels.shapes import COLUMNS, TO_FWHM, measure_shapes
+from galprep_dask.psf._kernels.shapes import COLUMNS, TO_FWHM, _median, measure_shapes
+from galprep_dask.psf._kernels.windows import cut_windows, empty_windows, paste_windows
 
 SHAPE = (81, 91)
 
@@ -99,3 +102,34 @@ def test_saturated_and_flat_pixels_are_counted():
     star = np.minimum(gaussian(SHAPE, 45, 40, 1000.0, 2.0), 20.0)
     found = measure(star, saturate=20.0)
     assert found["n_saturated"] == found["n_flat"] == (star == 20).sum() > 9
+
+
+@settings(max_examples=200)
+@given(
+    values=st.lists(st.floats(-1e6, 1e6, allow_subnormal=False) | st.sampled_from([0.0, 1.0, 1e-300, 5e30]), min_size=1,
+                    max_size=80)
+)  # fmt: skip
+def test_median_is_numpys(values):
+    values = np.array(values)
+    assert _median(values, np.empty(len(values) + 1)) == pytest.approx(np.median(values), rel=1e-15, abs=0)
+
+
+def test_median_of_many_equal_values():
+    values = np.array([3.0] * 50 + [4.0] * 50)
+    assert _median(values, np.empty(101)) == 3.5
+    assert _median(values[:-1], np.empty(101)) == 3.0
+    assert _median(np.append(values, 4.0), np.empty(102)) == 4.0
+
+
+def test_windows_across_blocks_are_put_together():
+    image = np.random.default_rng(0).normal(size=(20, 17))
+    side, corners = 9, np.array([[-4, 3], [6, 5], [13, 10]])
+    windows = empty_windows(3, side, image.dtype)
+    for y0, y1 in ((0, 8), (8, 9), (9, 20)):
+        for x0, x1 in ((0, 7), (7, 17)):
+            block, here = image[y0:y1, x0:x1], corners - (y0, x0)
+            paste_windows(cut_windows(block, here, side), here, np.arange(3), block.shape, windows)
+    padded = np.pad(image, side, constant_values=np.nan)
+    for window, (y, x) in zip(windows.reshape(3, side, side), corners + side, strict=True):
+        np.testing.assert_array_equal(window, padded[y : y + side, x : x + side])
+    assert not empty_windows(2, side, bool).any()

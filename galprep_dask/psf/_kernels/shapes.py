@@ -12,7 +12,7 @@ import math
 import numpy as np
 from numba import njit
 
-__all__ = ["COLUMNS", "TO_FWHM", "measure_shapes", "reach_of", "window_half"]
+__all__ = ["COLUMNS", "SATURATED", "TO_FWHM", "in_rows", "measure_shapes", "reach_of", "window_half"]
 
 #: What is measured of each source. Position from its brightest pixel; standard deviation in pixels of the Gaussian
 #: that it is like; ellipticity (a^2 - b^2) / (a^2 + b^2), x minus y axis and diagonal; light under the weight over its
@@ -26,6 +26,9 @@ COLUMNS = (
 
 #: A Gaussian's FWHM over its standard deviation.
 TO_FWHM = 2.0 * math.sqrt(2.0 * math.log(2.0))
+
+#: The bit that marks saturated pixels.
+SATURATED = 2
 
 _ROUNDS = 40
 
@@ -43,8 +46,8 @@ def measure_shapes(
         Pixels without their sky; what is not finite is bad.
     labels : (ny, nx) int array
         Which source owns each, 0 = sky.
-    bad : (ny, nx) bool array, optional
-        Further pixels that are not looked at.
+    bad : (ny, nx) bool or uint8 array, optional
+        Further pixels that are not looked at; the bit of ``SATURATED`` says that a pixel is that.
     variance : (n,) array
         Of the pixels' noise at each source.
     starts : (n, 2) int array
@@ -64,10 +67,16 @@ def measure_shapes(
         NaN for the shape of what has none.
     """
     measured = np.full((len(own), len(COLUMNS)), np.nan)
-    bad = np.zeros((0, 0), bool) if bad is None else bad
+    image, labels, variance, starts, own = (in_rows(array) for array in (image, labels, variance, starts, own))
+    bad = np.zeros((0, 0), np.uint8) if bad is None else in_rows(bad).view(np.uint8)
     half, reach = window_half(width), reach_of(width, size)
     _measure_all(image, labels, bad, variance, starts, own, width, half, size // 2, reach, saturate, measured)
     return measured
+
+
+def in_rows(array: np.ndarray) -> np.ndarray:
+    """Give rows one after the other, a copy where they are not or are read-only: kernels are compiled for one kind."""
+    return array if array.flags.carray else np.array(array, order="C")
 
 
 def reach_of(width: float, size: int) -> int:
@@ -179,8 +188,8 @@ def _median(values, middle):
     """
     Median of values that are finite.
 
-    The range that holds it is halved until it has few values; ``middle`` is room for these. Processors count many values
-    at once, but do not sort so.
+    The range that holds it is halved until it has few values; ``middle`` is room for these. Processors count
+    many values at once, but do not sort so.
     """
     n = len(values)
     rank = (n - 1) // 2
@@ -363,10 +372,15 @@ def _count_core(image, labels, bad, start, own, reach, saturate, row):
             if (dy - row[1]) ** 2 + (dx - row[0]) ** 2 > radius * radius:
                 continue
             y, x = start[0] + dy, start[1] + dx
-            outside = y < 0 or y >= ny or x < 0 or x >= nx
-            if outside or not np.isfinite(image[y, x]) or (bad.size > 0 and bad[y, x]):
+            if y < 0 or y >= ny or x < 0 or x >= nx:
                 spoilt += 1
                 continue
-            saturated += image[y, x] >= saturate and (labels[y, x] == 0 or labels[y, x] == own)
+            its = labels[y, x] == 0 or labels[y, x] == own
+            flag = bad[y, x] if bad.size > 0 else np.uint8(0)
+            if flag or not np.isfinite(image[y, x]):
+                saturated += its and flag & SATURATED != 0
+                spoilt += 1
+                continue
+            saturated += its and image[y, x] >= saturate
             owned += labels[y, x] != 0 and labels[y, x] != own
     row[11], row[12], row[13] = saturated, spoilt, owned
