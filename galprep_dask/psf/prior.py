@@ -44,7 +44,8 @@ def first_prior(start: np.ndarray, problem: Problem) -> Prior:
     if problem.oversampling > 1:
         transfer = np.abs(np.fft.rfft2(start[0])) / start[0].sum()
         strength = WEAKEST * problem.oversampling**2 / np.maximum(transfer, FAINTEST) ** 2
-    return Prior(start, spectrum, strength, np.zeros((count, 1, 1)), np.zeros((count, fine, fine)))
+    smooth = np.zeros((count, *spectrum.shape) if count > 1 else (1, 1, 1))
+    return Prior(start, spectrum, strength, smooth, np.zeros((count, fine, fine)))
 
 
 def noise_factors(prior: Prior, oversampling: int, fine: int) -> tuple[np.ndarray, np.ndarray]:
