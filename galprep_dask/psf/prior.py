@@ -17,7 +17,7 @@ FAINTEST = 1e-2
 #: Variance of a coefficient is not believed below this fraction of its noise.
 QUIETEST = 0.1
 #: Variances are taken for so many times what they look like: held too loosely costs little, too tightly is a bias.
-CAUTION = 4.0
+CAUTION = 8.0
 
 
 def _grid(fine):
