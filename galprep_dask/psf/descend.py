@@ -89,7 +89,7 @@ def descend(
 
 
 def _units(batch, solution, prior, solver):
-    """What the variables are measured in."""
+    """Say what the variables are measured in."""
     from galprep_dask.psf._kernels.first_order import Units
 
     problem, psf = batch.problem, solution.psf

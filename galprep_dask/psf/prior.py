@@ -17,7 +17,7 @@ FAINTEST = 1e-2
 #: Variance of a coefficient is not believed below this fraction of its noise.
 QUIETEST = 0.1
 #: Variances are taken for so many times what they look like: held too loosely costs little, too tightly is a bias.
-CAUTION = 4.0
+CAUTION = 8.0
 
 
 def _grid(fine):
@@ -44,7 +44,8 @@ def first_prior(start: np.ndarray, problem: Problem) -> Prior:
     if problem.oversampling > 1:
         transfer = np.abs(np.fft.rfft2(start[0])) / start[0].sum()
         strength = WEAKEST * problem.oversampling**2 / np.maximum(transfer, FAINTEST) ** 2
-    return Prior(start, spectrum, strength, np.zeros((count, 1, 1)), np.zeros((count, fine, fine)))
+    smooth = np.zeros((count, *spectrum.shape) if count > 1 else (1, 1, 1))
+    return Prior(start, spectrum, strength, smooth, np.zeros((count, fine, fine)))
 
 
 def noise_factors(prior: Prior, oversampling: int, fine: int) -> tuple[np.ndarray, np.ndarray]:

@@ -221,17 +221,25 @@ def newton_round(psf, stars, stamps, fitted, tolerance, settings, prior, *, over
     rounding = ROUNDING * psf[0].max()
     root = jnp.sqrt(diagonal)
 
+    # Fluxes make up for any scale of P and free skies for any level, so the total variation would take both to nothing.
+    own = psf[0] / jnp.sqrt(jnp.sum(psf[0] ** 2))
+    flat = 1 - own * own.sum()
+    flat = flat / jnp.sqrt(jnp.sum(flat**2))
+    varies = jnp.where(settings.a_tv > 0, 1, 0)
+    levels = varies * jnp.where((settings.free_sky > 0) & (settings.a_sky == 0), 1, 0)
+
+    def made_up_for(image):
+        """Give the part of an image that the stars' own parameters make up for."""
+        return varies * own * jnp.sum(own * image) + levels * flat * jnp.sum(flat * image)
+
     def penalty(step):
         """Curvature of the prior and of the total variation."""
         if not regular:
             return jnp.zeros_like(step)
         given = root * filtered(root * step, prior.strength) + prior_curvature(step, prior, root)
         held = settings.a_tv * n_used * variation_curvature(step[0], psf[0], rounding)
-        # Fluxes make up for any scale of P and skies for any level, so the penalty would take both to nothing: they
-        # are held, by a weight far above all the others.
-        own = psf[0] / jnp.sqrt(jnp.sum(psf[0] ** 2))
-        both = 10 * diagonal.max() * (step[0].mean() + own * jnp.sum(own * step[0]))
-        return given.at[0].add(held + jnp.where(settings.a_tv > 0, both, 0))
+        # A weight far above all the others holds what is made up for.
+        return given.at[0].add(held + 10 * diagonal.max() * made_up_for(step[0]))
 
     varied = settings.a_tv * n_used * variation_diagonal(psf[0], rounding) if regular else 0
 
@@ -253,6 +261,7 @@ def newton_round(psf, stars, stamps, fitted, tolerance, settings, prior, *, over
         pull = root * filtered(root * (prior.start - psf), prior.strength) - prior_curvature(psf, prior, root)
         held = settings.a_tv * n_used * variation_curvature(psf[0], psf[0], rounding)
         right = right + pull.at[0].add(-held)
+        right = right.at[0].add(-made_up_for(right[0]))
 
     def going_on(state):
         number, _, _, _, left = state
