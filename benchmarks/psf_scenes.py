@@ -58,7 +58,7 @@ def scene(name: str, count: int, seed: int) -> Scene:
             at = distance * np.cos(angle), distance * np.sin(angle)
             data[k] += rng.uniform(0.05, 0.5) * told["flux"][k] * integrated(profile, *at, size)
             if "masked" in name:
-                mask[k] |= np.hypot(*(np.mgrid[:size, :size] - size // 2 - np.array(at)[::-1, None, None])) < 2 * fwhm
+                mask[k] |= np.hypot(*(np.mgrid[:size, :size] - size // 2 - np.array(at)[::-1, None, None])) < 5
     all_stars = Stars(
         data, mask, variance, x, y, 1.0, GAIN, fwhm, oversampling=oversampling, degree=degree, neighbours=neighbours
     )
