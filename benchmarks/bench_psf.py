@@ -175,6 +175,8 @@ def main():
     parser.add_argument("--parts", nargs="*", default=["compare", "bounds", "times", "losses", "field"])
     parser.add_argument("--data", help="folder of real images, for part 'real'")
     options = parser.parse_args()
+    if "real" in options.parts and not options.data:
+        parser.error("part 'real' needs --data, the folder of real images")
     warnings.simplefilter("ignore")
     if "compare" in options.parts:
         missing = [program for program in ("psfex", "source-extractor") if not shutil.which(program)]
@@ -189,7 +191,7 @@ def main():
         losses(60, 41, options.adam)
     if "field" in options.parts:
         field(200)
-    if options.data or "real" in options.parts:
+    if options.data:
         real(options.data, options.peers)
 
 
