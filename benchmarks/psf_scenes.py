@@ -12,7 +12,8 @@ GAIN = 5.0
 #: Places within a pixel at which PSFs are compared with the truth.
 PLACES = [(a, b) for a in (-0.4, 0.05, 0.35) for b in (-0.3, 0.0, 0.45)]
 SCENES = (
-    "well sampled", "FWHM 1.8", "FWHM 1.5", "varying", "neighbours", "neighbours masked", "masks and rays",
+    "well sampled", "FWHM 1.8", "FWHM 1.8 of two parts", "FWHM 1.5", "varying", "neighbours", "neighbours masked",
+    "masks and rays",
 )  # fmt: skip
 
 
@@ -39,10 +40,14 @@ def scene(name: str, count: int, seed: int) -> Scene:
         clean = np.array([one["flux"][0] * integrated(profile_at(a, b), one["dx"][0], one["dy"][0], size)
                           for one, a, b in zip(told, x, y, strict=True)])  # fmt: skip
     else:
-        fwhm = {"FWHM 1.8": 1.8, "FWHM 1.5": 1.5}.get(name, 3.5)
-        oversampling = {"FWHM 1.8": 2, "FWHM 1.5": 3}.get(name, 1)
+        fwhm = 1.5 if "1.5" in name else 1.8 if "1.8" in name else 3.5
+        oversampling = {1.5: 3, 1.8: 2}.get(fwhm, 1)
         size = 31 if oversampling == 1 else 25
         profile = moffat(fwhm, e1=0.05)
+        if "two parts" in name:
+            # A core and a halo of other slopes and directions than any program would start from.
+            core, halo = moffat(1.7, 4.5, e1=0.08), moffat(3.5, 2.2, e1=-0.05, e2=0.1)
+            profile = lambda x, y: 0.75 * core(x, y) + 0.25 * halo(x, y)  # noqa: E731
         profile_at = lambda x, y: profile  # noqa: E731
         data, mask, told = stars(profile, count, size, subpixels=9 if fwhm < 2 else 5, **options)
         x, y = rng.uniform(50, 4000, (2, count))
@@ -58,7 +63,7 @@ def scene(name: str, count: int, seed: int) -> Scene:
             at = distance * np.cos(angle), distance * np.sin(angle)
             data[k] += rng.uniform(0.05, 0.5) * told["flux"][k] * integrated(profile, *at, size)
             if "masked" in name:
-                mask[k] |= np.hypot(*(np.mgrid[:size, :size] - size // 2 - np.array(at)[::-1, None, None])) < 2 * fwhm
+                mask[k] |= np.hypot(*(np.mgrid[:size, :size] - size // 2 - np.array(at)[::-1, None, None])) < 5
     all_stars = Stars(
         data, mask, variance, x, y, 1.0, GAIN, fwhm, oversampling=oversampling, degree=degree, neighbours=neighbours
     )

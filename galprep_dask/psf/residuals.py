@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -16,7 +16,8 @@ __all__ = ["StarResiduals", "star_residuals"]
 WRONG = 0.05
 
 
-class StarResiduals(NamedTuple):
+@dataclass(frozen=True)
+class StarResiduals:
     """
     Stars beside the PSF that was fitted to them; from :func:`star_residuals`.
 
@@ -32,6 +33,14 @@ class StarResiduals(NamedTuple):
         Pixels.
     profile, model_profile, profile_error : (r,) arrays
         Mean light in rings around the used stars, of total 1 each, and of the PSF put where they are; 1-sigma error.
+
+    Examples
+    --------
+    >>> pulls = np.random.default_rng(0).normal(size=(50, 21, 21))
+    >>> every, ring = np.ones(50, bool), np.arange(10.0)
+    >>> found = StarResiduals(pulls, every, every, True, ring, ring, ring, ring)
+    >>> bool(0.9 < found.mean_pull(every).std() < 1.1)
+    True
     """
 
     pulls: np.ndarray
@@ -44,7 +53,7 @@ class StarResiduals(NamedTuple):
     profile_error: np.ndarray
 
     def mean_pull(self, which) -> np.ndarray:
-        """Mean pull of the stars of an index times the root of their number, (n, n): of unit scatter if all is well."""
+        """Average pulls of the stars of an index times the root of their number, (n, n): scatter 1 if all is well."""
         chosen = self.pulls[which]
         good = np.isfinite(chosen)
         number = good.sum(0)

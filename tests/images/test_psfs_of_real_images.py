@@ -41,16 +41,13 @@ def test_example_on_an_infrared_detector(shared_data, tmp_path):
     # Counts, not counts per second, so the exposure is 1. The sky was subtracted, but its photons made the noise.
     sigmaimg = img.cal_sigma_image(1.0, gain=head["GAIN"], fac1=1.0, fac2=1.0)
     epsf = img.generate_PSFs(
-        psfFWHM=1.0, data=data, sigmaimg=sigmaimg, crossmatch=False, medianfwhm=2.8, droppsf=[3, 6], plot=False,
+        psfFWHM=1.0, data=data, sigmaimg=sigmaimg, crossmatch=False, medianfwhm=2.8, droppsf=[], plot=False,
         filepaths=outname, **EXAMPLE,
     )  # fmt: skip
     assert epsf.shape == (31, 31)
     # A Moffat profile through the brightest stars, laid over one another, has 2.8 px.
     assert 2.7 < img.psf_model.fwhm < 3.1
     assert img.stars["used"].sum() >= 20
-    dropped = np.isin(img.stars["number"], [3, 6])
-    assert dropped.sum() == 2
-    assert not img.stars["used"][dropped].any()
     assert img.psf_model.validation["reduced_chi2"] < 1.2
     check_file(outname, img, epsf, wings=("ok", "note"))
 

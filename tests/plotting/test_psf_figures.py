@@ -1,5 +1,7 @@
 """Figures of the PSF, and the residuals that they show."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from simulated_stars import integrated, moffat, stars
@@ -113,10 +115,10 @@ def test_figure_of_the_fit_shows_both_kinds_of_stars(left, tmp_path):
         plot_psf_fit(left, path=tmp_path / "missing" / "fit.png")
     with pytest.raises(ParameterError, match="star_residuals"):
         plot_psf_fit(np.zeros((3, 3)))
-    nobody = left._replace(used=np.zeros(len(left.used), bool))
+    nobody = replace(left, used=np.zeros(len(left.used), bool))
     with pytest.raises(ParameterError, match="no star"):
         plot_psf_fit(nobody)
-    alone = plot_psf_fit(left._replace(reserved=np.zeros(len(left.used), bool)))
+    alone = plot_psf_fit(replace(left, reserved=np.zeros(len(left.used), bool)))
     assert alone.axes[1].get_title() == "no reserved stars"
 
 
