@@ -266,7 +266,7 @@ class _Sink:
             psf = model.at(*at)
         target = job.target
         keywords = [
-            ("OBJECT", _in_a_header(target.name), "name of the target"),
+            ("OBJECT", _in_a_header(target.name), ""),  # a long name leaves no room for a comment
             ("GPRUN", job.digest, "what this was made with, as the manifest has it"),
         ]
         write_product(

@@ -249,8 +249,8 @@ def test_hostile_targets_and_a_truncated_band_are_rows(tmp_path):
     ra, dec = (np.resize(values, len(HOSTILE)) for values in sky_positions(POSITIONS))
     ra[-2], ra[-1] = np.nan, 40.0
     Table({"name": HOSTILE, "ra": ra, "dec": dec}).write(folder / "hostile.parquet")
-    before = {str(path) for path in tmp_path.rglob("*")}
     config = write_config(folder, targets="hostile.parquet")
+    before = {str(path) for path in tmp_path.rglob("*")}
     done = CliRunner().invoke(app, ["run", str(config), "--json"])
     assert done.exit_code == 1, done.output
     assert json.loads(done.stdout)["bands"] == {"r": "done", "k": "failed"}
@@ -271,8 +271,8 @@ def test_hostile_targets_and_a_truncated_band_are_rows(tmp_path):
             assert (folder / "out" / row["path"]).resolve().is_relative_to(folder / "out/targets")
         assert bool(row["reason"]) == (row["status"] != "done")
     reasons = {row["target"]: row["reason"] for row in table if row["kind"] == "cutout" and row["band"] == "r"}
-    assert reasons["nan"] == "its position is not known: ra=nan, dec=2.000003611111108" or "not known" in reasons["nan"]
-    assert "outside" in reasons["far"] or "project" in reasons["far"]
+    assert reasons["nan"].startswith("its position is not known: ra=nan, dec=")
+    assert "ra=40.0" in reasons["far"]
     lyrics = table[(table["kind"] == "lyric") & (table["status"] == "done")]
     assert set(lyrics["flags"]) == {"no_redshift,bands_missing"}
     assert json.loads((folder / "out/bands/k/band.json").read_text())["status"] == "failed"

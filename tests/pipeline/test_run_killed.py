@@ -43,19 +43,17 @@ for line in sys.stdin:
 
 
 @pytest.fixture(scope="module")
-def start(tmp_path_factory):
+def start():
     """Run configurations in processes that may die; they are forked off one that has everything imported."""
-    process = subprocess.Popen([sys.executable, "-W", "ignore", "-c", PROGRAM], stdin=subprocess.PIPE,
-                               stdout=subprocess.PIPE, text=True)  # fmt: skip
+    command = [sys.executable, "-W", "ignore", "-c", PROGRAM]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
 
-    def run(config, **how):
-        process.stdin.write(json.dumps({"config": str(config), **how}) + "\n")
-        process.stdin.flush()
-        return json.loads(process.stdout.readline())
+        def run(config, **how):
+            process.stdin.write(json.dumps({"config": str(config), **how}) + "\n")
+            process.stdin.flush()
+            return json.loads(process.stdout.readline())
 
-    yield run
-    process.stdin.close()
-    process.wait()
+        yield run
 
 
 @pytest.fixture(scope="module")
