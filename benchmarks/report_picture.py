@@ -30,7 +30,7 @@ def main(report, picture):
     whole = Image.new("RGB", (WIDTH, HEAD + TABLE))
     for part, y in zip(parts, (0, HEAD), strict=True):
         whole.paste(Image.open(io.BytesIO(part)), (0, y))
-    whole.quantize(96, dither=Image.Dither.NONE).save(picture, optimize=True)
+    whole.quantize(224, dither=Image.Dither.NONE).save(picture, optimize=True)
 
 
 if __name__ == "__main__":
