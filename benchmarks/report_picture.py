@@ -1,8 +1,8 @@
 """
 The picture of a report in the user guide: its head and its table of targets, in headless Chromium.
 
-Run ``python benchmarks/report_picture.py FOLDER/report.html docs/figures/report.png``. Needs playwright, and chromium on
-the path.
+Run ``python benchmarks/report_picture.py FOLDER/report.html docs/figures/report.png``. Needs playwright, and chromium
+on the path.
 """
 
 import io
