@@ -25,7 +25,7 @@ def report(
     """
     Write report.html into the folder of a run: one file that opens offline, and says what can be trusted.
 
-    A run writes it when it ends; write it anew for a run that was stopped. Example: galprep report survey --open
+    A run writes it when it ends; this writes it anew. Example: galprep report survey --open
     """
     from galprep_dask.pipeline.report import write_page
 

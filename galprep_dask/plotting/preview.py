@@ -55,8 +55,8 @@ def plot_preview_sky(
     --------
     >>> data = np.random.default_rng(0).normal(5, 1, (40, 50))
     >>> preview = {"data": data, "sky": np.full_like(data, 5), "subtracted": data - 5, "step": 8}
-    >>> plot_preview_sky(preview).axes[0].get_xlim()
-    (-0.5, 399.5)
+    >>> [float(edge) for edge in plot_preview_sky(preview).axes[0].get_xlim()]
+    [-0.5, 399.5]
     """
     data, sky, subtracted = (_plane(preview, name) for name in ("data", "sky", "subtracted"))
     figure = plot_sky(data, sky, subtracted, title=title)

@@ -59,8 +59,8 @@ def plain(value: Any) -> str:
 
     Examples
     --------
-    >>> plain(1234567), plain(0.00012345), plain(31.4159), plain(True), plain([4000, 4096]), plain(None)
-    ('1 234 567', '0.0001235', '31.42', 'yes', '4 000 x 4 096', '-')
+    >>> plain(4096), plain(31.4159), plain(0.00025), plain(True), plain("mesh"), plain(None)
+    ('4096', '31.42', '0.00025', 'yes', 'mesh', '-')
     """
     if value is None:
         return "-"

@@ -201,7 +201,7 @@ def _band_names(path: Path, products: list[Product], settings: dict) -> list[str
 
 def _read_band(path: Path, name: str) -> BandFolder:
     band = BandFolder(name)
-    if Path(name).name != name or "\0" in name:
+    if Path(name).name != name or name == ".." or "\0" in name:
         band.problems.append("This is no name of a band: nothing was read for it.")
         return band
     file = layout.band_record(path, name)

@@ -105,11 +105,11 @@ def _thumbnails(run: RunFolder, targets: list[Target], progress) -> dict[tuple[s
         product for target in targets for product in target.products
         if product.kind == "cutout" and product.status == "done"
     ]  # fmt: skip
-    side, root = side_for(len(wanted)), run.path.resolve()
+    side, root = side_for(len(wanted)), Path(os.path.abspath(run.path))
 
     def draw(product) -> Thumbnail:
         file = root / product.path if product.path else layout.cutout_file(root, product.file_name, product.band)
-        if not file.resolve().is_relative_to(root):
+        if not Path(os.path.normpath(file)).is_relative_to(root):
             return Thumbnail(problem=f"{product.path} lies outside of the folder of the run")
         return thumbnail(file, side)
 
