@@ -39,7 +39,7 @@ app = typer.Typer(
 
 def _add(command) -> None:
     """Make a command of a function; the examples of its docstring are shown line by line, at the end."""
-    text, *examples = re.split(r"\s+Examples:\n", inspect.getdoc(command), maxsplit=1)
+    text, *examples = re.split(r"\s+Examples?:\s+", inspect.getdoc(command), maxsplit=1)
     lines = "\n".join(f"  {line.strip()}" for line in "".join(examples).splitlines() if line.strip())
     app.command(help=text, epilog=f"\b\nExamples:\n{lines}" if lines else None)(command)
 

@@ -101,8 +101,6 @@ def cutout(
     from galprep_dask.errors import OutputError, ParameterError
 
     wanted = _targets(targets, ra, dec, name)
-    files = [_folder(output) / f"{target.file_name}.fits" for target in wanted]
-    _check_files(files, overwrite)
     if sum(plane is not None for plane in (sigma, weight, rms)) > 1:
         raise ParameterError("--sigma, --weight and --rms: give one of them.")
     image = open_image(
@@ -112,6 +110,9 @@ def cutout(
     if rms is not None:
         sky_noise, image = image["sigma"], image.drop_vars("sigma")
     scale = image.galprep.pixel_scale
+    psf = _psf(psf_file)
+    files = [output / f"{target.file_name}.fits" for target in wanted]
+    _make_room(output, files, overwrite)
     masking = None
     if not no_target_mask:
         masking = {
@@ -119,7 +120,9 @@ def cutout(
             "source_diameter": source_diameter / scale, "max_grow_size": max_grow_size,
         }  # fmt: skip
     settings = {"size": size, "sky_model": str(sky_model), "target_mask": masking}
-    product = _Product(files, wanted, _psf(psf_file), image.attrs["header"], masking, settings, overwrite)
+    # Workers may have been started in another folder.
+    absolute = [file.expanduser().absolute() for file in files]
+    product = _Product(absolute, wanted, psf, image.attrs["header"], masking, settings, overwrite)
     sides = np.array([size if target.size is None else target.size for target in wanted]) * u.arcsec
     with session(workers, scheduler, quiet=as_json) as shown:
         with shown.step("sky"):
@@ -133,12 +136,12 @@ def cutout(
         with shown.step("cutouts"):
             positions = ([getattr(target, name) for target in wanted] for name in ("ra", "dec"))
             try:
-                results, table = cutout_many(image, *positions, sides, sink=product)
+                _, table = cutout_many(image, *positions, sides, sink=product)
             except _DiskError as error:
                 raise OutputError(str(error)) from error
-    rows = _rows(wanted, results, table)
+    rows = _rows(wanted, files, table)
     failed = [f"{row['name']}: {row['reason']}" for row in rows if not row["cut"]]
-    done = [str(file) for file in results if file is not None]
+    done = [row["file"] for row in rows if row["cut"]]
     told: dict[str, Any] = {"cut": len(done), "failed": len(failed), "folder": str(output)}
     if as_json:
         told |= {"targets": rows, "files": done}
@@ -210,21 +213,15 @@ def _targets(file: str | None, ra: float | None, dec: float | None, name: str) -
     return [Target(0, name, safe_name(name), ra, dec)]
 
 
-def _folder(output: Path) -> Path:
+def _make_room(output: Path, files: list[Path], overwrite: bool) -> None:
+    """Make the folder, and refuse to begin where one of the files is there already."""
     from galprep_dask.errors import OutputError
-
-    output = output.expanduser()
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"cannot make the folder {str(output)!r}: {error.strerror}. Choose another.") from error
-    return output
-
-
-def _check_files(files: list[Path], overwrite: bool) -> None:
-    """Refuse to begin where one of the files is there already."""
     from galprep_dask.io.atomic import check_output
 
+    try:
+        output.expanduser().mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot make the folder {str(output)!r}: {error.strerror}. Choose another.") from error
     for file in files:
         check_output(file, overwrite)
 
@@ -245,11 +242,11 @@ def _psf(file: str | None):
         return np.asarray(open_image(file)["data"])
 
 
-def _rows(targets: list, results: list, table) -> list[dict[str, Any]]:
+def _rows(targets: list, files: list[Path], table) -> list[dict[str, Any]]:
     columns = ("x", "y", "nx", "ny", "n_padded")
     return [
-        {"name": target.name, "file": None if file is None else str(file), "ra": target.ra, "dec": target.dec}
+        {"name": target.name, "file": str(file) if row["cut"] else None, "ra": target.ra, "dec": target.dec}
         | {column: row[column] if row["cut"] else None for column in columns}
         | {"cut": bool(row["cut"]), "reason": target.problem or str(row["reason"])}
-        for target, file, row in zip(targets, results, table, strict=True)
+        for target, file, row in zip(targets, files, table, strict=True)
     ]

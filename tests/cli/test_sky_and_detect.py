@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from astropy.io import fits
 from astropy.table import QTable
+from command_line import Terminal, galprep
 from fields import gaussian, tan_header
 from typer.testing import CliRunner
 
@@ -87,10 +88,15 @@ def test_detect_deblends_and_takes_a_sky_off(mosaic, tmp_path):
     assert 20 <= counts[0] <= counts[1]
 
 
-def test_workers_give_the_same_files(mosaic, tmp_path):
+def test_workers_give_the_same_files_and_their_tasks_are_counted(mosaic, tmp_path):
     for workers, name in ((0, "threads.fits"), (2, "workers.fits")):
-        run("detect", mosaic, "-o", tmp_path / "s.fits", "--segmentation", tmp_path / name, "--box-size", 60,
-            "--workers", workers, "--overwrite")  # fmt: skip
+        done = galprep(
+            "detect", mosaic, "-o", "s.fits", "--segmentation", name, "--box-size", 60, "--workers", workers,
+            "--overwrite", cwd=tmp_path, err=Terminal(),
+        )  # fmt: skip
+        assert done.status == 0, done.err
+        assert "catalogue" in done.err
+        assert "100%" in done.err
     np.testing.assert_array_equal(fits.getdata(tmp_path / "threads.fits"), fits.getdata(tmp_path / "workers.fits"))
 
 
