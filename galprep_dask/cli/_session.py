@@ -143,7 +143,7 @@ def _client(workers: int, scheduler: str | None) -> Iterator[None]:
     # A process that is forked inherits locks of threads that it does not have: JAX hangs in it.
     with (
         dask.config.set({"distributed.worker.multiprocessing-method": "spawn"}),
-        LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=None) as cluster,
+        LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address="127.0.0.1:0") as cluster,
         Client(cluster),
         _losses_named(),
     ):
