@@ -47,6 +47,7 @@ from galprep_dask.stats import sigma_clipped_stats
 
 CHUNK = 16
 BOX = CHUNK // 2  # boxes are smaller than chunks, as they are in an image that is taken apart in earnest
+NEAR = CHUNK // 8  # and growth ends in the next one
 FWHM = 3.0
 
 
@@ -106,9 +107,8 @@ def stages(folder, side, truth):
     targets = mosaic.galprep.wcs.all_pix2world(x, y, 0)
     stars = Table({"x": x[::10], "y": y[::10]})
     new = partial(Path, tempfile.mkdtemp(dir=folder))
-    # Growth stays within the next chunk, as it does where chunks have thousands of pixels.
-    search = {"fwhm": FWHM, "max_grow_size": BOX}
-    grow = partial(grow_mask, sky_level=0.0, sky_std=std, max_grow_size=BOX)
+    search = {"fwhm": FWHM, "max_grow_size": NEAR}
+    grow = partial(grow_mask, sky_level=0.0, sky_std=std, max_grow_size=NEAR)
 
     def chain():
         model, masked = fit_sky_between_sources(mosaic["data"], fit=fit_polynomial_sky, **search)
