@@ -21,6 +21,7 @@ import numpy as np
 from astropy.table import Table
 
 from galprep_dask import open_image, write_image
+from galprep_dask.blockwise import keep, keep_mask
 from galprep_dask.cutouts import cutout_many, extract_stamps
 from galprep_dask.demo.mosaic import simulate_mosaic
 from galprep_dask.masks import combine_masks, ellipse_mask, grow_mask
@@ -46,6 +47,7 @@ from galprep_dask.stats import sigma_clipped_stats
 
 CHUNK = 16
 BOX = CHUNK // 2  # boxes are smaller than chunks, as they are in an image that is taken apart in earnest
+NEAR = CHUNK // 8  # and growth ends in the next one
 FWHM = 3.0
 
 
@@ -105,13 +107,11 @@ def stages(folder, side, truth):
     targets = mosaic.galprep.wcs.all_pix2world(x, y, 0)
     stars = Table({"x": x[::10], "y": y[::10]})
     new = partial(Path, tempfile.mkdtemp(dir=folder))
-    grow = partial(grow_mask, sky_level=0.0, sky_std=std, max_grow_size=10)
-
-    def reduced(array):
-        return array.any().compute()
+    search = {"fwhm": FWHM, "max_grow_size": NEAR}
+    grow = partial(grow_mask, sky_level=0.0, sky_std=std, max_grow_size=NEAR)
 
     def chain():
-        model, masked = fit_sky_between_sources(mosaic["data"], fit=fit_polynomial_sky, fwhm=FWHM)
+        model, masked = fit_sky_between_sources(mosaic["data"], fit=fit_polynomial_sky, **search)
         image = mosaic.galprep.subtract_sky(model)
         found = detect_sources(smooth(image["data"], FWHM), 3 * std, measure=image["data"])
         source_catalog(image["data"], found)
@@ -121,14 +121,14 @@ def stages(folder, side, truth):
         cutout_many(image, *targets, 9, sink=nothing)
 
     return {
-        "read": lambda: data.data.max().compute(),
+        "read": lambda: keep(data.data),
         "clipped statistics": lambda: sigma_clipped_stats(data, masked),
-        "source mask": lambda: reduced(source_mask(mosaic["data"], fwhm=FWHM)),
+        "source mask": lambda: keep_mask(source_mask(mosaic["data"].data, **search)),
         "polynomial sky": lambda: fit_polynomial_sky(mosaic["data"], masked),
         "piecewise sky": lambda: fit_piecewise_sky(mosaic["data"], masked, piece_size=4 * CHUNK),
         "mesh sky": lambda: fit_mesh_sky(mosaic["data"], masked, box_size=BOX),
         "sky models compared": lambda: compare_sky_models(mosaic["data"], masked),
-        "sky between sources": lambda: fit_sky_between_sources(mosaic["data"], fit=fit_polynomial_sky, fwhm=FWHM),
+        "sky between sources": lambda: fit_sky_between_sources(mosaic["data"], fit=fit_polynomial_sky, **search),
         "smooth, detect, measure": lambda: detect_sources(smooth(data, FWHM, mask), 3 * std, mask=mask, measure=data),
         "label image": lambda: write_segmentation(
             detect_sources(smooth(data, FWHM, mask), 3 * std, mask=mask), new("labels.fits")
@@ -137,8 +137,8 @@ def stages(folder, side, truth):
             deblend_sources(smooth(data, FWHM), labels, mask=mask), new("children.fits")
         ),
         "catalogue": lambda: source_catalog(data, labels, mask=mask),
-        "growth": lambda: reduced(grow(labels, data, mask=mask)),
-        "ellipses": lambda: reduced(ellipse_mask(labels, data)),
+        "growth": lambda: keep_mask(grow(labels, data.data, mask=mask)),
+        "ellipses": lambda: keep_mask(ellipse_mask(labels, data.data)),
         "sigma": lambda: flat.drop_vars("sigma").galprep.with_sigma(masked),
         "sigma checked": lambda: check_sigma(data, sigma, masked, box_size=BOX),
         "correlated noise": lambda: correlation_factor(data, masked, block_size=4),

@@ -21,7 +21,9 @@ from galprep_dask.stats import sigma_clipped_stats
 def cluster():
     with (
         dask.config.set({"distributed.worker.multiprocessing-method": "spawn"}),
-        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None, memory_limit="1.5 GiB") as workers,
+        LocalCluster(
+            n_workers=2, threads_per_worker=1, dashboard_address="127.0.0.1:0", memory_limit="1.5 GiB"
+        ) as workers,
     ):
         yield workers
 

@@ -104,12 +104,13 @@ def test_workers_that_share_an_object_store(processes, mosaic, tmp_path):
     path, targets = mosaic
     for name in ("products", "found"):
         (tmp_path / name).mkdir()
-    job(open_image(path, chunks=150), targets, writer(tmp_path / "products"))
+    job(open_image(path, chunks=(100, 500)), targets, writer(tmp_path / "products"))
     with object_store(tmp_path, "survey") as options:
         store = s3fs.S3FileSystem(**options)
         store.put(str(path), "survey/mosaic.fits")
         with Client(processes.address):
-            image = open_image("s3://survey/mosaic.fits", storage_options=options, chunks=150)
+            # Whole rows: a block is one request.
+            image = open_image("s3://survey/mosaic.fits", storage_options=options, chunks=(100, 500))
             pids, table = job(image, targets, uploader(options))
         assert set(pids) <= set(children_of(processes.workers))
         store.get("survey/products", str(tmp_path / "found"), recursive=True)

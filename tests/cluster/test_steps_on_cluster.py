@@ -23,7 +23,7 @@ from galprep_dask.stats import sigma_clipped_stats
 def cluster():
     with (
         dask.config.set({"distributed.worker.multiprocessing-method": "spawn"}),
-        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as workers,
+        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address="127.0.0.1:0") as workers,
     ):
         yield workers
 
