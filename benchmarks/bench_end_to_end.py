@@ -26,8 +26,8 @@ from harness import machine_line
 HERE = Path(__file__).resolve().parent
 
 #: FWHM of the stars in pixels, boxes of the sky, threshold over the noise of the unsmoothed image, rings of growth,
-#: sides of cutouts and stamps: the same for all.
-FWHM, BOX, N_SIGMA, RINGS, CUT, STAMP = 3.0, 64, 0.7, 50, 101, 31
+#: sides of cutouts, stamps and chunks: the same for all.
+FWHM, BOX, N_SIGMA, RINGS, CUT, STAMP, CHUNK = 3.0, 64, 0.7, 50, 101, 31, 1024
 N_TARGETS, N_STARS = 1000, 300
 
 
@@ -81,7 +81,7 @@ def ours(path, out, step):
     from galprep_dask import cutouts, masks, noise, psf, segmentation
 
     with step("sky"):
-        image = gp.open_image(path, chunks=2048)
+        image = gp.open_image(path, chunks=CHUNK)
         sky = image.galprep.fit_mesh_sky(box_size=BOX)
         flat = image.galprep.subtract_sky(sky)
     with step("detection, catalogue"):
@@ -98,7 +98,7 @@ def ours(path, out, step):
     with step("prepared mosaic"):
         prepared["segmentation"] = ("y", "x"), grown
         gp.write_image(prepared, out / "prepared.fits")
-        prepared = gp.open_image(out / "prepared.fits", chunks=2048)
+        prepared = gp.open_image(out / "prepared.fits", chunks=CHUNK)
     with step("stars"):
         stars = psf.select_stars(
             prepared["data"], prepared["segmentation"].data, catalog, sky_std=sky.rms, max_stars=N_STARS,
@@ -336,7 +336,7 @@ def report(size, path, out, *, workers=0, warm=None, first=None):
     told = run(f"child({str(path)!r}, {str(out)!r}, {workers}, {warm and str(warm)!r})")
     reading, writing, n_bytes = read_and_write(path, out)
     how = f"{workers} worker processes" if workers else "two threads"
-    n_chunks = (-(-size // 2048)) ** 2
+    n_chunks = (-(-size // CHUNK)) ** 2
     seconds = told["seconds"]
     print(f"\n{size} x {size} float32 ({4 * size**2 / 2**20:.0f} MiB), {how}: {told['sources']} sources, "
           f"{told['stars']} stars, {told['cutouts']} cutout files")  # fmt: skip
