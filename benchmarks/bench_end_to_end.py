@@ -26,8 +26,8 @@ from harness import machine_line
 HERE = Path(__file__).resolve().parent
 
 #: FWHM of the stars in pixels, boxes of the sky, threshold over the noise of the unsmoothed image, rings of growth,
-#: sides of cutouts and stamps: the same for all.
-FWHM, BOX, N_SIGMA, RINGS, CUT, STAMP = 3.0, 64, 0.7, 50, 101, 31
+#: sides of cutouts, stamps and chunks: the same for all.
+FWHM, BOX, N_SIGMA, RINGS, CUT, STAMP, CHUNK = 3.0, 64, 0.7, 50, 101, 31, 1024
 N_TARGETS, N_STARS = 1000, 300
 
 
@@ -81,7 +81,7 @@ def ours(path, out, step):
     from galprep_dask import cutouts, masks, noise, psf, segmentation
 
     with step("sky"):
-        image = gp.open_image(path, chunks=2048)
+        image = gp.open_image(path, chunks=CHUNK)
         sky = image.galprep.fit_mesh_sky(box_size=BOX)
         flat = image.galprep.subtract_sky(sky)
     with step("detection, catalogue"):
@@ -98,7 +98,7 @@ def ours(path, out, step):
     with step("prepared mosaic"):
         prepared["segmentation"] = ("y", "x"), grown
         gp.write_image(prepared, out / "prepared.fits")
-        prepared = gp.open_image(out / "prepared.fits", chunks=2048)
+        prepared = gp.open_image(out / "prepared.fits", chunks=CHUNK)
     with step("stars"):
         stars = psf.select_stars(
             prepared["data"], prepared["segmentation"].data, catalog, sky_std=sky.rms, max_stars=N_STARS,
@@ -336,7 +336,7 @@ def report(size, path, out, *, workers=0, warm=None, first=None):
     told = run(f"child({str(path)!r}, {str(out)!r}, {workers}, {warm and str(warm)!r})")
     reading, writing, n_bytes = read_and_write(path, out)
     how = f"{workers} worker processes" if workers else "two threads"
-    n_chunks = (-(-size // 2048)) ** 2
+    n_chunks = (-(-size // CHUNK)) ** 2
     seconds = told["seconds"]
     print(f"\n{size} x {size} float32 ({4 * size**2 / 2**20:.0f} MiB), {how}: {told['sources']} sources, "
           f"{told['stars']} stars, {told['cutouts']} cutout files")  # fmt: skip
@@ -353,7 +353,8 @@ def report(size, path, out, *, workers=0, warm=None, first=None):
     return seconds / size**2
 
 
-def report_peers(size, path, out, ours_per_pixel):
+def report_peers(size, path, out, per_pixel):
+    """Run the peers on one mosaic, and print the table beside our time per pixel on mosaics of several sides."""
     told = run(f"peer_child({str(path)!r}, {str(out)!r})")
     print(f"\n{size} x {size} in photutils and astropy, in memory: {told['sources']} sources, {told['stars']} stars, "
           f"{told['cutouts']} cutout files")  # fmt: skip
@@ -361,8 +362,8 @@ def report_peers(size, path, out, ours_per_pixel):
         print(f"  {name:24s} {taken:7.2f} s, {core:7.2f} s of processors {size**2 / taken / 1e6:7.1f} Mpix/s")
     without = told["seconds"] - told["steps"]["PSF"][0]
     for name, seconds in (("all", told["seconds"]), ("all but the PSF", without)):
-        print(f"  {name:24s} {seconds:7.2f} s {size**2 / seconds / 1e6:30.1f} Mpix/s, "
-              f"{seconds / size**2 / ours_per_pixel:5.2f} x our time a pixel")  # fmt: skip
+        beside = ", ".join(f"{seconds / size**2 / ours:5.2f} x at {side}" for side, ours in per_pixel.items())
+        print(f"  {name:24s} {seconds:7.2f} s {size**2 / seconds / 1e6:30.1f} Mpix/s; our time a pixel: {beside}")
     print(f"  {'peak':24s} {told['peak']:7.0f} MiB, {told['peak'] - told['base']:.0f} beyond the imports", flush=True)
 
 
@@ -381,16 +382,17 @@ def main():
     parser.add_argument("--folder", help="where to write; a temporary folder by default")
     given = parser.parse_args()
     print(machine_line())
-    first = None
+    per_pixel = {}
     with tempfile.TemporaryDirectory(dir=given.folder) as folder:
         folder = Path(folder)
         warm = folder / "small.fits"
-        make_mosaic(warm, 2048)
+        make_mosaic(warm, 1024)
         for size in dict.fromkeys([*given.size, *([given.peer] if given.peer else [])]):
             path, out = folder / f"mosaic-{size}.fits", folder / "products"
             make_mosaic(path, size)
             out.mkdir()
-            per_pixel = report(size, path, out, warm=warm, first=first)
+            first = next(iter(per_pixel.values()), None)
+            per_pixel[size] = report(size, path, out, warm=warm, first=first)
             if given.workers and first is None:
                 made = digests(out)
                 shutil.rmtree(out)
@@ -398,13 +400,12 @@ def main():
                 report(size, path, out, workers=given.workers, warm=warm)
                 different = [name for name, digest in digests(out).items() if made.get(name) != digest]
                 print(f"  products beside those of threads: {len(made)} files, {len(different)} differ {different[:3]}")
-            first = first or per_pixel
             shutil.rmtree(out)
-            if size == given.peer:
-                out.mkdir()
-                report_peers(size, path, out, per_pixel)
-                shutil.rmtree(out)
             path.unlink()
+        if given.peer:
+            make_mosaic(path, given.peer)
+            out.mkdir()
+            report_peers(given.peer, path, out, per_pixel)
 
 
 if __name__ == "__main__":

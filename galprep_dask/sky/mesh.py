@@ -14,7 +14,7 @@ from dask.highlevelgraph import HighLevelGraph
 from scipy.ndimage import spline_filter
 
 from galprep_dask.arrays import CHUNK_SIDE, ImageLike, as_image, as_mask
-from galprep_dask.blockwise import block_bounds, block_edges
+from galprep_dask.blockwise import as_object, block_bounds, block_edges, collect_by_rows
 from galprep_dask.errors import NoGoodPixelsError, ParameterError
 from galprep_dask.sky._kernels.boxes import boxes_of_block, join_boxes
 from galprep_dask.sky._kernels.spline import evaluate_spline, median_filter
@@ -215,7 +215,9 @@ def fit_mesh_sky(
     statistics = _box_statistics(
         data, mask, box_size, sigma=np.inf if sigma_clip is None else float(sigma_clip),
         maxiters=0 if sigma_clip is None else -1 if maxiters is None else int(maxiters),
-    ).compute()  # fmt: skip
+    )  # fmt: skip
+    # By rows: blocks that are computed with their neighbours, as a mask of sources is, would wait in great numbers.
+    statistics = np.block(collect_by_rows(statistics).compute()[0].tolist())
     n_pixels, (mean, median, std) = statistics[0], statistics[1:]
     needed = (1 - exclude_percentile / 100) * (box_size[0] * box_size[1])
     counts = (n_pixels >= needed) & (n_pixels > 0)
@@ -270,7 +272,7 @@ def _fill(levels: np.ndarray, counts: np.ndarray) -> np.ndarray:
 
 def _box_statistics(data: da.Array, mask: da.Array | None, box_size, **clipping) -> da.Array:
     """
-    Statistics of every box as a lazy array (4, boxes along y, boxes along x), with no block larger than it was.
+    Statistics of every box, lazily: for each block in which boxes begin a (4, boxes along y, boxes along x) array.
 
     Two tasks a chunk: one for the boxes inside a block, one for those that begin in it and go on beyond.
     """
@@ -290,10 +292,9 @@ def _box_statistics(data: da.Array, mask: da.Array | None, box_size, **clipping)
         join = partial(
             join_boxes, first=(along_y.first, along_x.first), count=(along_y.count, along_x.count), **clipping
         )
-        graph[joined, 0, n, m] = (join, sources)
+        graph[joined, n, m] = (partial(as_object, join), sources)
     graph = HighLevelGraph.from_collections(joined, graph, dependencies=planes)
-    chunks = ((4,), *(tuple(one.count for one in axis) for axis in owned))
-    return da.Array(graph, joined, chunks, meta=np.empty((0, 0, 0)))
+    return da.Array(graph, joined, tuple((1,) * len(axis) for axis in owned), meta=np.empty((0, 0), object))
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 import pickle
 import warnings
 
+import dask
 import dask.array as da
 import numpy as np
 import photutils
@@ -14,6 +15,8 @@ from photutils.background import Background2D, MeanBackground, MedianBackground,
 from strategies import chunks_for
 
 from galprep_dask.errors import ImageShapeError, NoGoodPixelsError, ParameterError
+from galprep_dask.masks import grow_mask
+from galprep_dask.segmentation import detect_sources, smooth
 from galprep_dask.sky import fit_mesh_sky
 from galprep_dask.sky.mesh import _box_statistics
 
@@ -336,3 +339,21 @@ def test_errors():
         fit_mesh_sky(image, mask[:, 1:], box_size=10)
     with pytest.raises(ImageShapeError, match="data has shape"):
         fit_mesh_sky(image[0], box_size=10)
+
+
+def test_few_blocks_wait_for_a_mask_that_is_made_with_their_neighbours():
+    """Three rows of blocks: one that is taken, and those around it from which its growth and smoothing come."""
+    blocks, most = 16, 0
+
+    class Watch(dask.callbacks.Callback):
+        def _posttask(self, key, result, graph, state, worker):
+            nonlocal most
+            most = max(most, sum(name[0] == image.name for name in state["cache"]))
+
+    image = da.random.default_rng(0).normal(size=(blocks * 16, blocks * 16), chunks=16).map_blocks(np.negative)
+    with dask.config.set(scheduler="sync"):
+        found = detect_sources(smooth(image, 2.0), 1.0, 3)
+        grown = grow_mask(found, image, sky_level=0.0, sky_std=1.0, max_grow_size=2)
+        with Watch():
+            fit_mesh_sky(image, grown, box_size=16, exclude_percentile=100)
+    assert 0 < most <= 3 * blocks
