@@ -8,7 +8,6 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from galprep_dask.cli._session import Json
@@ -25,7 +24,10 @@ def report(
     """
     Write report.html into the folder of a run: one file that opens offline, and says what can be trusted.
 
-    A run writes it when it ends; this writes it anew. Example: galprep report survey --open
+    A run writes it when it ends; this writes it anew.
+
+    Examples:
+        galprep report survey --open
     """
     from galprep_dask.pipeline.report import write_page
 
@@ -39,10 +41,9 @@ def report(
     if as_json:
         rows = {"errors": found["error"], "warnings": found["warning"]}
     else:
-        rows = {f"{level}s": [escape(text) for text in _first(texts)] for level, texts in found.items() if texts}
-    page = str(written.path) if as_json else escape(str(written.path))
+        rows = {f"{level}s": _first(texts) for level, texts in found.items() if texts}
     size = written.path.stat().st_size
-    shown = {"page": page, "bytes": size, "targets": sum(written.targets.values()), **written.targets}
+    shown = {"page": str(written.path), "bytes": size, "targets": sum(written.targets.values()), **written.targets}
     print_report(shown | rows, title="report", as_json=as_json)
     if open_page:
         webbrowser.open(written.path.resolve().as_uri())
