@@ -10,18 +10,14 @@ import dask.array as da
 import numpy as np
 from astropy.table import QTable
 
-from galprep_dask import gaia
 from galprep_dask.errors import OutputError, ParameterError
+from galprep_dask.gaia.field import stars_in_image
 from galprep_dask.psf import PSFModel, StarResiduals, fit_psf, select_stars, stack_psf, star_residuals, star_stamps
 from galprep_dask.psf.epsf import build_epsf
 from galprep_dask.segmentation import Segmentation, detect_sources, smooth
 from galprep_dask.stats import sigma_clipped_stats
 
 __all__ = ["check_choices", "choose_stars", "draw_figures", "figure_folder", "fit_to_stars"]
-
-#: Seconds within which the Gaia archive has to be connected to where crossmatch="auto".
-_REACH = 3.0
-
 
 def choose_stars(
     image, data: da.Array, bad: da.Array, header, *, fwhm: float, nsigma, npixels, sigmaimg, crossmatch, gaia_catalog,
@@ -33,20 +29,12 @@ def choose_stars(
     found = detect_sources(smooth(flat, fwhm, bad), nsigma * std, npixels, mask=bad, measure=flat)
     stars = select_stars(
         flat, found, mask=bad, sigma=sigmaimg, sky_std=std if sigmaimg is None else None, header=header,
-        gaia=partial(_gaia_stars, image=image, catalog=gaia_catalog, crossmatch=crossmatch) if crossmatch else None,
+        gaia=partial(stars_in_image, image=image, catalog=gaia_catalog, crossmatch=crossmatch) if crossmatch else None,
         crossmatch=crossmatch,
         coordinates=starcord_list, fwhm=fwhm, min_flux_fraction=fluxthreshould, min_axis_ratio=qt, fwhm_sigma=sigfwhm,
         fwhm_median=medianfwhm, size=size, max_neighbour_fraction=isolate, max_central_bad=central_tol, drop=droppsf,
     )  # fmt: skip
     return stars, found, std
-
-
-def _gaia_stars(header, shape, image, catalog, crossmatch):
-    # Who does not insist on Gaia does not wait for a network that is not there.
-    query = {"reach_within": _REACH} if catalog is None and crossmatch == "auto" else {}
-    # Of files with extensions, many say the date in the primary header alone; the image knows where that is.
-    stars = gaia.gaia_sources(header, shape, gaia.image_epoch(image, header), catalog=catalog, **query)
-    return stars["x", "y"]
 
 
 def fit_to_stars(

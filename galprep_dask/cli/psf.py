@@ -215,6 +215,7 @@ def _sources(image, masked, file: str | None, fwhm: float, n_sigma: float, n_pix
 
 
 def _stars(image, found, sky_std: float, crossmatch: Crossmatch | None, gaia_catalog: str | None, **cuts):
+    from galprep_dask.gaia.field import stars_in_image
     from galprep_dask.psf import select_stars
 
     if crossmatch is None:
@@ -222,14 +223,9 @@ def _stars(image, found, sky_std: float, crossmatch: Crossmatch | None, gaia_cat
     wanted = {Crossmatch.yes: True, Crossmatch.no: False, Crossmatch.auto: "auto"}[crossmatch]
     return select_stars(
         image["data"], found, mask=image.get("mask"), sky_std=sky_std, header=image.galprep.header,
-        gaia=partial(_gaia_stars, catalog=gaia_catalog) if wanted else None, crossmatch=wanted, **cuts,
+        gaia=partial(stars_in_image, image=image, catalog=gaia_catalog, crossmatch=wanted) if wanted else None,
+        crossmatch=wanted, **cuts,
     )  # fmt: skip
-
-
-def _gaia_stars(header, shape, catalog: str | None):
-    from galprep_dask import gaia
-
-    return gaia.gaia_sources(header, shape, gaia.image_epoch(header), catalog=catalog)["x", "y"]
 
 
 def _fit(image, stars, found, shown, numbers: dict[str, Any]):

@@ -26,8 +26,7 @@ def report(
 
     A run writes it when it ends; this writes it anew.
 
-    Examples:
-        galprep report survey --open
+    Example: galprep report survey --open
     """
     from galprep_dask.pipeline.report import write_page
 
