@@ -216,6 +216,8 @@ def minimise(batch: Batch, solution: Solution, alive, prior=None, *, rounds: int
         # What was once let through stays, or clipped pixels might come and go for ever.
         misfit = np.asarray(summary.misfit)
         state.tolerance = np.maximum(misfit, state.tolerance) if late else misfit
+    summary = state.once(0, floor, stay=True)  # where the last round has got
+    history.append(float(summary.loss))
     solution.psf = np.array(state.psf, np.float64)
     batch.take(solution, state.stars, summary)
     solution.loss_history = solution.loss_history + history
