@@ -43,7 +43,8 @@ psf = "{data}/galfits_j0056/galexnuv_psf.fits"
 zeropoint = 20.08
 atlas = "galex"
 [psf]
-size = 25
+size = 15
+oversampling = 1
 degree = 0
 [cutout]
 size = 60.0
