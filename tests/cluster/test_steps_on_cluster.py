@@ -35,7 +35,7 @@ def test_each_step_gives_what_threads_give(cluster, tmp_path):
     assert expected.found.n_labels > 20
     assert expected_results["stars"][0].sum() > 10
     said = []
-    handler = logging.Handler()
+    handler = logging.Handler(logging.WARNING)
     handler.emit = lambda record: said.append(record.getMessage())
     logger = logging.getLogger("distributed.scheduler")
     logger.addHandler(handler)
