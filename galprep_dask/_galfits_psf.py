@@ -19,6 +19,7 @@ from galprep_dask.stats import sigma_clipped_stats
 
 __all__ = ["check_choices", "choose_stars", "draw_figures", "figure_folder", "fit_to_stars"]
 
+
 def choose_stars(
     image, data: da.Array, bad: da.Array, header, *, fwhm: float, nsigma, npixels, sigmaimg, crossmatch, gaia_catalog,
     starcord_list, fluxthreshould, qt, sigfwhm, medianfwhm, size, isolate, central_tol, droppsf,

@@ -11,8 +11,8 @@ import numpy as np
 from astropy.io import fits
 from astropy.table import QTable
 
-from galprep_dask import gaia
 from galprep_dask.errors import GalprepError, GalprepWarning, ImageFileError, NoStarsError, TooFewStarsError
+from galprep_dask.gaia.field import stars_in_image
 from galprep_dask.image import WARNINGS_LOCK
 from galprep_dask.io.files import local_path, open_hdus
 from galprep_dask.pipeline.config import PSFSettings
@@ -40,15 +40,14 @@ def choose_stars(
     NoStarsError
         There is none.
     """
-    stars = partial(_gaia_stars, catalog=settings.gaia_catalog) if settings.crossmatch else None
+    stars = (
+        partial(stars_in_image, catalog=settings.gaia_catalog, crossmatch=settings.crossmatch)
+        if settings.crossmatch else None
+    )  # fmt: skip
     return select_stars(
         pixels.data, Segmentation(labels), catalog, mask=pixels.bad, sigma=sigma, header=header, gaia=stars,
         crossmatch=settings.crossmatch, fwhm=fwhm, max_stars=_MOST_STARS,
     )  # fmt: skip
-
-
-def _gaia_stars(header, shape, catalog):
-    return gaia.gaia_sources(header, shape, gaia.image_epoch(header), catalog=catalog)["x", "y"]
 
 
 def star_counts(stars: QTable) -> list[dict]:
