@@ -126,12 +126,11 @@ def children_of(workers):
     return map(int, found)
 
 
-def slow(block):
-    time.sleep(0.2)
-    return block
-
-
 def write_on(processes, path, target):
+    def slow(block):
+        time.sleep(0.2)
+        return block
+
     image = open_image(path, chunks=50)
     image = image.assign(data=(("y", "x"), image["data"].data.map_blocks(slow, dtype="f4")))
     with session(scheduler=processes.address, quiet=True):
