@@ -1,4 +1,4 @@
-"""What every command that computes shares: where it runs, and whether it shows progress."""
+"""Where a command computes, and whether it shows progress."""
 
 from __future__ import annotations
 
@@ -13,15 +13,13 @@ import dask
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
-from galprep_dask.cli._options import HDU, Json, Overwrite, Scheduler, Workers, hdu_of
 from galprep_dask.cli._progress import Steps
-from galprep_dask.cli._report import report
 from galprep_dask.errors import ClusterError, ParameterError
 
 if TYPE_CHECKING:
     from distributed import Client
 
-__all__ = ["HDU", "Json", "Overwrite", "Scheduler", "Workers", "hdu_of", "report", "session"]
+__all__ = ["session"]
 
 
 @contextmanager

@@ -10,8 +10,8 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-from galprep_dask.cli._session import Json
-from galprep_dask.cli._session import report as print_report
+from galprep_dask.cli._options import Json
+from galprep_dask.cli._report import report as print_report
 
 __all__ = ["report"]
 

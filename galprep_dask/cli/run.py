@@ -8,7 +8,9 @@ from typing import Annotated
 
 import typer
 
-from galprep_dask.cli._session import Json, Scheduler, Workers, report, session
+from galprep_dask.cli._options import Json, Scheduler, Workers
+from galprep_dask.cli._report import report
+from galprep_dask.cli._session import session
 
 __all__ = ["run"]
 

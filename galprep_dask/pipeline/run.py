@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import shutil
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -71,7 +70,7 @@ class RunResult:
         Products.
     written : int
         Cutouts that were made now; the others were there.
-    report : Path or None
+    report : Path
         The page.
     """
 
@@ -81,7 +80,7 @@ class RunResult:
     failed: int
     skipped: int
     written: int
-    report: Path | None
+    report: Path
 
     @property
     def ok(self) -> bool:
@@ -251,14 +250,13 @@ def _products(config: Config, output: Path, target: Target, members: list):
     yield from write_texts(config, output, target, members)
 
 
-def _report(output: Path, step: Step) -> Path | None:
-    """Write the page, where this installation has what makes it."""
-    if importlib.util.find_spec("galprep_dask.pipeline.report") is None:
-        return None
+def _report(output: Path, step: Step) -> Path:
+    """Write the page, by what lies in the folder."""
     from galprep_dask.pipeline.report import write_report
 
     with step("report"):
         return write_report(output)
+
 
 
 # Another configuration ---------------------------------------------------------------------------------------
