@@ -319,6 +319,7 @@ def test_progress_is_shown_on_a_terminal_and_nowhere_else(examples):
 #: Run a command that is interrupted, as by Ctrl-C, at the moment when it opens the file that it writes to.
 INTERRUPTED = """
 import os, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored by what is started in the background
 sent = []
 def interrupt(event, arguments):
     if event == "open" and str(arguments[0]).endswith(".part") and not sent:

@@ -184,7 +184,7 @@ def test_ways_to_make_the_psf(path, plain):
         "stack": generate(path, makestackpsf=True)[1],
         "photutils": generate(path, photutils_method=True, oversampling=2)[1],
         "finer": generate(path, oversampling=2)[1],
-        "smooth": generate(path, a_TV=30.0)[1],
+        "smooth": generate(path, a_TV=3.0)[1],
         "flat": generate(path, a_sky=1e4)[1],
         "adam": generate(path, solver="adam", num_steps=60, learning_rate=1e-4)[1],
         "faster adam": generate(path, solver="adam", num_steps=60, learning_rate=1e-3)[1],
