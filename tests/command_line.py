@@ -52,15 +52,16 @@ class Terminal(io.TextIOWrapper):
         self._reader.start()
 
     def _read(self):
-        with contextlib.suppress(OSError):  # that is how a terminal says that it was closed
-            while piece := os.read(self._outer, 65536):
-                self._sent += piece
+        while not self._sent.endswith(b"\0"):
+            self._sent += os.read(self._outer, 65536)
 
     def getvalue(self):
-        self.close()
+        # An end of its own: processes that were started meanwhile may keep the terminal open.
+        self.write("\0")
         self._reader.join(timeout=30)
+        self.close()
         os.close(self._outer)
-        return self._sent.decode()
+        return self._sent.decode().removesuffix("\0")
 
 
 def write_field(folder, shape=(260, 280)):
