@@ -170,10 +170,9 @@ def read_psf(path: str) -> PSFModel:
 
 def describe_psf(model: PSFModel, source: str, scale: float, warned: list[str]) -> dict:
     """Give what the record of a band says about its PSF; ``scale`` is arcsec per pixel."""
-    xx, yy, xy = _moments(model.image)
     told = {
         "source": source, "fwhm": model.fwhm * scale, "fwhm_pixels": model.fwhm,
-        "ellipticity": float(np.hypot(xx - yy, 2 * xy) / (xx + yy)), "degree": model.degree, "size": model.size,
+        "ellipticity": model.ellipticity, "degree": model.degree, "size": model.size,
         "oversampling": model.oversampling, "converged": bool(model.converged), "warnings": warned,
     }  # fmt: skip
     if len(model.stars):
@@ -185,18 +184,6 @@ def describe_psf(model: PSFModel, source: str, scale: float, warned: list[str]) 
             "validation": model.validation,
         }  # fmt: skip
     return told
-
-
-def _moments(image: np.ndarray) -> tuple[float, float, float]:
-    """Second moments of a PSF under a Gaussian as wide as its core, which noise in the wings does not reach."""
-    y, x = np.indices(image.shape) - image.shape[0] // 2
-    width = 2.0
-    for _ in range(30):
-        light = np.clip(image, 0, None) * np.exp(-(x**2 + y**2) / (2 * width**2))
-        total = light.sum()
-        xx, yy, xy = (float((light * moment).sum() / total) for moment in (x * x, y * y, x * y))
-        width = float(np.sqrt(xx + yy))
-    return xx, yy, xy
 
 
 #: Why there may be no PSF although one was wanted, which is no reason to end a run.
