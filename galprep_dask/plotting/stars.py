@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from galprep_dask.errors import ParameterError
 from galprep_dask.plotting import _display
+from galprep_dask.psf.cuts import CUTS
 from galprep_dask.psf.locus import Locus
 
 __all__ = ["plot_star_cuts", "plot_stellar_locus"]
@@ -66,7 +67,7 @@ def plot_star_cuts(stars: QTable, *, title: str | None = None, path: str | os.Pa
     figure = Figure(figsize=(15, 9.4), layout="constrained")
     figure.get_layout_engine().set(hspace=0.06, wspace=0.04)
     draw = (_draw_places, _draw_fluxes, _draw_ratios, _draw_sizes, _draw_neighbours, _draw_places)
-    order = list(counts)
+    order = [cut for cut in CUTS if cut in counts]  # files of tables sort the keys of what comes with them
     for number, (cuts, panel) in enumerate(zip(_PANELS, draw, strict=True), start=1):
         axes = figure.add_subplot(2, 3, number)
         began, ended = order.index(cuts[0]), order.index(cuts[-1])

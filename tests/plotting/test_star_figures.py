@@ -1,6 +1,7 @@
 import dask.array as da
 import numpy as np
 import pytest
+from astropy.table import QTable
 from matplotlib.collections import PathCollection
 from matplotlib.colors import same_color
 from star_fields import detected, simulate_stars
@@ -43,6 +44,15 @@ def test_six_panels_show_what_each_cut_left(stars, tmp_path):
     assert points(figure.axes[3], "#b2182b") == taken
     assert points(figure.axes[3], "#2166ac") == counts["FWHM"]
     assert points(figure.axes[5], "#2166ac") == stars["used"].sum()
+
+
+def test_a_table_from_a_file_is_drawn_alike(stars, tmp_path):
+    stars.write(tmp_path / "stars.ecsv")
+    titles = [
+        [axes.get_title() for axes in plot_star_cuts(table).axes]
+        for table in (stars, QTable.read(tmp_path / "stars.ecsv", fill_values=[]))
+    ]
+    assert titles[0] == titles[1]
 
 
 def test_locus_is_drawn_through_the_stars(stars, tmp_path):
