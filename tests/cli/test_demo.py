@@ -1,9 +1,8 @@
 """``galprep demo`` and ``galprep info``, as a user runs them."""
 
 import os
-import subprocess
-import sys
 
+import command_line
 import numpy as np
 import pytest
 from astropy.io import fits
@@ -15,16 +14,17 @@ SHAPE = ("700", "800")
 
 
 def galprep(*arguments, cwd):
-    command = [sys.executable, "-c", "from galprep_dask.cli import main; main()", *arguments]
-    environment = os.environ | {"COLUMNS": "200", "NO_COLOR": "1"}
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, env=environment, check=False)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("COLUMNS", "200")
+        patch.setenv("NO_COLOR", "1")
+        return command_line.galprep(*arguments, cwd=cwd)
 
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory):
     folder = tmp_path_factory.mktemp("demo")
     done = galprep("demo", "--size", *SHAPE, "--seed", "3", cwd=folder)
-    assert done.returncode == 0, done.stderr
+    assert done.status == 0, done.err
     return folder / "galprep-demo", done
 
 
@@ -34,8 +34,8 @@ def test_writes_into_its_own_folder_and_lists_every_file(demo):
     written = sorted(path for path in output.rglob("*") if path.is_file())
     assert [path.suffix for path in written].count(".png") >= 7
     for path in written:
-        assert str(path.relative_to(output.parent)) in done.stdout
-    assert done.stderr == ""
+        assert str(path.relative_to(output.parent)) in done.out
+    assert done.err == ""
 
 
 def test_every_cutout_can_be_fitted(demo):
@@ -74,7 +74,7 @@ def test_again_replaces_its_own_files_and_no_others(demo):
     (output / "notes.txt").write_text("mine")
     before = {path.name: path.read_bytes() for path in (output / "cutouts").iterdir()}
     done = galprep("demo", "--size", *SHAPE, "--seed", "3", "--no-figures", cwd=output.parent)
-    assert done.returncode == 0, done.stderr
+    assert done.status == 0, done.err
     assert (output / "notes.txt").read_text() == "mine"
     assert {path.name: path.read_bytes() for path in (output / "cutouts").iterdir()} == before
 
@@ -82,12 +82,12 @@ def test_again_replaces_its_own_files_and_no_others(demo):
 def test_output_elsewhere_and_what_cannot_be_made(tmp_path):
     (tmp_path / "file").write_text("")
     done = galprep("demo", "--output", "file/below", "--size", *SHAPE, cwd=tmp_path)
-    assert done.returncode == 2
-    assert "cannot make the directory 'file/below'" in done.stderr
-    assert "Traceback" not in done.stderr
+    assert done.status == 2
+    assert "cannot make the directory 'file/below'" in done.err
+    assert "Traceback" not in done.err
     done = galprep("demo", "--size", "3", "4", cwd=tmp_path)
-    assert done.returncode == 2
-    assert "Traceback" not in done.stderr
+    assert done.status == 2
+    assert "Traceback" not in done.err
 
 
 def test_info_says_what_is_read_and_from_where(tmp_path):
@@ -97,17 +97,17 @@ def test_info_says_what_is_read_and_from_where(tmp_path):
     ]).writeto(tmp_path / "image.fits")  # fmt: skip
     for hdu in ((), ("--hdu", "1"), ("--hdu", "SCI")):
         done = galprep("info", "image.fits", *hdu, cwd=tmp_path)
-        assert done.returncode == 0, done.stderr
+        assert done.status == 0, done.err
         for text in ("40 x 60 (y, x), float32", "1.5 e-/ADU (from EGAIN)", "12 s (from EXPTIME)", "not known",
                      "RA---TAN, DEC--TAN, 0.5000 arcsec", "ra 150.0"):  # fmt: skip
-            assert text in done.stdout
+            assert text in done.out
 
 
 def test_errors_are_a_line_and_status_2(tmp_path):
     done = galprep("info", "nowhere.fits", cwd=tmp_path)
-    assert done.returncode == 2
-    assert done.stderr.count("\n") == 1
-    assert done.stderr.startswith("galprep: there is no file '")
-    assert done.stderr.endswith("nowhere.fits'. Check the path.\n")
-    assert galprep("--version", cwd=tmp_path).stdout.startswith("galprep 0.")
-    assert "demo" in galprep("--help", cwd=tmp_path).stdout
+    assert done.status == 2
+    assert done.err.count("\n") == 1
+    assert done.err.startswith("galprep: there is no file '")
+    assert done.err.endswith("nowhere.fits'. Check the path.\n")
+    assert galprep("--version", cwd=tmp_path).out.startswith("galprep 0.")
+    assert "demo" in galprep("--help", cwd=tmp_path).out

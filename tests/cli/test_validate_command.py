@@ -1,10 +1,8 @@
 """``galprep validate``, as a user runs it."""
 
 import json
-import os
-import subprocess
-import sys
 
+import command_line
 import numpy as np
 import pytest
 from astropy.io import fits
@@ -14,9 +12,10 @@ from galprep_dask.cutouts import write_product
 
 
 def galprep(*arguments, cwd):
-    command = [sys.executable, "-c", "from galprep_dask.cli import main; main()", "validate", *arguments]
-    environment = os.environ | {"COLUMNS": "200", "NO_COLOR": "1"}
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, env=environment, check=False)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("COLUMNS", "200")
+        patch.setenv("NO_COLOR", "1")
+        return command_line.galprep("validate", *arguments, cwd=cwd)
 
 
 @pytest.fixture(scope="module")
@@ -38,22 +37,22 @@ def folder(tmp_path_factory):
 
 def test_table_and_status(folder):
     done = galprep("good.fits", cwd=folder)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert "std(data / sigma) is 1.0" in done.stdout
-    assert "0 errors, 0 warnings, 0 notes" in done.stdout
+    assert (done.status, done.err) == (0, "")
+    assert "std(data / sigma) is 1.0" in done.out
+    assert "0 errors, 0 warnings, 0 notes" in done.out
 
     done = galprep("-q", "good.fits", "off.fits", "psf[a].fits", cwd=folder)
-    assert (done.returncode, done.stderr) == (1, "")
+    assert (done.status, done.err) == (1, "")
     for said in ("std(data / sigma) is 0.0", "multiply by 0.05", "off.fits[2]", "psf[a].fits", "centroid +1.0000"):
-        assert said in done.stdout
-    assert "good.fits" not in done.stdout  # nothing is to be said of it
-    assert "2 errors" in done.stdout
+        assert said in done.out
+    assert "good.fits" not in done.out  # nothing is to be said of it
+    assert "2 errors" in done.out
 
 
 def test_json(folder):
     done = galprep("--json", "good.fits", "off.fits", "psf[a].fits", cwd=folder)
-    report = json.loads(done.stdout)
-    assert report["status"] == done.returncode == 1
+    report = json.loads(done.out)
+    assert report["status"] == done.status == 1
     wrong = [(f["check"], f["file"]) for f in report["findings"] if f["level"] == "error"]
     assert wrong == [("noise", "off.fits[2]"), ("psf centre", "psf[a].fits[0]")]
     assert report["counts"]["error"] == 2
@@ -64,14 +63,14 @@ def test_json(folder):
 def test_bad_input_is_status_2_and_hides_nothing_else(folder):
     for arguments in (["notes.fits"], ["nowhere.fits"], ["nowhere.fits", "off.fits"]):
         done = galprep(*arguments, cwd=folder)
-        assert done.returncode == 2
-        assert done.stderr == ""
-        assert "Traceback" not in done.stdout
-    assert "there is no file" in done.stdout
-    assert "std(data / sigma) is 0.0" in done.stdout
+        assert done.status == 2
+        assert done.err == ""
+        assert "Traceback" not in done.out
+    assert "there is no file" in done.out
+    assert "std(data / sigma) is 0.0" in done.out
     done = galprep(cwd=folder)
-    assert done.returncode == 2
-    assert done.stderr == "galprep: no file to check: name one or more FITS files.\n"
+    assert done.status == 2
+    assert done.err == "galprep: no file to check: name one or more FITS files.\n"
 
 
 def test_planes_named_by_options(folder):
@@ -79,5 +78,5 @@ def test_planes_named_by_options(folder):
         for n, name in enumerate("abcd"):
             fits.PrimaryHDU(hdus[n].data, hdus[0].header if n == 0 else None).writeto(folder / f"{name}.fits")
     done = galprep("--image", "a.fits", "--mask", "b.fits", "--sigma", "c.fits", "--psf", "d.fits", cwd=folder)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert "0 errors, 0 warnings, 0 notes" in done.stdout
+    assert (done.status, done.err) == (0, "")
+    assert "0 errors, 0 warnings, 0 notes" in done.out
