@@ -326,7 +326,28 @@ def test_the_labels_are_lazy_and_the_table_is_known(no_compute):
         np.testing.assert_array_equal(one, other)
 
 
-def test_pixels_that_changed_after_detection_are_an_error():
+@pytest.mark.parametrize("share", [0, 250, 10**6])
+def test_labels_are_the_same_whether_runs_are_kept_or_not(share, monkeypatch):
+    image = np.random.default_rng(2).normal(size=(60, 70))
+    image[25:35, :] += 3  # some blocks have more runs than others
+    pixels, read = da.from_array(image, chunks=((20, 1, 39), (30, 40)), name=False), []
+
+    def block(given):
+        read.append(given.shape)
+        return given
+
+    watched = pixels.map_blocks(block, dtype="f8", meta=np.empty((0, 0)))
+    monkeypatch.setattr(detect, "KEPT_BYTES", share * pixels.npartitions)
+    found = detect_sources(watched, 0.8, 3)
+    read.clear()
+    np.testing.assert_array_equal(found, reference(image, 0.8, 3))
+    kept = {0: 0, 250: 2, 10**6: 6}[share]
+    assert len(read) == 6 - kept
+    assert n_tasks(found.data) <= 3 * pixels.npartitions
+
+
+def test_pixels_that_changed_after_detection_are_an_error(monkeypatch):
+    monkeypatch.setattr(detect, "KEPT_BYTES", 0)
     pixels = np.zeros((9, 9))
     pixels[2:5, 2:5] = 1.0
     image = da.zeros((9, 9), chunks=9).map_blocks(lambda block: pixels.copy(), dtype="f8")
