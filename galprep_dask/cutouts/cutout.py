@@ -14,6 +14,7 @@ from astropy.io import fits
 from galprep_dask.cutouts.position import first_pixels
 from galprep_dask.errors import EdgeWarning, ParameterError, TargetOutsideError
 from galprep_dask.image import describe, header_text, image_header, pixel_scale, sky_to_pixel, with_header
+from galprep_dask.io.small_fits import card_text
 
 __all__ = ["cut_header", "cutout"]
 
@@ -243,16 +244,8 @@ def header_of_cut(pattern: tuple, x0: int, y0: int, nx: int, ny: int) -> str:
     for keyword, value, comment in _moved_cards(own, keywords, x0, y0, nx, ny):
         line, before = places[keyword]
         if value != before:
-            lines[line] = _card_text(keyword, value, comment)
+            lines[line] = card_text(keyword, value, comment)
     return "\n".join(lines)
-
-
-def _card_text(keyword, value, comment) -> str:
-    """Write a card of a number as astropy does, which looks up its settings at each."""
-    number = str(value).upper()
-    if len(number) > 20:
-        return str(fits.Card(keyword, value, comment))
-    return f"{keyword:8}= {number:>20}{f' / {comment}' if comment else ''}".ljust(80)
 
 
 def _moved_keywords(header: fits.Header) -> tuple[tuple[str, ...], tuple[str, ...]]:
