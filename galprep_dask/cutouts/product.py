@@ -141,7 +141,10 @@ def write_product(
     for name, plane in (("mask", mask), ("sigma", sigma), ("model", model)):
         if plane is not None:
             check_same_shape(plane, np.shape(image), name, owner="the image")
-    image, mask, sigma, psf, model = dask.compute(image, mask, sigma, psf, model)  # one pass over what they share
+    planes = [plane.data if isinstance(plane, xr.DataArray) else plane for plane in (image, mask, sigma, psf, model)]
+    if any(map(dask.is_dask_collection, planes)):
+        planes = dask.compute(*planes)  # one pass over what they share
+    image, mask, sigma, psf, model = planes
     image, bad, sigma = _usable(image, mask, sigma, where)
 
     primary.warn(where)
@@ -181,7 +184,8 @@ def _usable(image, mask, sigma, where: str) -> tuple[np.ndarray, np.ndarray, np.
         unusable = ~(np.isfinite(sigma) & (sigma > 0))
         if unusable.all():
             raise NoGoodPixelsError(f"no pixel of sigma for {where} is finite and positive.")
-        sigma[unusable] = np.median(sigma[~unusable])
+        if unusable.any():
+            sigma[unusable] = np.median(sigma[~unusable])
         bad |= unusable
     if bad.all():
         raise NoGoodPixelsError(f"nothing is left to be fitted in {where}: every pixel is masked or not finite.")

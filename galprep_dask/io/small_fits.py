@@ -143,7 +143,7 @@ def card_text(keyword: str, value: Any, comment: str | None, before: fits.Card |
     value : str, bool, int, float, ...
         Anything that a card can hold.
     comment : str or None
-        None leaves that of ``before``.
+        Takes the place of that of ``before``.
     before : Card, optional
         What the header had under this keyword. Not modified.
 
@@ -157,15 +157,14 @@ def card_text(keyword: str, value: Any, comment: str | None, before: fits.Card |
     ValueError
         A card cannot hold that.
     """
-    if before is None and _is_plain(value) and (not comment or comment.isascii() and comment.isprintable()):
+    if before is None and _is_plain(value) and (not comment or (comment.isascii() and comment.isprintable())):
         number = f"'{value:8}'".ljust(20) if type(value) is str else f"{str(value).replace('e', 'E'):>20}"
         text = f"{keyword:8}= {number}{f' / {comment}' if comment else ''}"
         if len(text) <= 80 and (len(number) == 20 or type(value) is str):
             return text.ljust(80)
     card = fits.Card(keyword) if before is None else copy.copy(before)
     card.value = value
-    if comment is not None:
-        card.comment = comment
+    card.comment = comment or ""
     return str(card)
 
 
