@@ -13,7 +13,7 @@ from galprep_dask.errors import ParameterError
 from galprep_dask.segmentation._kernels.label import components_of_labels, runs_of_labels
 from galprep_dask.segmentation._kernels.merge import Table, join_tables
 
-__all__ = ["Segmentation", "as_segmentation", "labels_like"]
+__all__ = ["Segmentation", "as_labels", "as_segmentation", "labels_like"]
 
 
 class Segmentation:
@@ -30,6 +30,8 @@ class Segmentation:
     data : (ny, nx) int32 dask array
         The labels, lazily. Where :func:`detect_sources` found them they are made anew, block by block, at every
         computation: what is needed often may be persisted, or written and read.
+    given : (ny, nx) dask array
+        The labels as they were given: of a file, they can be read in parts. :func:`as_labels` checks them.
 
     Examples
     --------
@@ -42,14 +44,16 @@ class Segmentation:
         data = as_image(data, "segmentation")
         if data.dtype.kind not in "iu":
             raise ParameterError(f"segmentation has dtype {data.dtype}; expected integer labels.")
-        self.data = data.map_blocks(_as_int32, dtype=np.int32, meta=np.empty((0, 0), np.int32))
+        self.given = data
+        self.data = data.map_blocks(as_labels, dtype=np.int32, meta=np.empty((0, 0), np.int32))
         self._measured = None
 
     @classmethod
     def _of_detection(cls, data: da.Array, table: Table, measured) -> Segmentation:
         """Make one of which the table is known; ``measured`` holds the planes of its sums by name."""
         found = cls.__new__(cls)
-        found.data, found._table, found._measured = data, table, measured
+        found.data = found.given = data
+        found._table, found._measured = table, measured
         return found
 
     def measured_already(self, data: ImageLike, *, mask=None, error=None, convolved_data=None) -> bool:
@@ -119,7 +123,8 @@ def _same_pixels(one: ImageLike | None, other: ImageLike | None) -> bool:
     return one is other or (isinstance(one, da.Array) and isinstance(other, da.Array) and one.name == other.name)
 
 
-def _as_int32(block: np.ndarray) -> np.ndarray:
+def as_labels(block: np.ndarray) -> np.ndarray:
+    """Give labels as int32; ParameterError where they are none."""
     low, high = int(block.min(initial=0)), int(block.max(initial=0))
     if low < 0 or high > np.iinfo(np.int32).max:
         raise ParameterError(f"segmentation has labels from {low} to {high}; expected 0 to 2147483647.")
