@@ -104,7 +104,7 @@ def fit_sky_between_sources(
     sky, known = fit(image, bad), None
     for n in range(rounds):
         masked, margin = masked_pixels(
-            subtract_sky(image, sky), bad, known, 0.0, fwhm=fwhm, n_sigma=n_sigma, n_pixels=n_pixels,
+            subtract_sky(image, sky), bad, bad, known, 0.0, fwhm=fwhm, n_sigma=n_sigma, n_pixels=n_pixels,
             connectivity=connectivity, max_grow_size=max_grow_size, addgrow=addgrow, faint_scales=faint_scales,
             margin=margin,
         )  # fmt: skip

@@ -97,9 +97,10 @@ def source_mask(
     """
     check_search(faint_scales, margin)
     image = as_image(data)
+    mask = as_mask(mask, image)
     masked, _ = masked_pixels(
-        image, bad_pixels(image, as_mask(mask, image)), as_mask(known, image, "known"), sky_level, fwhm=fwhm,
-        n_sigma=n_sigma, n_pixels=n_pixels, connectivity=connectivity, max_grow_size=max_grow_size, addgrow=addgrow,
+        image, mask, bad_pixels(image, mask), as_mask(known, image, "known"), sky_level, fwhm=fwhm, n_sigma=n_sigma,
+        n_pixels=n_pixels, connectivity=connectivity, max_grow_size=max_grow_size, addgrow=addgrow,
         faint_scales=faint_scales, margin=margin,
     )  # fmt: skip
     return like(masked, data)
@@ -114,13 +115,18 @@ def check_search(faint_scales, margin) -> None:
 
 
 def masked_pixels(
-    image: da.Array, bad: da.Array, known: da.Array | None, sky_level: float | None, *, fwhm, n_sigma, n_pixels,
-    connectivity, max_grow_size, addgrow, faint_scales, margin,
+    image: da.Array, mask: da.Array | None, bad: da.Array, known: da.Array | None, sky_level: float | None, *, fwhm,
+    n_sigma, n_pixels, connectivity, max_grow_size, addgrow, faint_scales, margin,
 ) -> tuple[da.Array, float]:  # fmt: skip
-    """Do the work of :func:`source_mask`, where ``bad`` has the non-finite pixels; and say which margin was taken."""
-    _, median, std = stats_outside(image, bad, known)
+    """
+    Do the work of :func:`source_mask`, and say which margin was taken.
+
+    ``bad`` has the non-finite pixels as well. To make it takes the pixels, so that it is asked for only where ``mask``
+    does not do.
+    """
+    _, median, std = stats_outside(image, mask, known)
     level = median if sky_level is None else sky_level
-    growth = {"sky_level": level, "sky_std": std, "max_grow_size": max_grow_size, "mask": bad}
+    growth = {"sky_level": level, "sky_std": std, "max_grow_size": max_grow_size, "mask": mask}
 
     if faint_scales:
         faint = detect_faint_light(
@@ -136,5 +142,5 @@ def masked_pixels(
             if n_good - int((masked & ~bad).sum().compute()) >= _LEAST_SKY * n_good:
                 return masked, part
 
-    sources = find_sources(smooth(image, fwhm, bad), level + n_sigma * std, n_pixels, connectivity, bad)
+    sources = find_sources(smooth(image, fwhm, mask), level + n_sigma * std, n_pixels, connectivity, bad)
     return grow_mask(sources, image, addgrow=addgrow, **growth) | bad, 0.0
