@@ -124,7 +124,7 @@ def stages(folder, side, truth):
     return {
         "read": lambda: keep(data.data),
         "clipped statistics": lambda: sigma_clipped_stats(data, masked),
-        "source mask": lambda: keep_mask(source_mask(mosaic["data"].data, **search)),
+        "source mask": lambda: source_mask(mosaic["data"].data, **search),
         "polynomial sky": lambda: fit_polynomial_sky(mosaic["data"], masked),
         "piecewise sky": lambda: fit_piecewise_sky(mosaic["data"], masked, piece_size=4 * CHUNK),
         "mesh sky": lambda: fit_mesh_sky(mosaic["data"], masked, box_size=BOX),
