@@ -21,7 +21,7 @@ from galprep_dask.psf.gauge import fix_gauge
 from galprep_dask.psf.model import PSFModel
 from galprep_dask.psf.neighbours import without_neighbours
 from galprep_dask.psf.prior import first_prior, learned_prior
-from galprep_dask.psf.solve import Batch, Problem, Solution, fit_stars, minimise, precision
+from galprep_dask.psf.solve import Batch, Problem, Solution, fit_stars, minimise, models, precision
 from galprep_dask.psf.stack import stack_of
 from galprep_dask.psf.start import choose_oversampling, moffat_psf, starting_values
 from galprep_dask.psf.validate import folds_of, predicted, summarised
@@ -358,8 +358,8 @@ class _Fit:
         return np.where(snr < FAINTEST, "blank", reason).astype("U20")
 
     def _predict(self, seen):
-        p = self.problem
-        return predicted(p.data, p.good, p.variance, self.solution, self.batch.models(self.solution), seen)
+        p, s = self.problem, self.solution
+        return predicted(p.data, p.good, p.variance, s, models(p, s, seen), seen)
 
     def _predict_stack(self, alive, seen):
         """Predict the same stars from a plain stack of the fitted ones, shifted as an image is."""
@@ -367,11 +367,14 @@ class _Fit:
         stack = stack_of(
             p.data[stars], p.good[stars], p.variance[stars], s.flux[stars], s.dx[stars], s.dy[stars], s.sky[stars]
         )
-        plain = replace(p, oversampling=1, basis=np.ones((len(p.data), 1)))
-        batch = Batch(plain, len(stack))
-        out = Solution(stack[None], s.flux.copy(), s.dx.copy(), s.dy.copy(), s.sky.copy())
-        fit_stars(batch, out, steps=1)
-        return predicted(p.data, p.good, p.variance, out, batch.models(out), seen)
+        plain = replace(
+            p, data=p.data[seen], good=p.good[seen], variance=p.variance[seen], oversampling=1,
+            basis=np.ones((len(seen), 1)),
+        )  # fmt: skip
+        out = Solution(stack[None], *(values[seen] for values in (s.flux, s.dx, s.dy, s.sky)))
+        fit_stars(Batch(plain, len(stack)), out, steps=1)
+        every = np.arange(len(seen))
+        return predicted(plain.data, plain.good, plain.variance, out, models(plain, out, every), every)
 
     def finished(self, refit, parameters):
         alive = self.reasons == ""

@@ -8,7 +8,7 @@ import numpy as np
 from scipy.ndimage import maximum_filter
 
 from galprep_dask.psf.gauge import sampled
-from galprep_dask.psf.solve import Batch, Solution, fit_stars
+from galprep_dask.psf.solve import Batch, Solution, fit_stars, models
 
 __all__ = ["Neighbours", "without_neighbours"]
 
@@ -65,8 +65,8 @@ def without_neighbours(problem, solution, fwhm: float, before: Neighbours | None
         The stamps without them, and what was taken off.
     """
     size, s = problem.data.shape[-1], problem.oversampling
-    models = Batch(problem, solution.psf.shape[-1]).models(solution)
-    own = solution.flux[:, None, None] * models + solution.sky[:, None, None]
+    every = models(problem, solution, np.arange(len(problem.data)))
+    own = solution.flux[:, None, None] * every + solution.sky[:, None, None]
     residual = np.where(problem.good, problem.data - own, 0.0)
     found = before or _peaks(problem, solution, residual, fwhm)
     if not len(found):

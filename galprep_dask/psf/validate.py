@@ -58,17 +58,16 @@ def predicted(data, good, variance, solution, models, index) -> dict:
         Stars, pixels that count, variances of the background.
     solution : Solution
         Their flux, position and sky under that PSF.
-    models : (k, n, n) array
-        What they look like under it, of flux 1.
+    models : (r, n, n) array
+        What reserved stars look like under it, of flux 1.
     index : (r,) int array
-        Reserved stars.
+        Which they are.
 
     Returns
     -------
     dict of (r,) arrays
         reduced_chi2, size, e1, e2: the last three observed less predicted, size as a fraction.
     """
-    models = models[index]
     flux, sky = solution.flux[index, None, None], solution.sky[index, None, None]
     light = (data[index] - sky) / flux
     noise = np.sqrt(variance[index] + (flux * WRONG * models) ** 2) / np.abs(flux)
