@@ -21,7 +21,7 @@ from galprep_dask.psf.gauge import fix_gauge
 from galprep_dask.psf.model import PSFModel
 from galprep_dask.psf.neighbours import without_neighbours
 from galprep_dask.psf.prior import first_prior, learned_prior
-from galprep_dask.psf.solve import Batch, Problem, Solution, fit_stars, minimise, models, precision
+from galprep_dask.psf.solve import Batch, Problem, Solution, fit_stars, minimise, precision
 from galprep_dask.psf.stack import stack_of
 from galprep_dask.psf.start import choose_oversampling, moffat_psf, starting_values
 from galprep_dask.psf.validate import folds_of, predicted, summarised
@@ -358,8 +358,7 @@ class _Fit:
         return np.where(snr < FAINTEST, "blank", reason).astype("U20")
 
     def _predict(self, seen):
-        p, s = self.problem, self.solution
-        return predicted(p.data, p.good, p.variance, s, models(p, s, seen), seen)
+        return self._predicted(self.problem.of(seen), self.solution.psf, seen, 0)
 
     def _predict_stack(self, alive, seen):
         """Predict the same stars from a plain stack of the fitted ones, shifted as an image is."""
@@ -367,14 +366,17 @@ class _Fit:
         stack = stack_of(
             p.data[stars], p.good[stars], p.variance[stars], s.flux[stars], s.dx[stars], s.dy[stars], s.sky[stars]
         )
-        plain = replace(
-            p, data=p.data[seen], good=p.good[seen], variance=p.variance[seen], oversampling=1,
-            basis=np.ones((len(seen), 1)),
-        )  # fmt: skip
-        out = Solution(stack[None], *(values[seen] for values in (s.flux, s.dx, s.dy, s.sky)))
-        fit_stars(Batch(plain, len(stack)), out, steps=1)
-        every = np.arange(len(seen))
-        return predicted(plain.data, plain.good, plain.variance, out, models(plain, out, every), every)
+        plain = replace(p.of(seen), oversampling=1, basis=np.ones((len(seen), 1)))
+        return self._predicted(plain, stack[None], seen, 1)
+
+    def _predicted(self, problem, psf, seen, steps):
+        """Compare stars with a PSF, to which they are fitted in so many steps from where they are."""
+        s = self.solution
+        out = Solution(psf, *(values[seen] for values in (s.flux, s.dx, s.dy, s.sky)))
+        if not steps:
+            out.misfit = s.misfit[seen]
+        models = fit_stars(Batch(problem, psf.shape[-1]), out, steps=steps)
+        return predicted(problem.data, problem.good, problem.variance, out, models)
 
     def finished(self, refit, parameters):
         alive = self.reasons == ""

@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from galprep_dask.psf._kernels.render import shift_matrices
+__all__ = ["Batch", "Problem", "Rounds", "Solution", "fit_stars", "minimise", "precision", "settings_of"]
 
-__all__ = ["Batch", "Problem", "Rounds", "Solution", "fit_stars", "minimise", "models", "precision", "settings_of"]
-
-#: Pixels of a group of stars: one such array is 4 MiB in float32 and stays near the processor.
-GROUP_PIXELS = 2**20
+#: Pixels of a group of stars: one such array is 1 MiB in float32, so that what is done to it stays near the processor.
+GROUP_PIXELS = 2**18
 #: Fraction by which the model may be wrong without a pixel being clipped, round by round.
 TOLERANCES = (0.3, 0.03, 0.01)
 #: Fraction of what there is to gain that conjugate gradients leave to the next round, round by round.
 LEFT = (2e-2, 2e-3, 3e-4)
 #: Settled: chi2 can fall by less than this fraction of the number of parameters, which noise adds to it.
 SETTLED = 0.001
-#: Stars whose models are made at once.
-AT_ONCE = 64
 
 
 @dataclass(frozen=True)
@@ -39,6 +35,12 @@ class Problem:
     a_sky: float = 0.0
     core: int = 5
     dtype: str = "float32"
+
+
+    def of(self, index) -> Problem:
+        """Give the problem of the stars of an index."""
+        stars = {name: getattr(self, name)[index] for name in ("data", "good", "variance", "basis")}
+        return replace(self, **stars)
 
 
 @dataclass
@@ -61,15 +63,15 @@ class Solution:
 
 
 def _ladder(count: int) -> int:
-    """Round up to 1 to 8, 10, 12, 14, 16, 20, 24 ...: few sizes, so that few are compiled."""
-    step = max(1 << max((count - 1).bit_length() - 3, 0), 1)
-    return -(-count // step) * step
+    """Round up to 8, 10, 12, 14, 16, 20, 24 ...: few sizes, so that few are compiled."""
+    step = 1 << max((count - 1).bit_length() - 3, 0)
+    return max(-(-count // step) * step, 8)
 
 
 def _grouping(count, size, fine):
     group = max(GROUP_PIXELS // (size * max(size, fine)), 1)
     if count <= group:
-        return 1, _ladder(count)
+        return 1, min(_ladder(count), group)
     return _ladder(-(-count // group)), group
 
 
@@ -119,20 +121,6 @@ class Batch:
         solution.flux, solution.dx, solution.dy, solution.sky = (self.unpad(values) for values in stars)
         for name, values in zip(("chi2", "n_good", "n_clipped", "misfit", "normal"), told, strict=True):
             setattr(solution, name, self.unpad(values))
-
-
-def models(problem, solution, index) -> np.ndarray:
-    """Stars of an index, of flux 1, where ``solution`` has them, (r, n, n)."""
-    size, fine = problem.data.shape[-1], solution.psf.shape[-1]
-    out = np.empty((len(index), size, size))
-    for first in range(0, len(index), AT_ONCE):
-        part = index[first : first + AT_ONCE]
-        psf = solution.psf[0]
-        if len(solution.psf) > 1:
-            psf = np.tensordot(problem.basis[part], solution.psf, 1)
-        y, x = (shift_matrices(d[part], size, fine, problem.oversampling) for d in (solution.dy, solution.dx))
-        out[first : first + AT_ONCE] = y @ psf @ x.swapaxes(1, 2)
-    return out
 
 
 def precision(dtype):
@@ -186,8 +174,24 @@ class Rounds:
         solution.diagonal = np.asarray(summary.diagonal, np.float64)
 
 
-def fit_stars(batch: Batch, solution: Solution, *, steps: int = 4, floor: float | None = None) -> Solution:
-    """Fit flux, position and sky of every star to the PSF of ``solution``."""
+def fit_stars(batch: Batch, solution: Solution, *, steps: int = 4, floor: float | None = None) -> np.ndarray:
+    """
+    Fit flux, position and sky of every star to the PSF of ``solution``, which is changed in place.
+
+    Parameters
+    ----------
+    batch : Batch
+    solution : Solution
+    steps : int
+        How often the stars are moved; 0 only looks at them.
+    floor : float, optional
+        Least fraction by which the model may be wrong.
+
+    Returns
+    -------
+    (k, n, n) array
+        The stars, of flux 1.
+    """
     from galprep_dask.psf._kernels.newton import star_round
 
     problem, stars = batch.problem, batch.stars(solution)
@@ -195,12 +199,12 @@ def fit_stars(batch: Batch, solution: Solution, *, steps: int = 4, floor: float 
     tolerance = batch.pad(np.zeros(batch.count) if solution.misfit is None else solution.misfit)
     settings = settings_of(problem, TOLERANCES[-1] if floor is None else floor)
     for number in range(steps + 1):
-        moved, told = star_round(
+        moved, told, light = star_round(
             psf, stars, batch.stamps, tolerance, settings, oversampling=problem.oversampling, half=problem.core
         )
-        stars = moved if number < steps else stars  # the last only looks
+        stars = moved if number < steps else stars
     batch.take(solution, stars, told)
-    return solution
+    return batch.unpad(light)
 
 
 def minimise(batch: Batch, solution: Solution, alive, prior=None, *, rounds: int = 12, steps: int = 12, warm=False):

@@ -18,6 +18,7 @@ from galprep_dask.psf._kernels.loss import (
     ROUNDING,
     Stars,
     look,
+    profiles,
     sky_variance,
     total_variation,
     variation_curvature,
@@ -323,13 +324,16 @@ def star_round(psf, stars, stamps, tolerance, settings, *, oversampling, half):
         Where they have moved to.
     chi2, n_good, n_clipped, misfit, normal : (g, b, ...) arrays
         As in :class:`Summary`, before they moved.
+    light : (g, b, n, n) array
+        Stars of flux 1, before they moved.
     """
-
     good = stamps.good.sum((2, 3))
     sky_weight = 2 * settings.a_sky * good.sum() / jnp.maximum((good > 0).sum(), 1)
 
     def of_group(group):
         pieces, _, told, _ = _prepare(psf, group, settings, sky_weight, oversampling, half)
-        return _moved(group[2], group[3], pieces.factor, pieces.along, settings), told
+        _, _, stars, stamps = group
+        light = profiles(psf, stamps.basis, stars.dx, stars.dy, stamps.data.shape[-1], oversampling)
+        return _moved(stars, stamps, pieces.factor, pieces.along, settings), told, light
 
     return _of_groups(of_group, (jnp.ones_like(tolerance), tolerance, stars, stamps))

@@ -8,8 +8,9 @@ from the same matrices.
 """
 
 import numpy as np
+import scipy.fft
 
-__all__ = ["box_response", "coverage_matrices", "frequencies", "inside", "shift_matrices"]
+__all__ = ["box_response", "coverage_matrices", "frequencies", "inside", "shift_matrices", "shifted"]
 
 
 def frequencies(fine_size):
@@ -64,6 +65,15 @@ def shift_matrices(shift, size, fine_size, oversampling, xp=np, derivative=False
     if not derivative:
         return matrices
     return matrices, (xp.concatenate([-omega * sin, omega * cos], axis=1) @ table)[:, place]
+
+
+def shifted(images, dx, dy):
+    """Shift (k, n, n) odd images by (k,) dx and dy px: the band-limited functions through their values."""
+    f = np.fft.fftfreq(images.shape[-1])
+    wave_x, wave_y = (np.exp(-2j * np.pi * np.asarray(d)[:, None] * f) for d in (dx, dy))
+    half = f[f >= 0].size
+    transform = scipy.fft.rfft2(images) * wave_y[:, :, None] * wave_x[:, None, :half]
+    return scipy.fft.irfft2(transform, s=images.shape[1:])
 
 
 def inside(shift, size, fine_size, oversampling, xp=np):
