@@ -315,7 +315,8 @@ class _Fit:
         prior, options = self.prior if self._regular() else None, self.options
         if options["solver"] == "newton":
             rounds = options["num_steps"] or 20
-            steps = 20 if self.problem.a_tv > 0 else 12
+            # The total variation ties pixels to their neighbours, which the preconditioner knows nothing of.
+            steps = 100 if self.problem.a_tv > 0 else 12
             minimise(
                 self.batch, self.solution, alive, prior, rounds=min(rounds, most or rounds), steps=steps, warm=warm
             )

@@ -36,7 +36,6 @@ class Problem:
     core: int = 5
     dtype: str = "float32"
 
-
     def of(self, index) -> Problem:
         """Give the problem of the stars of an index."""
         stars = {name: getattr(self, name)[index] for name in ("data", "good", "variance", "basis")}
@@ -112,9 +111,7 @@ class Batch:
         """Give the stars of a solution on the device."""
         from galprep_dask.psf._kernels.loss import Stars
 
-        return Stars(
-            self.pad(solution.flux, 1.0), self.pad(solution.dx), self.pad(solution.dy), self.pad(solution.sky)
-        )
+        return Stars(self.pad(solution.flux, 1.0), self.pad(solution.dx), self.pad(solution.dy), self.pad(solution.sky))
 
     def take(self, solution, stars, told):
         """Write stars and what was told of them, (groups, stars, ...) arrays, into ``solution``."""
