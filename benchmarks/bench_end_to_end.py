@@ -162,7 +162,7 @@ def ours(path, out, step):
             header=prepared.galprep.header,
         )  # fmt: skip
         found = psf.star_stamps(prepared["data"], stars, STAMP, segmentation=prepared["segmentation"].data)
-        stars.write(out / "stars.ecsv")
+        segmentation.write_catalog(stars, out / "stars.parquet")
     with step("PSF"):
         gain = prepared.attrs["gain"] * prepared.attrs["exptime"]
         model = psf.fit_psf(found.stamps, mask=found.mask, sky_std=sky.rms, gain=gain)

@@ -315,7 +315,8 @@ class _Fit:
         prior, options = self.prior if self._regular() else None, self.options
         if options["solver"] == "newton":
             rounds = options["num_steps"] or 20
-            steps = 20 if self.problem.a_tv > 0 else 12
+            # The total variation ties pixels to their neighbours, which the preconditioner knows nothing of.
+            steps = 100 if self.problem.a_tv > 0 else 12
             minimise(
                 self.batch, self.solution, alive, prior, rounds=min(rounds, most or rounds), steps=steps, warm=warm
             )
@@ -358,8 +359,7 @@ class _Fit:
         return np.where(snr < FAINTEST, "blank", reason).astype("U20")
 
     def _predict(self, seen):
-        p = self.problem
-        return predicted(p.data, p.good, p.variance, self.solution, self.batch.models(self.solution), seen)
+        return self._predicted(self.problem.of(seen), self.solution.psf, seen, 0)
 
     def _predict_stack(self, alive, seen):
         """Predict the same stars from a plain stack of the fitted ones, shifted as an image is."""
@@ -367,11 +367,17 @@ class _Fit:
         stack = stack_of(
             p.data[stars], p.good[stars], p.variance[stars], s.flux[stars], s.dx[stars], s.dy[stars], s.sky[stars]
         )
-        plain = replace(p, oversampling=1, basis=np.ones((len(p.data), 1)))
-        batch = Batch(plain, len(stack))
-        out = Solution(stack[None], s.flux.copy(), s.dx.copy(), s.dy.copy(), s.sky.copy())
-        fit_stars(batch, out, steps=1)
-        return predicted(p.data, p.good, p.variance, out, batch.models(out), seen)
+        plain = replace(p.of(seen), oversampling=1, basis=np.ones((len(seen), 1)))
+        return self._predicted(plain, stack[None], seen, 1)
+
+    def _predicted(self, problem, psf, seen, steps):
+        """Compare stars with a PSF, to which they are fitted in so many steps from where they are."""
+        s = self.solution
+        out = Solution(psf, *(values[seen] for values in (s.flux, s.dx, s.dy, s.sky)))
+        if not steps:
+            out.misfit = s.misfit[seen]
+        models = fit_stars(Batch(problem, psf.shape[-1]), out, steps=steps)
+        return predicted(problem.data, problem.good, problem.variance, out, models)
 
     def finished(self, refit, parameters):
         alive = self.reasons == ""

@@ -56,6 +56,19 @@ def test_parity_with_nan_and_single_pixels(images, n_pixels, threshold):
     np.testing.assert_array_equal(labels_of(lazy, threshold, n_pixels), expected)
 
 
+@settings(max_examples=15)
+@given(scenes(min_side=4))
+def test_pixels_whose_threshold_is_nan_belong_to_no_source(scene):
+    image, hidden, chunks = scene
+    threshold = np.where(hidden, np.nan, 1.0)
+    expected = reference(image, threshold, 3)
+    found = labels_of(da.from_array(image, chunks=chunks, name=False), threshold, 3)
+    np.testing.assert_array_equal(found, expected)
+    assert not found[hidden].any()
+    with pytest.warns(NoSourcesWarning):
+        assert detect_sources(image, np.full(image.shape, np.nan)).n_labels == 0
+
+
 @pytest.mark.parametrize("connectivity", [4, 8])
 def test_a_spiral_and_a_comb_across_every_chunk(connectivity):
     y, x = np.indices((40, 40)) - 19.5
@@ -154,9 +167,11 @@ def test_kinds_of_input():
     assert repr(detect_sources(image, 1.0)) == "<Segmentation 20 x 20, 1 sources>"
 
 
-def test_nothing_found_is_a_warning_and_an_empty_segmentation():
+@pytest.mark.parametrize("pixels", [0.0, np.nan])
+def test_nothing_found_is_a_warning_and_an_empty_segmentation(pixels):
     with pytest.warns(NoSourcesWarning, match="no source of 5 connected pixels"):
-        found = detect_sources(np.zeros((10, 12)), 1.0)
+        found = detect_sources(da.full((10, 12), pixels, chunks=5), 1.0)
+    assert type(found.bbox) is list
     assert (found.n_labels, found.max_label) == (0, 0)
     assert len(found.labels) == len(found.areas) == len(found.bbox) == 0
     assert (found.labels.dtype, found.areas.dtype, found.data.dtype) == (np.int32, np.int64, np.int32)

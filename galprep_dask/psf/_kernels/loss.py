@@ -4,7 +4,6 @@ Stars come in groups, (groups, stars of a group, ...), one group at a time, so t
 number of stars beyond the stamps themselves.
 """
 
-from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -13,7 +12,7 @@ import jax.numpy as jnp
 from galprep_dask.psf._kernels.render import inside, shift_matrices
 
 __all__ = [
-    "Settings", "Stamps", "Stars", "clipped_pixels", "look", "mixed", "model_variance", "profiles", "rendered",
+    "Settings", "Stamps", "Stars", "clipped_pixels", "look", "mixed", "model_variance", "profiles",
     "sky_variance", "total_variation", "variation_curvature", "variation_diagonal",
 ]  # fmt: skip
 
@@ -73,12 +72,6 @@ def profiles(psf, basis, dx, dy, size, oversampling, derivative=False):
     half, across = product(y, per_star), x.swapaxes(1, 2)
     found = product(half, across), product(half, x1.swapaxes(1, 2)), product(product(y1, per_star), across)
     return found, (x, y)
-
-
-@partial(jax.jit, static_argnames=("size", "oversampling"))
-def rendered(psf, basis, dx, dy, *, size, oversampling):
-    """Unit-flux stars of all groups, (g, b, n, n)."""
-    return jax.lax.map(lambda group: profiles(psf, *group, size, oversampling), (basis, dx, dy))
 
 
 def model_variance(star_light, variance, inverse_gain):
