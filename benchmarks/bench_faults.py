@@ -112,7 +112,10 @@ def main():
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")
     random.seed(arguments.seed)
-    dask.config.set({"distributed.worker.multiprocessing-method": "spawn"})
+    # By default a worker asks one that has died for its blocks again and again, for 30 seconds.
+    dask.config.set({
+        "distributed.worker.multiprocessing-method": "spawn", "distributed.comm.timeouts.connect": "5s",
+    })  # fmt: skip
     with tempfile.TemporaryDirectory() as name:
         if arguments.chunks:
             compare_chunks(Path(name))

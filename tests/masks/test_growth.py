@@ -13,6 +13,7 @@ from strategies import chunks_for
 
 from galprep_dask.errors import ImageShapeError, ParameterError
 from galprep_dask.masks import grow_mask, grow_segmentation, growth
+from galprep_dask.masks._kernels import fill
 from galprep_dask.segmentation import Segmentation
 
 
@@ -105,20 +106,26 @@ def test_equals_the_definition_pixel_by_pixel(growth):
 
 
 @settings(max_examples=150)
-@given(growths(max_side=40), st.sampled_from([0, 1, 4]))
-def test_equals_the_definition_whatever_the_blocks_down_to_single_pixels(growth_of, side_per_halo):
+@given(growths(max_side=40), st.sampled_from([0, 1, 4]), st.sampled_from([0, np.inf]))
+def test_equals_the_definition_whatever_the_blocks_down_to_single_pixels(growth_of, side_per_halo, few_offers):
     labels, data, mask, keywords, chunks = growth_of
     expected = grown_by_definition(labels, data, mask, **keywords)
     lazy = da.from_array(data, chunks=chunks, name=False)
-    with mock.patch.object(growth, "_SIDE_PER_HALO", side_per_halo), dask.config.set(scheduler="sync"):
+    with (
+        mock.patch.object(growth, "_SIDE_PER_HALO", side_per_halo), mock.patch.object(fill, "_FEW_OFFERS", few_offers),
+        dask.config.set(scheduler="sync"),
+    ):  # fmt: skip
         found = grow_segmentation(labels, lazy, mask=mask, **keywords)
         assert found.chunks == chunks
         np.testing.assert_array_equal(found.compute(), expected)
 
 
 @settings(max_examples=40)
-@given(st.integers(0, 2**32 - 1), chunks_for((150, 170)), st.sampled_from(["noise", "adversarial"]))
-def test_many_segments_over_many_blocks(seed, chunks, kind):
+@given(
+    st.integers(0, 2**32 - 1), chunks_for((150, 170)), st.sampled_from(["noise", "adversarial"]),
+    st.sampled_from([0, np.inf]),
+)  # fmt: skip
+def test_many_segments_over_many_blocks(seed, chunks, kind, few_offers):
     rng = np.random.default_rng(seed)
     shape = (150, 170)
     labels = np.zeros(shape, np.int32)
@@ -129,7 +136,7 @@ def test_many_segments_over_many_blocks(seed, chunks, kind):
     keywords = {"sky_level": 0.3, "sky_std": 0.3, "max_grow_size": int(rng.choice([3, 12])), "addgrow": 2.5}
     expected = grown_by_definition(labels, data, mask, **keywords)
     lazy = da.from_array(data, chunks=chunks, name=False)
-    with blocks_as_they_are():
+    with blocks_as_they_are(), mock.patch.object(fill, "_FEW_OFFERS", few_offers):
         np.testing.assert_array_equal(grow_segmentation(labels, lazy, mask=mask, **keywords), expected)
 
 

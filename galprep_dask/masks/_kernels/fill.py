@@ -7,8 +7,12 @@ from numba import njit
 
 from galprep_dask.masks._kernels.nearest import nearest_segment
 from galprep_dask.masks._kernels.runs import paint_ranks
+from galprep_dask.masks._kernels.spread import n_offers, spread
 
 __all__ = ["fill_growth"]
+
+#: Offers to a pixel up to which they cost less than to find the nearest segment of every pixel.
+_FEW_OFFERS = 4
 
 
 def fill_growth(runs, shape, halo, labels, limits, default, dtype) -> np.ndarray:
@@ -36,13 +40,16 @@ def fill_growth(runs, shape, halo, labels, limits, default, dtype) -> np.ndarray
     """
     grown = np.zeros(shape, dtype)
     if len(runs):
-        present = np.unique(runs[:, 3])
-        limit = np.full(len(present) + 1, default, np.int64)
+        present, ranks = np.unique(runs[:, 3], return_inverse=True)
+        limit = np.full(len(present), default, np.int64)
         at = np.minimum(np.searchsorted(labels, present), max(len(labels) - 1, 0))
         listed = labels[at] == present if len(labels) else np.zeros(len(present), bool)
-        limit[1:][listed] = limits[at[listed]]
-        owner, square = nearest_segment(paint_ranks(runs, present, shape, halo), halo, halo)
-        _fill(owner, square, np.concatenate([[0], present]), limit, grown)
+        limit[listed] = limits[at[listed]]
+        if n_offers(runs, int(limit.max())) < _FEW_OFFERS * grown.size:
+            spread(runs, ranks, present, limit, grown)
+        else:
+            owner, square = nearest_segment(paint_ranks(runs, present, shape, halo), halo, halo)
+            _fill(owner, square, np.concatenate([[0], present]), np.concatenate([[0], limit]), grown)
     return grown
 
 
