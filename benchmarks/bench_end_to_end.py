@@ -79,7 +79,7 @@ KINDS = {
     "sums of sources": [("segmentation.detect", "measure_runs")],
     "rings": [("masks.growth", "measure_rings"), ("masks.growth", "merge_rings")],
     "growing": [("masks.growth", "fill_growth")],
-    "sigma": [("noise.sigma", "sigma_of_block"), ("noise.calibration", "_pulls")],
+    "sigma": [("noise.sigma", "sigma_of_block"), ("noise.calibration", "pulls_of_block")],
     "writing": [("io.fits_writer", "_Region.__setitem__"), ("io.fits_writer", "_allocate")],
 }  # fmt: skip
 

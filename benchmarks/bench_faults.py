@@ -112,10 +112,7 @@ def main():
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")
     random.seed(arguments.seed)
-    # By default a worker asks one that has died for its blocks again and again, for 30 seconds.
-    dask.config.set({
-        "distributed.worker.multiprocessing-method": "spawn", "distributed.comm.timeouts.connect": "5s",
-    })  # fmt: skip
+    dask.config.set({"distributed.worker.multiprocessing-method": "spawn"})
     with tempfile.TemporaryDirectory() as name:
         if arguments.chunks:
             compare_chunks(Path(name))

@@ -85,7 +85,7 @@ def fit_psf(
     learning_rate : float
         Of Adam.
     num_steps : int, optional
-        Most steps: rounds of Newton's method (20 by default), steps of L-BFGS (1000) or Adam (80000).
+        Most steps: rounds of Newton's method (20 by default, 60 with ``a_TV``), steps of L-BFGS (1000) or Adam (80000).
     reserve : float
         Fraction of the stars, 0.2 to 0.5, that is kept out of the fit and predicted from it. With fewer than 25 stars
         all are reserved in turn.
@@ -314,9 +314,10 @@ class _Fit:
         """Run the solver, Newton's method for no more than ``most`` rounds."""
         prior, options = self.prior if self._regular() else None, self.options
         if options["solver"] == "newton":
-            rounds = options["num_steps"] or 20
-            # The total variation ties pixels to their neighbours, which the preconditioner knows nothing of.
-            steps = 100 if self.problem.a_tv > 0 else 12
+            # The total variation ties pixels to their neighbours, which the preconditioner knows nothing of, and it is
+            # no quadratic.
+            most_rounds, steps = (60, 100) if self.problem.a_tv > 0 else (20, 12)
+            rounds = options["num_steps"] or most_rounds
             minimise(
                 self.batch, self.solution, alive, prior, rounds=min(rounds, most or rounds), steps=steps, warm=warm
             )

@@ -27,10 +27,7 @@ from galprep_dask.stats import sigma_clipped_stats
 @pytest.fixture(scope="module")
 def cluster():
     with (
-        # By default a worker asks one that has died for its blocks again and again, for 30 seconds.
-        dask.config.set(
-            {"distributed.worker.multiprocessing-method": "spawn", "distributed.comm.timeouts.connect": "10s"}
-        ),
+        dask.config.set({"distributed.worker.multiprocessing-method": "spawn"}),
         LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address="127.0.0.1:0") as workers,
     ):
         yield workers

@@ -7,12 +7,9 @@ from numba import njit
 
 from galprep_dask.masks._kernels.nearest import nearest_segment
 from galprep_dask.masks._kernels.runs import paint_ranks
-from galprep_dask.masks._kernels.spread import n_offers, spread
+from galprep_dask.masks._kernels.spread import are_few, spread
 
 __all__ = ["fill_growth"]
-
-#: Offers to a pixel up to which they cost less than to find the nearest segment of every pixel.
-_FEW_OFFERS = 4
 
 
 def fill_growth(runs, shape, halo, labels, limits, default, dtype) -> np.ndarray:
@@ -45,7 +42,7 @@ def fill_growth(runs, shape, halo, labels, limits, default, dtype) -> np.ndarray
         at = np.minimum(np.searchsorted(labels, present), max(len(labels) - 1, 0))
         listed = labels[at] == present if len(labels) else np.zeros(len(present), bool)
         limit[listed] = limits[at[listed]]
-        if n_offers(runs, int(limit.max())) < _FEW_OFFERS * grown.size:
+        if are_few(runs, int(limit.max()), grown.size):
             spread(runs, ranks, present, limit, grown)
         else:
             owner, square = nearest_segment(paint_ranks(runs, present, shape, halo), halo, halo)

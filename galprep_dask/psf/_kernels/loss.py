@@ -13,7 +13,7 @@ from galprep_dask.psf._kernels.render import inside, shift_matrices
 
 __all__ = [
     "Settings", "Stamps", "Stars", "clipped_pixels", "look", "mixed", "model_variance", "profiles",
-    "sky_variance", "total_variation", "variation_curvature", "variation_diagonal",
+    "sky_variance", "total_variation", "variation_curvature", "variation_diagonal", "variation_gradient",
 ]  # fmt: skip
 
 #: float32 products stay float32 on every device; some would take fewer bits.
@@ -24,6 +24,8 @@ BESIDE = 0.5
 WINGS = 0.3
 #: Rounding of the total variation, fraction of the peak.
 ROUNDING = 1e-3
+#: How much flatter than from above the total variation is taken to be along its gradient; more than half overshoots.
+FLATTER = 0.5
 
 
 class Settings(NamedTuple):
@@ -174,10 +176,28 @@ def variation_diagonal(around, rounding):
     return below + beside + jnp.roll(below, 1, 0) + jnp.roll(beside, 1, 1)
 
 
-def variation_curvature(image, around, rounding):
-    """Gradient operator of the quadratic that touches the total variation at ``around`` from above, at ``image``."""
-    down, right = _steps(around)
+def variation_gradient(image, rounding):
+    """Gradient of the total variation of an image."""
+    down, right = _steps(image)
     weight = 1 / jnp.sqrt(down**2 + right**2 + rounding**2)
+    return _back_from_steps(weight * down, weight * right)
+
+
+def variation_curvature(image, around, rounding):
+    """
+    Curvature of the total variation at ``around``, times ``image``.
+
+    The quadratic that touches it from above is as curved along the gradient as across, where the total variation is
+    straight along it: steps would be far too short. FLATTER lengthens them.
+    """
+    down, right = _steps(around)
+    square = down**2 + right**2 + rounding**2
     d, r = _steps(image)
-    d, r = weight * d, weight * r
+    along = FLATTER * (down * d + right * r) / square
+    root = jnp.sqrt(square)
+    return _back_from_steps((d - down * along) / root, (r - right * along) / root)
+
+
+def _back_from_steps(d, r):
+    """Transpose of the differences."""
     return -(jnp.diff(d, axis=0, prepend=0 * d[:1]) + jnp.diff(r, axis=1, prepend=0 * r[:, :1]))

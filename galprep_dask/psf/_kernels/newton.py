@@ -23,6 +23,7 @@ from galprep_dask.psf._kernels.loss import (
     total_variation,
     variation_curvature,
     variation_diagonal,
+    variation_gradient,
 )  # fmt: skip
 from galprep_dask.psf._kernels.render import coverage_matrices
 
@@ -278,7 +279,7 @@ def newton_round(
     right = _summed(lambda piece: _back(piece, piece.residual), pieces, jnp.zeros_like(psf))
     if regular:
         pull = root * filtered(root * (prior.start - psf), prior.strength) - prior_curvature(psf, prior, root)
-        held = settings.a_tv * n_used * variation_curvature(psf[0], psf[0], rounding)
+        held = settings.a_tv * n_used * variation_gradient(psf[0], rounding)
         right = right + pull.at[0].add(-held)
         right = right.at[0].add(-made_up_for(right[0]))
 
