@@ -9,7 +9,7 @@ import numpy as np
 
 __all__ = ["Batch", "Problem", "Rounds", "Solution", "fit_stars", "minimise", "precision", "settings_of"]
 
-#: Pixels of a group of stars: one such array is 4 MiB in float32. Smaller groups cost more by themselves than they save.
+#: Pixels of a group of stars: one such array is 4 MiB in float32. Smaller groups cost more than they save.
 GROUP_PIXELS = 2**20
 #: Fraction by which the model may be wrong without a pixel being clipped, round by round.
 TOLERANCES = (0.3, 0.03, 0.01)
