@@ -15,6 +15,8 @@ GROUP_PIXELS = 2**20
 TOLERANCES = (0.3, 0.03, 0.01)
 #: Settled: chi2 can fall by less than this fraction of the number of parameters, which noise adds to it.
 SETTLED = 0.001
+#: Limits on pixels tighten when less than this fraction of chi2 is still to be gained.
+HALF_WAY = 0.5
 
 
 @dataclass(frozen=True)
@@ -205,11 +207,14 @@ def minimise(batch: Batch, solution: Solution, alive, prior=None, *, rounds: int
     """
     state = Rounds(batch, solution, alive, prior)
     history, converged = [], False
+    stage = len(TOLERANCES) - 1 if warm else 0
     for number in range(rounds):
-        floor = TOLERANCES[-1 if warm else min(number, len(TOLERANCES) - 1)]
+        floor, late = TOLERANCES[stage], stage == len(TOLERANCES) - 1
         summary = state.once(steps, floor)
         history.append(float(summary.loss))
-        late = warm or number >= len(TOLERANCES) - 1
+        # While P is mostly wrong, tighter limits would clip what it is to learn from.
+        if float(summary.promise) < HALF_WAY * float((summary.chi2 * state.fitted).sum()) or number == 0:
+            stage = min(stage + 1, len(TOLERANCES) - 1)
         if late and float(summary.promise) < SETTLED * state.psf.size:
             converged = True
             break
