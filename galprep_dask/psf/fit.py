@@ -20,7 +20,7 @@ from galprep_dask.psf.field import make_field
 from galprep_dask.psf.gauge import fix_gauge
 from galprep_dask.psf.model import PSFModel
 from galprep_dask.psf.neighbours import without_neighbours
-from galprep_dask.psf.prior import first_prior, learned_prior
+from galprep_dask.psf.prior import TIMES, first_prior, learned_prior
 from galprep_dask.psf.profile import lost_to_sampling, needed_oversampling, slope_of
 from galprep_dask.psf.solve import Batch, Problem, Solution, fit_stars, minimise, precision
 from galprep_dask.psf.stack import stack_of
@@ -303,10 +303,11 @@ class _Fit:
     def _minimise(self, alive, warm=False):
         s = self.problem.oversampling
         if (self.field is not None or s > 1) and not warm:
-            self._run(alive, False, 5)
-            if s > 1:
-                # Drawn to where a first fit has got: what it was held back by is left behind (Tikhonov, iterated).
-                self.prior = self.prior._replace(start=self.solution.psf.copy())
+            for time in range(TIMES - 1 if s > 1 else 1):
+                self._run(alive, time > 0, 5)
+                if s > 1:
+                    # Drawn to where a fit has got: what it was held back by is left behind (Tikhonov, iterated).
+                    self.prior = self.prior._replace(start=self.solution.psf.copy())
             if self.field is not None:
                 self.prior = learned_prior(self.prior, self.solution, s)
             warm = True
@@ -484,13 +485,13 @@ def _grid_for(data, good, variance, gain, sky, dx, dy, flux, fwhm, usable, overs
     kept = np.nonzero(usable)[0]
     inverse_gain, size = 1 / gain if gain else 0.0, data.shape[-1]
     light = data[kept] - sky[kept, None, None]
-    slope = slope_of(light, good[kept], variance[kept], inverse_gain, flux[kept], dx[kept], dy[kept], fwhm)
+    slope, alike = slope_of(light, good[kept], variance[kept], inverse_gain, flux[kept], dx[kept], dy[kept], fwhm)
     if oversampling != "auto":
         return int(oversampling), slope
     bright = kept[np.argsort(-flux[kept], kind="stable")[:TELLING]]
     background = np.median(variance[bright], axis=(1, 2))
     lost = lambda: lost_to_sampling(flux[bright], background, inverse_gain, fwhm, slope, size)  # noqa: E731
-    return needed_oversampling(fwhm, lost), slope
+    return needed_oversampling(fwhm, lost if alike else float), slope
 
 
 def _unusable(good, fwhm):

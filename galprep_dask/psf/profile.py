@@ -16,11 +16,13 @@ SLOPES = (1.8, 2.3, 3.0, 4.0, 6.0, 12.0)
 TELLING, REACH, ROUGH, FAR = 20, 4.0, 0.02, 10.0
 #: chi2 that the data's own sampling may cost before twice finer pixels are taken.
 LOST = 100.0
+#: Mean chi2 of a pixel above which stars do not have a Moffat profile, and are not drawn to one without need.
+UNLIKE = 25.0
 
 
-def slope_of(data, good, variance, inverse_gain, flux, dx, dy, fwhm) -> float:
+def slope_of(data, good, variance, inverse_gain, flux, dx, dy, fwhm) -> tuple[float, bool]:
     """
-    Give the slope, one of SLOPES, of the Moffat profile of ``fwhm`` that is most like the stars.
+    Give the slope, one of SLOPES, of the Moffat profile of ``fwhm`` that is most like the stars, and whether it is.
 
     Parameters
     ----------
@@ -46,7 +48,8 @@ def slope_of(data, good, variance, inverse_gain, flux, dx, dy, fwhm) -> float:
         weight = good / (variance + light * inverse_gain + (ROUGH * light) ** 2)
         own = (weight * star * data).sum((1, 2)) / np.maximum((weight * star**2).sum((1, 2)), 1e-300)
         misfits.append(np.minimum(weight * (data - own[:, None, None] * star) ** 2, FAR**2).sum())
-    return SLOPES[int(np.argmin(misfits))]
+    best = int(np.argmin(misfits))
+    return SLOPES[best], misfits[best] < UNLIKE * max(np.count_nonzero(good), 1)
 
 
 def lost_to_sampling(flux, variance, inverse_gain, fwhm, slope, size) -> float:

@@ -17,6 +17,8 @@ TOLERANCES = (0.3, 0.03, 0.01)
 SETTLED = 0.001
 #: Limits on pixels tighten when less than this fraction of chi2 is still to be gained.
 HALF_WAY = 0.5
+#: A step is halved when it made the loss so many times larger.
+WORSE = 2.0
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,7 @@ class Solution:
     misfit: np.ndarray | None = None
     normal: np.ndarray | None = None
     diagonal: np.ndarray | None = None
+    fitted: np.ndarray | None = None
     loss_history: list = field(default_factory=list)
     converged: bool = False
 
@@ -183,6 +186,32 @@ def fit_stars(batch: Batch, solution: Solution, *, prior=None, steps: int = 4, f
     return solution
 
 
+def _doubt(problem, solution, alive):
+    """
+    Fraction by which P may be wrong for stars that are fitted now and were not when it was made, (k,).
+
+    A bright star that comes back shows the noise of a P that was made of fainter ones. That is its flux squared over
+    D, the sum of flux^2 / sigma^2 of the others, and no reason to clip its pixels.
+    """
+    from galprep_dask.psf._kernels.loss import WINGS
+
+    out = np.zeros(len(alive))
+    if solution.fitted is None:
+        return out
+    profile = solution.psf[0] / solution.psf[0].max()
+    core = profile > 0.25
+    for k in np.flatnonzero(alive & ~solution.fitted):
+        noise = np.sqrt(np.tensordot(problem.basis[k] ** 2, 1 / solution.diagonal, 1))
+        # Of a pixel of the data, over its peak there.
+        noise = noise / (solution.psf[0].max() * problem.oversampling)
+        out[k] = max(np.sqrt(np.median(noise) / WINGS), np.median((noise / np.maximum(profile, 0.25))[core]))
+    return np.minimum(out, TOLERANCES[0])
+
+
+def _middle(a, b):
+    return (a + b) / 2
+
+
 def minimise(batch: Batch, solution: Solution, alive, prior=None, *, rounds: int = 12, steps: int = 12, warm=False):
     """
     Fit P to the stars that are ``alive`` by Newton's method; the others follow it with their own parameters.
@@ -206,12 +235,21 @@ def minimise(batch: Batch, solution: Solution, alive, prior=None, *, rounds: int
     Solution
     """
     state = Rounds(batch, solution, alive, prior)
+    if warm:
+        state.tolerance = np.maximum(state.tolerance, batch.pad(_doubt(batch.problem, solution, alive)))
     history, converged = [], False
-    stage = len(TOLERANCES) - 1 if warm else 0
+    stage, least, here = len(TOLERANCES) - 1 if warm else 0, np.inf, None
     for number in range(rounds):
         floor, late = TOLERANCES[stage], stage == len(TOLERANCES) - 1
+        before, here = here, (state.psf, state.stars)
         summary = state.once(steps, floor)
         history.append(float(summary.loss))
+        if not history[-1] <= WORSE * least:
+            # It went too far, as weights and positions do not follow a straight line.
+            state.psf, state.stars = (before[0] + here[0]) / 2, type(here[1])(*map(_middle, before[1], here[1]))
+            here = before
+            continue
+        least = min(least, history[-1])
         # While P is mostly wrong, tighter limits would clip what it is to learn from.
         if float(summary.promise) < HALF_WAY * float((summary.chi2 * state.fitted).sum()) or number == 0:
             stage = min(stage + 1, len(TOLERANCES) - 1)
@@ -226,5 +264,5 @@ def minimise(batch: Batch, solution: Solution, alive, prior=None, *, rounds: int
     solution.psf = np.array(state.psf, np.float64)
     batch.take(solution, state.stars, summary)
     solution.loss_history = solution.loss_history + history
-    solution.converged = converged
+    solution.converged, solution.fitted = converged, np.array(alive, bool)
     return solution
