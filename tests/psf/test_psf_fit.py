@@ -192,7 +192,7 @@ def test_few_stars_are_reserved_in_turn():
 
 
 def test_a_bright_star_that_comes_back_is_not_clipped():
-    """P of stars ten times fainter has noise that a bright star shows: its core is no cosmic ray, and rays still are."""
+    """The noise of P from stars ten times fainter is no cosmic ray in the core of a bright one."""
     snr = np.array([65.0, 57, 91, 85, 95, 85, 165, 950, 85])
     for seed in range(3):
         given = {"gain": 50.0, "masks": False, "rays": False}
