@@ -303,8 +303,8 @@ class _Fit:
     def _minimise(self, alive, warm=False):
         s = self.problem.oversampling
         if (self.field is not None or s > 1) and not warm:
-            for time in range(TIMES - 1 if s > 1 else 1):
-                self._run(alive, time > 0, 5)
+            for _ in range(TIMES - 1 if s > 1 else 1):
+                self._run(alive, False, 5)
                 if s > 1:
                     # Drawn to where a fit has got: what it was held back by is left behind (Tikhonov, iterated).
                     self.prior = self.prior._replace(start=self.solution.psf.copy())

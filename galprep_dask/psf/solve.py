@@ -260,6 +260,9 @@ def minimise(batch: Batch, solution: Solution, alive, prior=None, *, rounds: int
         misfit = np.asarray(summary.misfit)
         state.tolerance = np.maximum(misfit, state.tolerance) if late else misfit
     summary = state.once(0, floor, stay=True)  # where the last round has got
+    if not float(summary.loss) <= WORSE * least and not converged:
+        state.psf, state.stars = here
+        summary = state.once(0, floor, stay=True)
     history.append(float(summary.loss))
     solution.psf = np.array(state.psf, np.float64)
     batch.take(solution, state.stars, summary)
