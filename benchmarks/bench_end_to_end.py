@@ -2,13 +2,15 @@
 From a mosaic to the files of a fit: time, memory and reads of every step, beside reading and writing alone.
 
 Run ``python benchmarks/bench_end_to_end.py [--size N ...] [--peer N] [--workers N] [--folder F]``. Steps are sky,
-detection and catalogue, growth, sigma, the prepared mosaic, stars, PSF, and 1000 cutout files. A side of 32768 pixels
-writes 4 GiB of mosaic, 13 GiB of products, and the same again to time the disk; all is removed at the end. See
-README.md beside this file for how to read the numbers.
+detection and catalogue, growth, sigma, the prepared mosaic, stars, PSF, and 1000 cutout files; under each step of
+threads stands what its processor time went into. A side of 32768 pixels writes 4 GiB of mosaic, 13 GiB of products,
+and the same again to time the disk; all is removed at the end. See README.md beside this file for how to read the
+numbers.
 """
 
 import argparse
 import hashlib
+import importlib
 import json
 import os
 import shutil
@@ -18,6 +20,7 @@ import tempfile
 import threading
 import time
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -26,16 +29,18 @@ from harness import machine_line
 HERE = Path(__file__).resolve().parent
 
 #: FWHM of the stars in pixels, boxes of the sky, threshold over the noise of the unsmoothed image, rings of growth,
-#: sides of cutouts, stamps and chunks: the same for all.
-FWHM, BOX, N_SIGMA, RINGS, CUT, STAMP, CHUNK = 3.0, 64, 0.7, 50, 101, 31, 1024
+#: sides of cutouts and stamps: the same for all.
+FWHM, BOX, N_SIGMA, RINGS, CUT, STAMP = 3.0, 64, 0.7, 50, 101, 31
 N_TARGETS, N_STARS = 1000, 300
+#: Rows of a plain FITS file lie one after the other: wide chunks are read and written in long pieces.
+CHUNKS = 1024, 4096
 
 
 # Time, memory and reads of each step ---------------------------------------------------------------------
 
 
 class Steps(dict):
-    """Seconds of the clock and of processors, and blocks read, of each step."""
+    """Seconds of the clock and of processors, blocks read, and seconds of each kind, of each step."""
 
     def __init__(self):
         from galprep_dask.io.fits_reader import FitsPlane
@@ -51,14 +56,68 @@ class Steps(dict):
             return count
 
         FitsPlane._read, FitsPlane.windows = counted(FitsPlane._read), counted(FitsPlane.windows)
+        self.spent = {}
 
     @contextmanager
     def __call__(self, name):
         """Take what happens in the block for a step of this name."""
         begin, core, reads = time.perf_counter(), time.process_time(), self.reads[0]
+        self.spent.clear()
         yield
-        taken = time.perf_counter() - begin, time.process_time() - core, self.reads[0] - reads
-        self[name] = [sum(pair) for pair in zip(taken, self.get(name, (0, 0, 0)), strict=True)]
+        self[name] = time.perf_counter() - begin, time.process_time() - core, self.reads[0] - reads, dict(self.spent)
+
+
+#: What the processor time of a step goes into: the functions that do it, where they are called.
+KINDS = {
+    "reading": [("io.fits_reader", "FitsPlane._read"), ("io.fits_reader", "FitsPlane.windows")],
+    "boxes of the sky": [("sky.mesh", "boxes_of_block"), ("sky.mesh", "join_boxes")],
+    "subtracting": [("sky.mesh", "subtract_spline")],
+    "smoothing": [("segmentation.smooth", "smooth_window")],
+    "labelling": [("segmentation.detect", "_segmented"), ("segmentation.detect", "segment_runs"),
+                  ("segmentation.detect", "merge_sources"), ("segmentation.detect", "_paint"),
+                  ("masks.growth", "runs_of")],
+    "sums of sources": [("segmentation.detect", "measure_runs")],
+    "rings": [("masks.growth", "measure_rings"), ("masks.growth", "merge_rings")],
+    "growing": [("masks.growth", "fill_growth")],
+    "sigma": [("noise.sigma", "sigma_of_block"), ("noise.calibration", "pulls_of_block")],
+    "writing": [("io.fits_writer", "_Region.__setitem__"), ("io.fits_writer", "_allocate")],
+}  # fmt: skip
+
+
+class Timed:
+    """A function that adds the processor time of its thread to what ``spent`` says under ``kind``."""
+
+    def __init__(self, function, kind, spent):
+        self.function, self.kind, self.spent = function, kind, spent
+
+    def __call__(self, *args, **kwargs):
+        """Call the function."""
+        begin = time.thread_time()
+        try:
+            return self.function(*args, **kwargs)
+        finally:
+            with LOCK:
+                self.spent[self.kind] = self.spent.get(self.kind, 0.0) + time.thread_time() - begin
+
+    def __get__(self, owner, kind=None):
+        return self if owner is None else partial(self, owner)
+
+    def __dask_tokenize__(self):
+        return self.function.__qualname__
+
+
+LOCK = threading.Lock()
+
+
+def time_kinds(spent):
+    """Put a watch on the functions of ``KINDS``, in this process."""
+    for kind, functions in KINDS.items():
+        for module, name in functions:
+            owner = importlib.import_module(f"galprep_dask.{module}")
+            *outer, name = name.split(".")
+            for part in outer:
+                owner = getattr(owner, part)
+            setattr(owner, name, Timed(getattr(owner, name), kind, spent))
 
 
 # galprep-dask ----------------------------------------------------------------------------------------------
@@ -75,13 +134,11 @@ def write_cutout(k, cut, *, folder, psf):
 
 def ours(path, out, step):
     """Take the mosaic through every step with the package's public functions."""
-    from functools import partial
-
     import galprep_dask as gp
     from galprep_dask import cutouts, masks, noise, psf, segmentation
 
     with step("sky"):
-        image = gp.open_image(path, chunks=CHUNK)
+        image = gp.open_image(path, chunks=CHUNKS)
         sky = image.galprep.fit_mesh_sky(box_size=BOX)
         flat = image.galprep.subtract_sky(sky)
     with step("detection, catalogue"):
@@ -98,14 +155,14 @@ def ours(path, out, step):
     with step("prepared mosaic"):
         prepared["segmentation"] = ("y", "x"), grown
         gp.write_image(prepared, out / "prepared.fits")
-        prepared = gp.open_image(out / "prepared.fits", chunks=CHUNK)
+        prepared = gp.open_image(out / "prepared.fits", chunks=CHUNKS)
     with step("stars"):
         stars = psf.select_stars(
             prepared["data"], prepared["segmentation"].data, catalog, sky_std=sky.rms, max_stars=N_STARS,
             header=prepared.galprep.header,
         )  # fmt: skip
         found = psf.star_stamps(prepared["data"], stars, STAMP, segmentation=prepared["segmentation"].data)
-        stars.write(out / "stars.ecsv")
+        segmentation.write_catalog(stars, out / "stars.parquet")
     with step("PSF"):
         gain = prepared.attrs["gain"] * prepared.attrs["exptime"]
         model = psf.fit_psf(found.stamps, mask=found.mask, sky_std=sky.rms, gain=gain)
@@ -133,6 +190,8 @@ def child(path, out, workers, warm):
     path, out = Path(path), Path(out)
     step = Steps()
     dask.config.set(scheduler="threads", num_workers=2)
+    if not workers:
+        time_kinds(step.spent)
     if warm:  # compilers and imports are not what is measured
         warm_up = Path(tempfile.mkdtemp(dir=out.parent))
         ours(warm, warm_up, step)
@@ -336,16 +395,26 @@ def report(size, path, out, *, workers=0, warm=None, first=None):
     told = run(f"child({str(path)!r}, {str(out)!r}, {workers}, {warm and str(warm)!r})")
     reading, writing, n_bytes = read_and_write(path, out)
     how = f"{workers} worker processes" if workers else "two threads"
-    n_chunks = (-(-size // CHUNK)) ** 2
+    n_chunks = -(-size // CHUNKS[0]) * -(-size // CHUNKS[1])
     seconds = told["seconds"]
     print(f"\n{size} x {size} float32 ({4 * size**2 / 2**20:.0f} MiB), {how}: {told['sources']} sources, "
           f"{told['stars']} stars, {told['cutouts']} cutout files")  # fmt: skip
-    for name, (taken, core, reads) in told["steps"].items():
+    total = {}
+    for name, (taken, core, reads, spent) in told["steps"].items():
         print(f"  {name:24s} {taken:7.2f} s, {core:7.2f} s of processors {size**2 / taken / 1e6:7.1f} Mpix/s"
               + (f"   {reads / n_chunks:5.2f} reads a chunk" if reads else ""))  # fmt: skip
+        if not workers:
+            spent["else"] = core - sum(spent.values())
+            print("      " + ", ".join(f"{kind} {core:.2f}" for kind, core in spent.items() if core >= 0.005))
+        for kind, core in spent.items():
+            total[kind] = total.get(kind, 0.0) + core
     ratio = seconds / (reading + writing)
     per_pixel = "" if first is None else f"; time a pixel {seconds / size**2 / first:4.2f} x that of the first size"
     print(f"  {'all':24s} {seconds:7.2f} s {size**2 / seconds / 1e6:30.1f} Mpix/s{per_pixel}")
+    if total:
+        share = sorted(total.items(), key=lambda pair: -pair[1])
+        print(f"  {'where it goes':24s} {sum(total.values()):7.2f} s of processors: "
+              + ", ".join(f"{kind} {core:.2f}" for kind, core in share))  # fmt: skip
     print(f"  {'read once, write once':24s} {reading:7.2f} s + {writing:.2f} s for {n_bytes / 2**20:.0f} MiB, "
           f"file not in memory: all takes {ratio:4.2f} x that")  # fmt: skip
     print(f"  {'peak of all processes':24s} {told['peak']:7.0f} MiB, {told['peak'] - told['base']:.0f} beyond the "
@@ -358,7 +427,7 @@ def report_peers(size, path, out, per_pixel):
     told = run(f"peer_child({str(path)!r}, {str(out)!r})")
     print(f"\n{size} x {size} in photutils and astropy, in memory: {told['sources']} sources, {told['stars']} stars, "
           f"{told['cutouts']} cutout files")  # fmt: skip
-    for name, (taken, core, _) in told["steps"].items():
+    for name, (taken, core, *_) in told["steps"].items():
         print(f"  {name:24s} {taken:7.2f} s, {core:7.2f} s of processors {size**2 / taken / 1e6:7.1f} Mpix/s")
     without = told["seconds"] - told["steps"]["PSF"][0]
     for name, seconds in (("all", told["seconds"]), ("all but the PSF", without)):

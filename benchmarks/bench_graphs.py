@@ -19,6 +19,7 @@ import cloudpickle
 import dask
 import numpy as np
 from astropy.table import Table
+from harness import machine_line
 
 from galprep_dask import open_image, write_image
 from galprep_dask.blockwise import keep, keep_mask
@@ -123,7 +124,7 @@ def stages(folder, side, truth):
     return {
         "read": lambda: keep(data.data),
         "clipped statistics": lambda: sigma_clipped_stats(data, masked),
-        "source mask": lambda: keep_mask(source_mask(mosaic["data"].data, **search)),
+        "source mask": lambda: source_mask(mosaic["data"].data, **search),
         "polynomial sky": lambda: fit_polynomial_sky(mosaic["data"], masked),
         "piecewise sky": lambda: fit_piecewise_sky(mosaic["data"], masked, piece_size=4 * CHUNK),
         "mesh sky": lambda: fit_mesh_sky(mosaic["data"], masked, box_size=BOX),
@@ -162,6 +163,7 @@ def main():
     parser.add_argument("--side", type=int, nargs="+", default=[8, 32, 100], help="chunks along a side of the image")
     parser.add_argument("--stage", nargs="*", help="only these")
     arguments = parser.parse_args()
+    print(machine_line())
     warnings.simplefilter("ignore")
     sides = arguments.side
     print(f"{'':26}passes{'tasks per chunk':>{8 * len(sides)}}{'bytes per chunk':>17}{'CPU s to build':>18}")

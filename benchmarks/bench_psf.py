@@ -21,6 +21,7 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests"), str(ROOT / "benchmarks")]
 
+from harness import machine_line  # noqa: E402
 from psf_peers import PEERS  # noqa: E402
 from psf_real import real  # noqa: E402
 from psf_scenes import SCENES, error, predict, scene  # noqa: E402
@@ -29,6 +30,7 @@ from simulated_stars import cramer_rao, field_of, integrated, moffat, quadratic,
 from galprep_dask.psf import fit_psf  # noqa: E402
 
 GAIN = 5.0
+PARTS = ["memory", "compare", "varying", "bounds", "times", "losses", "field"]
 #: S/N of the reserved stars whose chi2 is also given by itself: they tell most.
 BRIGHT = 300
 
@@ -54,6 +56,31 @@ def compare(name, count, seed, peers):
             continue
         errors = " ".join(f"{value:7.2f}" for value in found)
         print(f"{peer:12} {errors} {np.median(chi2):8.3f} {np.mean(chi2[bright]):8.3f} {taken:8.2f}", flush=True)
+
+
+def varying(count, seeds, peers):
+    """
+    Print errors of a PSF that varies over several fields of stars: one field may suit one program by chance.
+
+    In the middle, in a corner and at nine places of the field, RMS over the fields.
+    """
+    places = [(a, b) for a in (200.0, 1000.0, 1800.0) for b in (200.0, 1000.0, 1800.0)]
+    print(f"\nvarying, {seeds} fields of {8 * count // 5} stars: centre, corner, nine places")
+    for peer in peers:
+        found = []
+        for seed in range(1, seeds + 1):
+            told = scene("varying", count, seed)
+            try:
+                render = PEERS[peer](told.fitted)
+            except (ImportError, FileNotFoundError):
+                print(f"{peer:12} not installed", flush=True)
+                break
+            errors = [error(render, told.profile_at(*at), 31, *at) for at in [*told.positions.values(), *places]]
+            found.append([*errors[:2], np.sqrt(np.mean(np.square(errors[2:])))])
+        else:
+            rms = np.sqrt(np.mean(np.square(found), axis=0))
+            each = "; ".join(" ".join(f"{value:.2f}" for value in row) for row in found)
+            print(f"{peer:12} " + " ".join(f"{value:7.2f}" for value in rms) + f"   ({each})", flush=True)
 
 
 def _snr(stars):
@@ -149,7 +176,7 @@ def losses(count, size, adam_steps):
     from dataclasses import replace
 
     from galprep_dask.psf.descend import descend
-    from galprep_dask.psf.solve import Batch, Problem, Solution, minimise
+    from galprep_dask.psf.solve import TOLERANCES, Batch, Problem, Rounds, Solution, minimise
     from galprep_dask.psf.start import moffat_psf, starting_values
 
     profile = moffat(3.6, e1=0.05)
@@ -167,11 +194,14 @@ def losses(count, size, adam_steps):
     for name, run in runs:
         for _ in range(1 if adam_steps and name.startswith("adam 2e-5") else 2):
             solution = Solution(start.psf.copy(), flux.copy(), dx.copy(), dy.copy(), 0 * sky)
-            before = time.process_time()
-            run(Batch(replace(problem), size), solution, np.ones(count, bool))
+            batch, every, before = Batch(replace(problem), size), np.ones(count, bool), time.process_time()
+            run(batch, solution, every)
             taken = time.process_time() - before
+        loss = solution.loss_history[-1]
+        if name == "newton":  # its history ends before the last step, those of the others after it
+            loss = float(Rounds(batch, solution, every, None).round(0, TOLERANCES[-1]).summary.loss)
         told = "settled" if solution.converged else "not settled"
-        print(f"{name:24} {solution.loss_history[-1]:.7f} {taken:8.2f} s of the processor, {told}", flush=True)
+        print(f"{name:24} {loss:.7f} {taken:8.2f} s of the processor, {told}", flush=True)
 
 
 def memory(count, size):
@@ -226,17 +256,20 @@ def main():
     parser.add_argument("--stars", type=int, default=100)
     parser.add_argument("--seeds", type=int, default=4)
     parser.add_argument("--adam", type=int, default=0, help="steps of Adam at 2e-5")
-    parser.add_argument("--parts", nargs="*", default=["memory", "compare", "bounds", "times", "losses", "field"])
+    parser.add_argument("--parts", nargs="*", default=PARTS)
     parser.add_argument("--data", help="folder of real images, for part 'real'")
     options = parser.parse_args()
     if "real" in options.parts and not options.data:
         parser.error("part 'real' needs --data, the folder of real images")
     warnings.simplefilter("ignore")
+    print(machine_line())
     if "memory" in options.parts:  # first: a process remembers the most that it ever held
         memory(5000, 41)
     if "compare" in options.parts:
         for name in options.scenes:
             compare(name, options.stars, 1, options.peers)
+    if "varying" in options.parts:
+        varying(options.stars, 3, options.peers)
     if "bounds" in options.parts:
         bounds(options.stars, options.seeds)
     if "times" in options.parts:

@@ -1,9 +1,11 @@
-"""What benchmarks share: a line that says where they were run, and numbers taken in fresh processes."""
+"""What benchmarks share: lines that say where they were run, and numbers taken in fresh processes."""
 
 import os
 import platform
 import subprocess
 import sys
+import tempfile
+import time
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -23,6 +25,39 @@ def machine_line() -> str:
         f"{model}, {os.cpu_count()} cores, {memory:.0f} GiB, load {os.getloadavg()[0]:.1f}, {platform.system()}\n"
         f"Python {platform.python_version()}, galprep-dask {_version('galprep-dask')}, {', '.join(versions)}"
     )
+
+
+def machine_limits(folder: str | None = None) -> str:
+    """Give what the machine does at most: a copy in memory, a file read from the system's memory, one written."""
+    import numpy as np
+
+    n_bytes, piece = 2**30, 2**24
+    pixels, copy = np.ones((2, n_bytes), "u1")  # pages that have been touched
+    told = {"copy in memory": _seconds(lambda: np.copyto(copy, pixels))}
+    with tempfile.NamedTemporaryFile(dir=folder, buffering=0) as file:
+
+        def write():
+            for start in range(0, n_bytes, piece):
+                file.write(random[start : start + piece])
+            os.fsync(file.fileno())
+
+        def read():
+            file.seek(0)
+            while file.readinto(copy[:piece]):
+                pass
+
+        random = memoryview(np.random.default_rng(0).bytes(n_bytes))
+        told["write and sync"] = _seconds(write)
+        told["read from the system's memory"] = _seconds(read)
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        told["read from the disk"] = _seconds(read)
+    return "one core, 1 GiB: " + ", ".join(f"{name} {1024 / taken:.0f} MiB/s" for name, taken in told.items())
+
+
+def _seconds(action) -> float:
+    begin = time.perf_counter()
+    action()
+    return time.perf_counter() - begin
 
 
 def run_fresh(code: str, *arguments) -> list[float]:

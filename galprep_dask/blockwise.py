@@ -28,6 +28,7 @@ __all__ = [
     "block_bounds",
     "block_edges",
     "collect_by_rows",
+    "collect_in_turn",
     "give_back_memory",
     "keep",
     "keep_mask",
@@ -233,12 +234,38 @@ def collect_by_rows(objects: da.Array) -> da.Array:
     (1,) dask array
         Holds the (rows, columns) NumPy array of objects.
     """
+    n_rows, n_columns = objects.numblocks
+    rows = [[(objects.name, i, j) for j in range(n_columns)] for i in range(n_rows)]
+    return _collected_in_turn(objects, rows, _collected, rows)
+
+
+def collect_in_turn(objects: da.Array, turns: list[int]) -> da.Array:
+    """
+    Collect what :func:`map_regions` gives as :func:`collect_by_rows` does, turn after turn.
+
+    Parameters
+    ----------
+    objects : (n,) dask array of objects
+        One for every region.
+    turns : list of int
+        When it is the turn of each: the row of blocks in which it begins.
+
+    Returns
+    -------
+    (1,) dask array
+        Holds the list of the objects.
+    """
+    rows = {}
+    for k in np.argsort(turns, kind="stable").tolist():
+        rows.setdefault(turns[k], []).append((objects.name, k))
+    return _collected_in_turn(objects, list(rows.values()), _listed, [(objects.name, k) for k in range(len(turns))])
+
+
+def _collected_in_turn(objects: da.Array, turns: list[list[tuple]], collect: Callable, wanted: list) -> da.Array:
     token = tokenize(objects.name)
     row, collected = f"row-{token}", f"collected-{token}"
-    n_rows, n_columns = objects.numblocks
-    blocks = [[(objects.name, i, j) for j in range(n_columns)] for i in range(n_rows)]
-    graph = {(row, i): (_row_done, blocks[i], *([(row, i - 1)] if i else [])) for i in range(n_rows)}
-    graph[collected, 0] = (_collected, blocks, (row, n_rows - 1))
+    graph = {(row, i): (_row_done, keys, *([(row, i - 1)] if i else [])) for i, keys in enumerate(turns)}
+    graph[collected, 0] = (collect, wanted, (row, len(turns) - 1))
     graph = HighLevelGraph.from_collections(collected, graph, dependencies=[objects])
     return da.Array(graph, collected, ((1,),), meta=np.empty(0, object))
 
@@ -253,6 +280,12 @@ def _collected(blocks, done):
     collected[0] = np.empty((len(blocks), len(blocks[0])), object)
     for i, j in np.ndindex(collected[0].shape):
         collected[0][i, j] = blocks[i][j][0, 0]
+    return collected
+
+
+def _listed(boxes, done):
+    collected = np.empty(1, object)
+    collected[0] = [boxed[0] for boxed in boxes]
     return collected
 
 

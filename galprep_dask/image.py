@@ -291,6 +291,14 @@ def celestial_wcs(header: fits.Header | str, *, where: str = "the image") -> WCS
     """
     header = parse_header(header) if isinstance(header, str) else header
     header = without_lookup_tables(header, where=where)
+    wcs = build_wcs(header, where)
+    if said := unannounced_distortion(header, where):
+        warnings.warn(said, DistortionWarning, stacklevel=2)
+    return wcs
+
+
+def build_wcs(header: fits.Header, where: str) -> WCS:
+    """Build the celestial WCS of a header without lookup tables; MissingWCSError where there is none."""
     with WARNINGS_LOCK, warnings.catch_warnings():
         warnings.simplefilter("ignore", FITSFixedWarning)
         try:
@@ -302,7 +310,6 @@ def celestial_wcs(header: fits.Header | str, *, where: str = "the image") -> WCS
         raise MissingWCSError(
             f"{where} has no celestial WCS ({types}). Give it one in the header, or use pixel positions."
         )
-    _warn_of_unannounced_distortion(header, where)
     return wcs if wcs.naxis == 2 else wcs.celestial
 
 
@@ -327,16 +334,23 @@ def without_lookup_tables(header: fits.Header, *, where: str = "the image") -> f
     DistortionWarning
         There were such tables; the header's own word for the largest correction is passed on.
     """
+    plain, said = split_lookup_tables(header, where)
+    if said:
+        warnings.warn(said, DistortionWarning, stacklevel=3)
+    return plain
+
+
+def split_lookup_tables(header: fits.Header, where: str) -> tuple[fits.Header, str]:
+    """Give what :func:`without_lookup_tables` does, and what there is to say of it; no text where there is nothing."""
     tables = [key for key in header if re.fullmatch(r"(CPDIS|D2IMDIS)\d", key) and _is_lookup(header[key])]
     if not tables:
-        return header
+        return header, ""
     largest = {key: header.get(key.replace("DIS", "ERR")) for key in tables}
-    said = ", ".join(key if size is None else f"{key} (up to {size:.3g} px)" for key, size in largest.items())
-    warnings.warn(
-        f"{where} refers to distortions that are tables in other HDUs: {said}. Without them positions are off by as "
-        "much. Resample the image to a plain projection where that is too much.",
-        DistortionWarning, stacklevel=3,
-    )  # fmt: skip
+    found = ", ".join(key if size is None else f"{key} (up to {size:.3g} px)" for key, size in largest.items())
+    said = (
+        f"{where} refers to distortions that are tables in other HDUs: {found}. Without them positions are off by as "
+        "much. Resample the image to a plain projection where that is too much."
+    )
     header = header.copy()
     axes = {(key.startswith("D2IM"), key[-1]) for key in tables}
     for card in list(header.cards):
@@ -346,14 +360,15 @@ def without_lookup_tables(header: fits.Header, *, where: str = "the image") -> f
             del header[card.keyword]
     if not any(key.startswith("D2IMDIS") for key in header):
         header.remove("D2IMEXT", ignore_missing=True)
-    return header
+    return header, said
 
 
 def _is_lookup(value) -> bool:
     return isinstance(value, str) and value.strip().upper() == "LOOKUP"
 
 
-def _warn_of_unannounced_distortion(header: fits.Header, where: str) -> None:
+def unannounced_distortion(header: fits.Header, where: str) -> str:
+    """Say that a header has SIP or TPV terms that its CTYPE does not announce; nothing where it has not."""
     types = [str(header.get(f"CTYPE{n}", "")) for n in (1, 2)]
     if "A_ORDER" in header and not all(name.endswith("-SIP") for name in types):
         found, suffix = "SIP polynomials (A_ORDER)", "-SIP"
@@ -362,12 +377,11 @@ def _warn_of_unannounced_distortion(header: fits.Header, where: str) -> None:
     ):
         found, suffix = "distortion terms (PV1_5 and up)", "TPV"
     else:
-        return
-    warnings.warn(
+        return ""
+    return (
         f"{where} has {found}, but CTYPE is {types[0]!r}, {types[1]!r}. astropy applies them, other codes "
-        f"may not. Write {suffix!r} into CTYPE, or remove the terms.",
-        DistortionWarning, stacklevel=3,
-    )  # fmt: skip
+        f"may not. Write {suffix!r} into CTYPE, or remove the terms."
+    )
 
 
 def sky_to_pixel(header: fits.Header | str, ra: float, dec: float, *, where: str = "the image") -> tuple[float, float]:

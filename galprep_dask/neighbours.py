@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from itertools import product
-from typing import NamedTuple
 
 import dask.array as da
 import numpy as np
+from dask._task_spec import Task, TaskRef
 from dask.base import tokenize
 from dask.highlevelgraph import HighLevelGraph
 
@@ -23,18 +23,13 @@ __all__ = ["gather_neighbours", "map_halo", "map_neighbours", "unite_chunks"]
 # Halo exchange -------------------------------------------------------------------------------------------
 
 
-class _Piece(NamedTuple):
-    """What one rim gives to one padded block: ``window[into] = rims[i][take]``."""
-
-    rim: tuple[int, int]  # side of the giving block: -1, 0 or 1 along y and x
-    take: tuple[slice, slice]
-    into: tuple[slice, slice]
-
-
 _SIDES = [side for side in product((-1, 0, 1), repeat=2) if side != (0, 0)]
 
 
-def map_halo(func: Callable, array: da.Array, depth: int, *, dtype, fill=0, trims: bool = False, **kwargs) -> da.Array:
+def map_halo(
+    func: Callable, array: da.Array, depth: int, *, dtype, fill=0, mask: da.Array | None = None, trims: bool = False,
+    **kwargs,
+) -> da.Array:  # fmt: skip
     """
     Apply ``func`` to every block widened by ``depth`` pixels of its surroundings.
 
@@ -55,6 +50,8 @@ def map_halo(func: Callable, array: da.Array, depth: int, *, dtype, fill=0, trim
         Of what ``func`` gives.
     fill : scalar
         Value outside the image.
+    mask : (ny, nx) bool dask array, optional
+        Of the same chunks. Pixels that are ``fill`` too; it takes no task of its own to blank them.
     trims : bool
         Whether ``func`` gives the block alone, without its surroundings.
     **kwargs
@@ -67,22 +64,23 @@ def map_halo(func: Callable, array: da.Array, depth: int, *, dtype, fill=0, trim
         of ``func`` on the whole padded image.
     """
     meta = np.empty((0, 0), dtype)
+    planes = [array] if mask is None else [array, mask]
     if depth == 0:
-        return array.map_blocks(func, dtype=dtype, meta=meta, **kwargs)
-    token = tokenize(func, array.name, depth, fill, trims, kwargs)
+        return da.map_blocks(partial(_blank_and_apply, func, fill, kwargs), *planes, dtype=dtype, meta=meta)
+    token = tokenize(func, [plane.name for plane in planes], depth, fill, trims, kwargs)
     rims, joined = f"rims-{token}", f"halo-{token}"
+    copy = partial(_copy_rims, depth, fill)
+    apply = partial(_join_and_apply, func, len(planes), depth, fill, trims, kwargs)
     plans = [_axis_plan(axis, depth) for axis in array.chunks]
+    # Plans are shared by the tasks of a row or column, and tasks are made as they will be: with 10^4 of them, what
+    # there is of small objects is most of the time to build a graph.
     graph = {}
     for i, j in np.ndindex(*array.numblocks):
-        graph[rims, i, j] = (partial(_copy_rims, depth=depth), (array.name, i, j))
-        sources, pieces = [], []
-        for (ii, side_y, take_y, into_y), (jj, side_x, take_x, into_x) in product(plans[0][i], plans[1][j]):
-            if (side_y, side_x) != (0, 0):
-                sources.append((rims, ii, jj))
-                pieces.append(_Piece((side_y, side_x), (take_y, take_x), (into_y, into_x)))
-        apply = partial(_join_and_apply, func, pieces, depth, fill, trims, kwargs)
-        graph[joined, i, j] = (apply, (array.name, i, j), sources)
-    graph = HighLevelGraph.from_collections(joined, graph, dependencies=[array])
+        blocks = [TaskRef((plane.name, i, j)) for plane in planes]
+        around = [TaskRef((rims, ii, jj)) for ii, jj in _around(plans[0][i], plans[1][j])]
+        graph[rims, i, j] = Task((rims, i, j), copy, *blocks)
+        graph[joined, i, j] = Task((joined, i, j), apply, plans[0][i], plans[1][j], *blocks, *around)
+    graph = HighLevelGraph.from_collections(joined, graph, dependencies=planes)
     return da.Array(graph, joined, array.chunks, meta=meta)
 
 
@@ -111,24 +109,42 @@ def _axis_plan(sizes: tuple[int, ...], depth: int) -> list[list[tuple[int, int, 
     return plan
 
 
-def _copy_rims(block: np.ndarray, depth: int) -> dict[tuple[int, int], np.ndarray]:
+def _around(rows, columns) -> list[tuple[int, int]]:
+    """Blocks whose rims a window takes, in the order in which it takes them."""
+    return [(i, j) for (i, side_y, *_), (j, side_x, *_) in product(rows, columns) if (side_y, side_x) != (0, 0)]
+
+
+def _copy_rims(depth, fill, block, mask=None) -> dict[tuple[int, int], np.ndarray]:
     """Copy the eight rims, so that the block itself need not travel or stay in memory."""
     ny, nx = block.shape
     cut_y = {-1: slice(0, depth), 0: slice(None), 1: slice(max(ny - depth, 0), None)}
     cut_x = {-1: slice(0, depth), 0: slice(None), 1: slice(max(nx - depth, 0), None)}
-    return {(sy, sx): block[cut_y[sy], cut_x[sx]].copy() for sy, sx in _SIDES}
+    rims = {(sy, sx): block[cut_y[sy], cut_x[sx]].copy() for sy, sx in _SIDES}
+    if mask is not None:
+        for (sy, sx), rim in rims.items():
+            rim[mask[cut_y[sy], cut_x[sx]]] = fill
+    return rims
 
 
-def _join_and_apply(func, pieces, depth, fill, trims, kwargs, block, rims):
+def _join_and_apply(func, n_planes, depth, fill, trims, kwargs, rows, columns, block, *mask_and_rims):
     ny, nx = block.shape
     window = np.full((ny + 2 * depth, nx + 2 * depth), fill, dtype=block.dtype)
-    window[depth : depth + ny, depth : depth + nx] = block
-    for piece, source in zip(pieces, rims, strict=True):
-        window[piece.into] = source[piece.rim][piece.take]
+    inner = window[depth : depth + ny, depth : depth + nx]
+    inner[:] = block
+    if n_planes == 2:
+        inner[mask_and_rims[0]] = fill
+    rims = iter(mask_and_rims[n_planes - 1 :])
+    for (_, side_y, take_y, into_y), (_, side_x, take_x, into_x) in product(rows, columns):
+        if (side_y, side_x) != (0, 0):
+            window[into_y, into_x] = next(rims)[side_y, side_x][take_y, take_x]
     if trims:
         return func(window, **kwargs)
     # A copy: a view would keep the whole window in memory for as long as the block is wanted.
     return func(window, **kwargs)[depth : depth + ny, depth : depth + nx].copy()
+
+
+def _blank_and_apply(func, fill, kwargs, block, mask=None):
+    return func(block if mask is None else np.where(mask, block.dtype.type(fill), block), **kwargs)
 
 
 # What lies around a block, in fewer bytes than pixels ----------------------------------------------------
@@ -212,13 +228,14 @@ def unite_chunks(chunks: tuple[tuple[int, ...], ...], least: int) -> tuple[tuple
 def _neighbour_graph(func, objects, chunks, depth, own, kwargs) -> tuple[str, HighLevelGraph]:
     name = f"neighbours-{tokenize(func, objects.name, chunks, depth, None if own is None else own.tolist(), kwargs)}"
     near = [_near_blocks(axis, depth) for axis in chunks]
+    apply = partial(_call_near, func, kwargs, depth)
     graph = {}
     for i, j in np.ndindex(*objects.numblocks):
-        blocks = list(product(near[0][i], near[1][j]))
-        places = [(y, x) for (_, y), (_, x) in blocks]
-        keywords = kwargs if own is None else kwargs | {"own": own[i, j]}
-        apply = partial(_call_near, func, places, shape=(chunks[0][i], chunks[1][j]), depth=depth, **keywords)
-        graph[name, i, j] = (apply, [(objects.name, ii, jj) for (ii, _), (jj, _) in blocks])
+        rows, columns = near[0][i], near[1][j]
+        blocks = [TaskRef((objects.name, ii, jj)) for ii, _ in rows for jj, _ in columns]
+        mine = {} if own is None else {"own": own[i, j]}
+        shape = chunks[0][i], chunks[1][j]
+        graph[name, i, j] = Task((name, i, j), apply, shape, rows, columns, *blocks, **mine)
     return name, HighLevelGraph.from_collections(name, graph, dependencies=[objects])
 
 
@@ -230,5 +247,7 @@ def _near_blocks(sizes: tuple[int, ...], depth: int) -> list[list[tuple[int, int
     return [[(n, int(edges[n] - edges[i])) for n in range(first[i], last[i])] for i in range(len(sizes))]
 
 
-def _call_near(func, places, objects, **kwargs):
-    return func([(place, boxed[0, 0]) for place, boxed in zip(places, objects, strict=True)], **kwargs)
+def _call_near(func, kwargs, depth, shape, rows, columns, *objects, **own):
+    places = [(y, x) for _, y in rows for _, x in columns]
+    near = [(place, boxed[0, 0]) for place, boxed in zip(places, objects, strict=True)]
+    return func(near, shape=shape, depth=depth, **kwargs, **own)

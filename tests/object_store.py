@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import s3fs
 
-__all__ = ["object_store"]
+__all__ = ["count_reads", "object_store"]
 
 
 @contextmanager
@@ -26,6 +26,24 @@ def object_store(folder, bucket):
         finally:
             server.terminate()
             server.wait()
+
+
+@contextmanager
+def count_reads(folder, options, bucket):
+    """Give a list to which the number of reads of objects in the block is added; what is read is under ``bucket``."""
+    filesystem, found = s3fs.S3FileSystem(**options), []
+    before = _reads(folder, filesystem, bucket)
+    yield found
+    found.append(_reads(folder, filesystem, bucket) - before)
+
+
+def _reads(folder, filesystem, bucket) -> int:
+    """Count reads in the log, which is written a moment after the answer: a mark tells when all is there."""
+    mark = f"mark-{time.monotonic_ns()}"
+    filesystem.exists(f"{bucket}/{mark}")
+    while mark not in (text := (folder / "log").read_text()):
+        time.sleep(0.01)
+    return sum(f"GET /{bucket}/" in line and " 206 " in line for line in text.splitlines())
 
 
 def _address(log, server) -> str:

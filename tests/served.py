@@ -45,6 +45,7 @@ class _Handler(BaseHTTPRequestHandler):
         if send:
             with self.server.lock:
                 self.server.sent += len(body)
+                self.server.requests += 1
             self.wfile.write(body)
 
     def log_message(self, *arguments):
@@ -63,7 +64,7 @@ class RangeServer:
         self._server = _Server(("127.0.0.1", 0), _Handler)
         self._server.folder = folder
         self._server.lock = threading.Lock()
-        self._server.sent = 0
+        self._server.sent = self._server.requests = 0
         self._server.broken = False
         self._server.delay = delay
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05})
@@ -85,6 +86,13 @@ class RangeServer:
         with self._server.lock:
             count, self._server.sent = self._server.sent, 0
         return count
+
+    def take_requests(self):
+        """Give the requests for content answered since the last call, and the bytes sent since the last count."""
+        with self._server.lock:
+            counts = self._server.requests, self._server.sent
+            self._server.requests = self._server.sent = 0
+        return counts
 
     def break_down(self):
         self._server.broken = True

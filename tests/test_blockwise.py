@@ -13,6 +13,7 @@ from strategies import chunked
 from galprep_dask.blockwise import (
     block_edges,
     collect_by_rows,
+    collect_in_turn,
     give_back_memory,
     map_blocks_at,
     map_blocks_each,
@@ -292,22 +293,38 @@ def test_objects_are_collected_where_they_lie(images):
     assert collected.tolist() == expected.tolist()
 
 
-def test_few_blocks_are_kept_while_halos_are_exchanged_row_by_row():
-    blocks, most, alive = 16, 0, set()
+def most_alive(image, collected):
+    """Compute, and count how many blocks of ``image`` were in memory at once at most."""
+    alive = [0]
 
     class Watch(dask.callbacks.Callback):
         def _posttask(self, key, result, graph, state, worker):
-            nonlocal most
-            alive.clear()
-            alive.update(name for name in state["cache"] if name[0] == image.name)
-            most = max(most, len(alive))
+            alive.append(sum(name[0] == image.name for name in state["cache"]))
 
+    with Watch():
+        result = collected.compute(scheduler="sync")
+    return max(alive), result[0]
+
+
+def test_few_blocks_are_kept_while_halos_are_exchanged_row_by_row():
+    blocks = 16
     image = da.random.default_rng(0).normal(size=(blocks * 8, blocks * 8), chunks=8).map_blocks(np.negative)
     objects = objects_of_blocks(
         lambda window, block, origin: window.sum(), map_halo(np.negative, image, 2, dtype="f8"), image
     )
-    with Watch():
-        collect_by_rows(objects).compute(scheduler="sync")
+    most, _ = most_alive(image, collect_by_rows(objects))
+    assert 0 < most <= 2 * blocks + 3
+
+
+def test_few_blocks_are_kept_while_regions_are_gathered_in_turn():
+    blocks = 16
+    image = da.random.default_rng(0).normal(size=(blocks * 8, blocks * 8), chunks=8).map_blocks(np.negative)
+    begins = [(8 * i, 8 * j) for j in range(blocks - 1) for i in range(blocks - 1)]  # column by column
+    boxes = [(y + 3, y + 12, x + 3, x + 12) for y, x in begins]
+    regions = map_regions(lambda regions, own, box: (own, regions[0].sum()), boxes, [image], begins)
+    most, found = most_alive(image, collect_in_turn(regions, [y for y, _ in begins]))
+    assert found == regions.compute().tolist()
+    assert [own for own, _ in found] == begins
     assert 0 < most <= 2 * blocks + 3
 
 

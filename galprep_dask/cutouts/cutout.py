@@ -14,6 +14,7 @@ from astropy.io import fits
 from galprep_dask.cutouts.position import first_pixels
 from galprep_dask.errors import EdgeWarning, ParameterError, TargetOutsideError
 from galprep_dask.image import describe, header_text, image_header, pixel_scale, sky_to_pixel, with_header
+from galprep_dask.io.small_fits import card_text
 
 __all__ = ["cut_header", "cutout"]
 
@@ -206,7 +207,7 @@ def cut_header(header: fits.Header, x0: int, y0: int, nx: int, ny: int) -> fits.
         cutouts.
     """
     header = header.copy()
-    for keyword, value, comment in _moved_cards(header, _moved_keywords(header), x0, y0, nx, ny):
+    for keyword, value, comment in _moved(_own_cards(header), x0, y0, nx, ny):
         header[keyword] = (value, comment)
     return header
 
@@ -223,36 +224,25 @@ def header_pattern(header: fits.Header) -> tuple:
     Returns
     -------
     tuple
-        The text of the header, line by line, and of each card that a cutout has of its own: the number of its line and
-        the value that its line has. It is small and may travel with a graph.
+        The text of the header, line by line; and of each card that a cutout has of its own the number of its line, the
+        value that its line has, and the card. It is small and may travel with a graph.
     """
     width, height = header.get("NAXIS1", 1), header.get("NAXIS2", 1)
-    keywords = _moved_keywords(header)
-    unmoved = cut_header(header, 0, 0, width, height)
-    lines = header_text(unmoved).split("\n")
+    lines = header_text(cut_header(header, 0, 0, width, height)).split("\n")
     starts = [line[:8].rstrip() for line in lines]
-    cards = {keyword: value for keyword, value, _ in _moved_cards(header, keywords, 0, 0, width, height)}
-    own = fits.Header([unmoved.cards[keyword] for keyword in cards])
-    return tuple(lines), {keyword: (starts.index(keyword), value) for keyword, value in cards.items()}, keywords, own
+    cards = _own_cards(header)
+    places = [(starts.index(keyword), value) for keyword, value, _ in _moved(cards, 0, 0, width, height)]
+    return tuple(lines), tuple(places), tuple(cards)
 
 
 def header_of_cut(pattern: tuple, x0: int, y0: int, nx: int, ny: int) -> str:
     """Give the text of the header that :func:`cut_header` would give."""
-    lines, places, keywords, own = pattern
+    lines, places, cards = pattern
     lines = list(lines)
-    for keyword, value, comment in _moved_cards(own, keywords, x0, y0, nx, ny):
-        line, before = places[keyword]
-        if value != before:
-            lines[line] = _card_text(keyword, value, comment)
+    for (line, before), card in zip(places, _moved(cards, x0, y0, nx, ny), strict=True):
+        if card[1] != before:
+            lines[line] = card_text(*card)
     return "\n".join(lines)
-
-
-def _card_text(keyword, value, comment) -> str:
-    """Write a card of a number as astropy does, which looks up its settings at each."""
-    number = str(value).upper()
-    if len(number) > 20:
-        return str(fits.Card(keyword, value, comment))
-    return f"{keyword:8}= {number:>20}{f' / {comment}' if comment else ''}".ljust(80)
 
 
 def _moved_keywords(header: fits.Header) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -261,17 +251,26 @@ def _moved_keywords(header: fits.Header) -> tuple[tuple[str, ...], tuple[str, ..
     return tuple(tuple(f"CRPIX{version}" for version in sorted(found) if version[0] == axis) for axis in "12")
 
 
-def _moved_cards(header, keywords, x0, y0, nx, ny):
-    """Keyword, value and comment of all that a cutout has of its own."""
-    for axis, offset, length, moved in (("1", x0, nx, keywords[0]), ("2", y0, ny, keywords[1])):
-        for keyword in moved:
-            # CRPIX is 0 where a header leaves it out.
-            yield _card(header, keyword, header.get(keyword, 0.0) - offset)
-        yield f"LTV{axis}", header.get(f"LTV{axis}", 0.0) - offset, "minus the offset in the parent image [px]"
-        if f"NAXIS{axis}" in header:
-            yield _card(header, f"NAXIS{axis}", length)
+def _own_cards(header: fits.Header) -> list[tuple]:
+    """Keyword, axis, value and comment of all that a cutout has of its own; None for the length of an axis."""
+    keywords, cards = _moved_keywords(header), []
+    for axis in (0, 1):
+        # CRPIX is 0 where a header leaves it out.
+        cards += [(keyword, axis, header.get(keyword, 0.0), _comment(header, keyword)) for keyword in keywords[axis]]
+        ltv, naxis = f"LTV{axis + 1}", f"NAXIS{axis + 1}"
+        cards.append((ltv, axis, header.get(ltv, 0.0), "minus the offset in the parent image [px]"))
+        if naxis in header:
+            cards.append((naxis, axis, None, _comment(header, naxis)))
+    return cards
 
 
-def _card(header, keyword, value):
+def _moved(cards, x0, y0, nx, ny):
+    """Give keyword, value and comment of such cards for one cutout."""
+    offsets, lengths = (x0, y0), (nx, ny)
+    for keyword, axis, value, comment in cards:
+        yield keyword, lengths[axis] if value is None else value - offsets[axis], comment
+
+
+def _comment(header: fits.Header, keyword: str) -> str:
     comment = header.comments[keyword] if keyword in header else ""
-    return keyword, value, comment[:_COMMENT]  # astropy would warn of each that it cuts off
+    return comment[:_COMMENT]  # astropy would warn of each that it cuts off

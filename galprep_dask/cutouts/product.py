@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,14 @@ from astropy.io import fits
 from galprep_dask.arrays import ImageLike, check_same_shape
 from galprep_dask.cutouts.findings import LEVELS
 from galprep_dask.cutouts.planes import read_planes
-from galprep_dask.cutouts.product_header import add_target, clean_header
+from galprep_dask.cutouts.product_header import fill_in, primary_of, target_cards
 from galprep_dask.cutouts.provenance import provenance_cards
 from galprep_dask.cutouts.psf_checks import check_psf, psf_centre
 from galprep_dask.errors import HDUError, ImageShapeError, NoGoodPixelsError, ParameterError, PSFWarning
-from galprep_dask.image import image_header, make_image
+from galprep_dask.image import header_text, make_image
 from galprep_dask.io.atomic import atomic_path, check_output
 from galprep_dask.io.header import KEYWORDS, find_quantity
+from galprep_dask.io.small_fits import Form, card_text, form_of, hdu_bytes
 
 __all__ = ["read_product", "write_product"]
 
@@ -125,12 +127,13 @@ def write_product(
     path = check_output(path, overwrite)
     where = repr(os.fspath(path))
     cards: list[tuple] = []
+    primary = primary_of(None if header is None else header_text(header))
     if isinstance(image, xr.Dataset):
-        header = image_header(image) if header is None else header
+        primary = primary_of(image.attrs.get("header", "")) if header is None else primary
         mask = image.get("mask") if mask is None else mask
         sigma = image.get("sigma") if sigma is None else sigma
         source = (image.attrs.get("path"), image.attrs.get("hdu")) if source is None else source
-        cards = _quantities(image.attrs, header)
+        cards = _quantities(image.attrs, primary.header)
         image = image["data"]
     if np.ndim(image) != 2 or 0 in np.shape(image):
         shape = np.shape(image)
@@ -138,32 +141,33 @@ def write_product(
     for name, plane in (("mask", mask), ("sigma", sigma), ("model", model)):
         if plane is not None:
             check_same_shape(plane, np.shape(image), name, owner="the image")
-    image, mask, sigma, psf, model = dask.compute(image, mask, sigma, psf, model)  # one pass over what they share
+    planes = [plane.data if isinstance(plane, xr.DataArray) else plane for plane in (image, mask, sigma, psf, model)]
+    if any(map(dask.is_dask_collection, planes)):
+        planes = dask.compute(*planes)  # one pass over what they share
+    image, mask, sigma, psf, model = planes
     image, bad, sigma = _usable(image, mask, sigma, where)
 
-    primary = fits.Header() if header is None else clean_header(header, where=where)
-    add_target(primary, ra, dec, image.shape, where)
+    primary.warn(where)
+    cards = target_cards(primary, ra, dec, image.shape, where) + cards
     source = source if isinstance(source, tuple) or source is None else (source, None)
     cards += [card for card in keywords if card[1] is not None] + provenance_cards(source, parameters)
     cards.append(("GPPLANES", "mask" if sigma is None else "mask sigma", "planes of the image in the extensions"))
     cards.append(("GPNBAD", int(bad.sum()), "pixels not to be fitted"))
-    _write_cards(primary, cards, history, where)
+    try:
+        form, own, unit = fill_in(primary, cards, [history] if isinstance(history, str) else history)
+    except ValueError as error:
+        raise ParameterError(f"a keyword or a line of history cannot be written to {where}: {error}.") from None
 
-    hdus = fits.HDUList([fits.PrimaryHDU(image, primary), fits.ImageHDU(bad.astype(np.uint8), name="MASK")])
-    hdus[1].header.comments["EXTNAME"] = "1 marks pixels not to be fitted"
+    unit = [("BUNIT", value, None) for value in unit]
+    hdus = [hdu_bytes(form, own, image), _extension("MASK", bad.astype(np.uint8))]
     if sigma is not None:
-        hdus.append(fits.ImageHDU(sigma, name="SIGMA"))
+        hdus.append(_extension("SIGMA", sigma, unit))
     if psf is not None:
-        hdus.append(_psf_hdu(psf, where))
+        hdus.append(_extension("PSF", *_checked_psf(psf, where)))
     if model is not None:
-        hdus.append(fits.ImageHDU(np.array(model, dtype=np.float32), name="MODEL"))
-    for hdu in hdus[1:]:
-        if hdu.name in ("SIGMA", "MODEL") and "BUNIT" in primary:
-            hdu.header["BUNIT"] = primary["BUNIT"]
-    for hdu in hdus:
-        hdu.add_checksum(when="")  # astropy would put the time of writing into the comment
+        hdus.append(_extension("MODEL", np.array(model, dtype=np.float32), unit))
     with atomic_path(path, overwrite) as temporary:
-        hdus.writeto(temporary, output_verify="silentfix+ignore")
+        temporary.write_bytes(b"".join(hdus))
     return path
 
 
@@ -180,7 +184,8 @@ def _usable(image, mask, sigma, where: str) -> tuple[np.ndarray, np.ndarray, np.
         unusable = ~(np.isfinite(sigma) & (sigma > 0))
         if unusable.all():
             raise NoGoodPixelsError(f"no pixel of sigma for {where} is finite and positive.")
-        sigma[unusable] = np.median(sigma[~unusable])
+        if unusable.any():
+            sigma[unusable] = np.median(sigma[~unusable])
         bad |= unusable
     if bad.all():
         raise NoGoodPixelsError(f"nothing is left to be fitted in {where}: every pixel is masked or not finite.")
@@ -196,19 +201,24 @@ def _quantities(attrs: Mapping[str, Any], header: fits.Header) -> list[tuple]:
     return cards
 
 
-def _write_cards(header: fits.Header, cards: Iterable[tuple], history: Iterable[str], where: str) -> None:
-    try:
-        for keyword, value, comment in cards:
-            header[keyword] = (value, comment)
-        for line in [history] if isinstance(history, str) else history:
-            header.add_history(line)
-    except ValueError as error:
-        raise ParameterError(f"a keyword or a line of history cannot be written to {where}: {error}.") from None
+def _extension(name: str, pixels: np.ndarray, cards: Sequence[tuple] = ()) -> bytes:
+    form = _extension_form(name, pixels.dtype, pixels.ndim, tuple(keyword for keyword, _, _ in cards))
+    return hdu_bytes(form, {card[0]: card_text(*card) for card in cards}, pixels)
 
 
-def _psf_hdu(psf, where: str) -> fits.ImageHDU:
-    """Make the HDU of a PSF, and warn of what a fit would stumble over."""
-    psf = np.array(psf, dtype=np.float32)  # a copy: astropy swaps bytes where they are, and threads share a PSF
+@lru_cache
+def _extension_form(name: str, dtype: np.dtype, ndim: int, keywords: tuple[str, ...]) -> Form:
+    hdu = fits.ImageHDU(np.zeros((1,) * ndim, dtype), name=name)
+    if name == "MASK":
+        hdu.header.comments["EXTNAME"] = "1 marks pixels not to be fitted"
+    for keyword in keywords:
+        hdu.header[keyword] = 0
+    return form_of(hdu, keywords)
+
+
+def _checked_psf(psf, where: str) -> tuple[np.ndarray, list[tuple]]:
+    """Give a PSF as it is written and what its header says of it, and warn of what a fit would stumble over."""
+    psf = np.asarray(psf, dtype=np.float32)
     findings = check_psf(psf)
     if findings[0].check == "psf pixels":
         error = ImageShapeError if psf.ndim != 2 else ParameterError
@@ -219,11 +229,11 @@ def _psf_hdu(psf, where: str) -> fits.ImageHDU:
         said = "".join(f"\n    {f.check}: {f.found}. {f.advice}" for f in wrong)
         warnings.warn(f"the PSF is written to {where} as it is, but:{said}", PSFWarning, stacklevel=3)
     dx, dy = psf_centre(psf)
-    hdu = fits.ImageHDU(psf, name="PSF")
-    hdu.header["PSFSUM"] = (float(psf.sum(dtype=np.float64)), "sum of the pixels")
-    hdu.header["PSFXOFF"] = (dx, "[px] centroid minus the middle, x")
-    hdu.header["PSFYOFF"] = (dy, "[px] centroid minus the middle, y")
-    return hdu
+    return psf, [
+        ("PSFSUM", float(psf.sum(dtype=np.float64)), "sum of the pixels"),
+        ("PSFXOFF", dx, "[px] centroid minus the middle, x"),
+        ("PSFYOFF", dy, "[px] centroid minus the middle, y"),
+    ]
 
 
 def read_product(path: str | os.PathLike) -> xr.Dataset:

@@ -20,13 +20,16 @@ from galprep_dask.blockwise import block_edges
 from galprep_dask.cutouts._kernels import box_overlaps, boxes_of_blocks, copy_rectangles, near_order
 from galprep_dask.cutouts.position import first_pixels
 from galprep_dask.errors import ImageShapeError, ParameterError
-from galprep_dask.io.fits_reader import reader_of
+from galprep_dask.io.fits_reader import FitsPlane, reader_of
 from galprep_dask.io.open import lazy_plane
 
 __all__ = ["extract_stamps", "stamp_origins"]
 
 #: Pixels that one call of the kernel copies: long enough to be worth a thread, short enough to share out evenly.
 _PIXELS_OF_A_TASK = 2**22
+
+#: Stamps that are read from a file through one map of it.
+_READ_AT_ONCE = 1000
 
 
 def stamp_origins(x, y, size: int) -> tuple[np.ndarray, np.ndarray]:
@@ -298,6 +301,9 @@ def _stamps_lazily(image: da.Array, y0, x0, size: int, fill) -> da.Array:
     ]
     # What waits for the other blocks of a chunk of stamps: whichever is less.
     n_met = sum(image.chunks[0][i] * image.chunks[1][j] for (i, j), *_ in met)
+    plane = reader_of(image)
+    if plane is not None and 2 * len(y0) * size**2 < n_met:  # of what would be read little is wanted
+        return _stamps_of_file(plane, y0, x0, size, fill, chunks, token)
     waits_as_parts = n_met > len(y0) * size**2
     graph: dict = {}
     sources: list[list] = [[] for _ in chunks[0]]
@@ -321,6 +327,51 @@ def _stamps_lazily(image: da.Array, y0, x0, size: int, fill) -> da.Array:
         graph[name, n, 0, 0] = (join, sources[n])
     graph = HighLevelGraph.from_collections(name, graph, dependencies=[image])
     return da.Array(graph, name, chunks, meta=np.empty((0, 0, 0), image.dtype))
+
+
+def _stamps_of_file(plane: FitsPlane, y0, x0, size: int, fill, chunks, token) -> da.Array:
+    """Make chunks of some stamps each, read from their places in a file."""
+    name, reader = f"stamps-{token}", f"reader-{token}"
+    graph: dict = {reader: plane}
+    for n, (low, high) in enumerate(pairwise(block_edges(chunks[0]).tolist())):
+        graph[name, n, 0, 0] = (partial(read_stamps, y0[low:high], x0[low:high], size, fill), reader)
+    return da.Array(graph, name, chunks, meta=np.empty((0, 0, 0), plane.dtype))
+
+
+def read_stamps(y0, x0, size: int, fill, plane: FitsPlane) -> np.ndarray:
+    """
+    Read stamps straight from their places in a file.
+
+    Parameters
+    ----------
+    y0, x0 : (n,) int arrays
+        Their first pixels.
+    size : int
+        Side in pixels.
+    fill : scalar
+        What lies beyond the edges of the image.
+    plane : FitsPlane
+        A plain image, which :func:`galprep_dask.io.fits_reader.reader_of` gives.
+
+    Returns
+    -------
+    (n, size, size) array
+        Of the dtype of the plane.
+    """
+    stamps = np.full((len(y0), size, size), fill, plane.dtype)
+    order = near_order(y0, x0)
+    for start in range(0, len(order), _READ_AT_ONCE):
+        members, places, regions = [], [], []
+        for k in order[start : start + _READ_AT_ONCE].tolist():
+            first = int(y0[k]), int(x0[k])
+            region = tuple(slice(max(at, 0), min(at + size, n)) for at, n in zip(first, plane.shape, strict=True))
+            if all(axis.start < axis.stop for axis in region):
+                members.append(k)
+                regions.append(region)
+                places.append(tuple(slice(r.start - at, r.stop - at) for r, at in zip(region, first, strict=True)))
+        for k, place, pixels in zip(members, places, plane.windows(regions) if regions else [], strict=True):
+            stamps[k][place] = pixels
+    return stamps
 
 
 def _cut_from_blocks(shape, dtype, crossing, fill, y0, x0, places, blocks) -> np.ndarray:

@@ -20,12 +20,12 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
-import fsspec
 import numpy as np
 from astropy.io import fits
 from dask.array.core import getter
 
 from galprep_dask.errors import ImageFileError
+from galprep_dask.io.byte_ranges import read_ranges
 from galprep_dask.io.files import clear_errors, identity_of, is_remote, open_hdus, thread_hdus
 from galprep_dask.io.unpacked import Unpacked
 
@@ -189,12 +189,12 @@ class FitsPlane:
 
     @property
     def has_windows(self) -> bool:
-        """Whether a part of a block costs no more than its own pixels: the image is plain, and its file is local."""
-        return self.tile is None and self.container is None and not is_remote(self.path)
+        """Whether a part of a block costs little more than its own pixels: the image is plain."""
+        return self.tile is None and self.container is None
 
     def windows(self, regions: list[tuple[slice, ...]]) -> list[np.ndarray]:
         """
-        Read several regions through one map of the file, of which only the pages are touched that they are on.
+        Read several regions, through one map of which only the pages are touched that they are on, or by byte ranges.
 
         Parameters
         ----------
@@ -207,6 +207,9 @@ class FitsPlane:
             Of the plane's dtype, each with pixels of its own.
         """
         self._check_unchanged()
+        if is_remote(self.path):
+            with clear_errors(self.path, self.hdu):
+                return [np.ascontiguousarray(values, self.dtype) for values in self._remote_windows(regions)]
         hull = tuple(
             slice(min(axis.start for axis in axes), max(axis.stop for axis in axes))
             for axes in zip(*regions, strict=True)
@@ -264,16 +267,24 @@ class FitsPlane:
         return np.ndarray(shape, self.scaling.stored, mapped, first - base, strides), mapped, first - base
 
     def _remote_values(self, region) -> np.ndarray:
-        first, _, shape, strides = self._extent(region)
-        rows, length = contiguous_runs(shape, strides, self.scaling.stored.itemsize)
-        starts = [first + row for row in rows]
-        stops = [start + length for start in starts]
-        filesystem, path = fsspec.core.url_to_fs(self.path, **dict(self.storage_options))
-        parts = filesystem.cat_ranges([path] * len(starts), starts, stops, on_error="raise")
-        stored = np.frombuffer(b"".join(parts), self.scaling.stored)
-        if stored.size != np.prod(shape):
-            raise ImageFileError(f"{self.place} gave fewer bytes than its header promises: it is truncated.")
-        return self.scaling.apply(stored.reshape(shape))
+        return self._remote_windows([region])[0]
+
+    def _remote_windows(self, regions) -> list[np.ndarray]:
+        runs = []
+        for region in regions:
+            first, _, shape, strides = self._extent(region)
+            offsets, length = contiguous_runs(shape, strides, self.scaling.stored.itemsize)
+            runs.append((first + np.array(offsets), length))
+        starts, stops = (np.concatenate([begin + end * length for begin, length in runs]) for end in (0, 1))
+        read = read_ranges(self.path, dict(self.storage_options), starts, stops)
+        values = []
+        for region, (begin, length) in zip(regions, runs, strict=True):
+            rows = [read.at(start, start + length) for start in begin.tolist()]
+            if any(row is None for row in rows):
+                raise ImageFileError(f"{self.place} gave fewer bytes than its header promises: it is truncated.")
+            stored = np.frombuffer(rows[0] if len(rows) == 1 else b"".join(rows), self.scaling.stored)
+            values.append(self.scaling.apply(stored.reshape(_shape(region))))
+        return values
 
     def _unpacked_values(self, region) -> np.ndarray:
         around = self._unpacked_with(region)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import dask
 import dask.array as da
 import numpy as np
 
@@ -123,6 +124,9 @@ def grow_segmentation(
 #: thinner chunks are united for the purpose.
 _SIDE_PER_HALO = 4
 
+#: Rings that blocks look at before others; most segments stop within.
+_FIRST_RINGS = 12
+
 
 def _grown(segmentation, data, sky_level, sky_std, max_grow_size, addgrow, mask, dtype) -> da.Array:
     _check(sky_level, sky_std, max_grow_size, addgrow)
@@ -165,20 +169,21 @@ def _stop(max_ring, sky_level, sky_std) -> dict:
 
 
 def _measure(runs, planes, halo, stop) -> tuple[Radii, np.ndarray]:
-    """Read the image once: the rings that each label takes, and the labels in sight of each block."""
+    """Read the image once, a few blocks twice: the rings of each label, and the labels in sight of each block."""
     # Two steps, so that the pixels of a block can be read in the task that measures them.
     in_sight = gather_neighbours(runs_in_sight, runs, planes[0].chunks, halo)
 
-    def measured(only=None):
-        blocks = objects_of_blocks(
-            _measure_block, *planes, in_sight, image_shape=planes[0].shape, halo=halo, only=only, **stop
-        )
-        return collect_by_rows(blocks).compute()[0]
+    def measured(**how):
+        how |= {"image_shape": planes[0].shape, "halo": halo, **stop}
+        return objects_of_blocks(_measure_block, *planes, in_sight, **how)
 
-    blocks = measured()
+    blocks = collect_by_rows(measured(first_rings=_FIRST_RINGS)).compute()[0]
     radii, disputed = merge_rings(list(blocks.flat), **stop)
     if len(disputed):
-        again, _ = merge_rings(list(measured(disputed).flat), **stop)
+        concerned = measured(only=disputed)
+        seen = [at for at, block in np.ndenumerate(blocks) if np.isin(disputed, block.present).any()]
+        parts = dask.compute(*(concerned.blocks[at] for at in seen))
+        again, _ = merge_rings([part[0, 0] for part in parts], **stop)
         radii = Radii(np.append(radii.labels, again.labels), np.append(radii.rings, again.rings))
         order = np.argsort(radii.labels)
         radii = Radii(radii.labels[order], radii.rings[order])

@@ -16,6 +16,7 @@ from galprep_dask.arrays import ImageLike, as_image, as_mask, check_same_shape, 
 from galprep_dask.errors import NoGoodPixelsError, ParameterError, SigmaWarning
 from galprep_dask.image import float_dtype, no_good_pixels
 from galprep_dask.noise._kernels.gaussian import clipped_width
+from galprep_dask.noise._kernels.sigma import pulls_of_block
 from galprep_dask.sky import fit_mesh_sky
 from galprep_dask.stats import sigma_clipped_stats
 
@@ -273,7 +274,7 @@ def _measure(data, sigma, mask, box_size, sigma_clip) -> SigmaCheck:
     mask = as_mask(mask, data)
     dtype = float_dtype(np.result_type(data, sigma))
     pulls = da.map_blocks(
-        partial(_pulls, dtype=dtype),
+        partial(pulls_of_block, dtype=dtype),
         data,
         sigma,
         *([] if mask is None else [mask]),
@@ -295,16 +296,6 @@ def _measure(data, sigma, mask, box_size, sigma_clip) -> SigmaCheck:
     mean = float((share * mesh.mesh[filled]).sum())
     ratio = math.sqrt(float((share * (widths[filled] ** 2 + (mesh.mesh[filled] - mean) ** 2)).sum()))
     return SigmaCheck(ratio, ratio / math.sqrt(2 * total), total, widths, n_pixels, box)
-
-
-def _pulls(data, sigma, mask=None, *, dtype):
-    """Pixels over sigma, NaN where there is none, or where they are masked."""
-    usable = (sigma > 0) & (sigma < np.inf) & np.isfinite(data)
-    if mask is not None:
-        usable &= ~mask
-    pulls = np.full(data.shape, np.nan, dtype)
-    with np.errstate(over="ignore"):
-        return np.divide(data, sigma, out=pulls, where=usable, dtype=dtype)
 
 
 def _report(check: SigmaCheck, expected: float | None) -> None:

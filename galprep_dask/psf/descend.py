@@ -54,8 +54,10 @@ def descend(
     if warm:
         num_steps = max(num_steps // 4, 1)
     # Fluxes and positions start from their best values for the first P, as any careful user would have them do.
-    fit_stars(batch, solution, prior=prior, steps=4, floor=TOLERANCES[-1] if warm else TOLERANCES[0])
+    floor = TOLERANCES[-1] if warm else TOLERANCES[0]
+    fit_stars(batch, solution, steps=4, floor=floor)
     rounds = Rounds(batch, solution, alive, prior)
+    rounds.keep(solution, rounds.round(0, floor).summary)
     units, stars = _units(batch, solution, prior, solver), rounds.stars
     values = {
         "psf": np.zeros_like(units.origin), "flux": stars.flux / units.flux, "dx": stars.dx / units.shift,
@@ -73,7 +75,7 @@ def descend(
         )  # fmt: skip
         if solver == "lbfgs":  # the weights are new, and so is the function whose curvature it remembers
             state = initial_state(values, **chosen)
-        summary = rounds.once(0, floor, stay=True)
+        summary = rounds.round(0, floor).summary
         history.append(float(summary.loss))
         late = warm or number >= len(TOLERANCES) - 1
         if late and float(summary.promise) < NEARER * SETTLED * solution.psf.size:
@@ -81,8 +83,8 @@ def descend(
             break
         rounds.tolerance = np.maximum(summary.misfit, rounds.tolerance) if late else np.asarray(summary.misfit)
     solution.psf = np.array(rounds.psf, np.float64)
-    batch.take(solution, rounds.stars, summary)
-    fit_stars(batch, solution, prior=prior, steps=2)  # those that were only looking on
+    rounds.keep(solution, summary)
+    fit_stars(batch, solution, steps=2)  # those that were only looking on
     solution.loss_history = solution.loss_history + history
     solution.converged = settled
     return solution

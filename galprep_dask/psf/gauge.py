@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from galprep_dask.psf._kernels.moments import adaptive_moments
-from galprep_dask.psf._kernels.render import shift_matrices
+from galprep_dask.psf._kernels.render import shift_matrices, shifted
 from galprep_dask.psf.solve import Problem, Solution
 
 __all__ = ["centred", "fix_gauge", "polished", "sampled"]
@@ -50,14 +50,13 @@ def centred(psf, oversampling: int) -> tuple[np.ndarray, float, float]:
     x, y : float
         Where the core was, fine pixels from the middle.
     """
-    size, x, y = psf.shape[-1], 0.0, 0.0
+    x, y = 0.0, 0.0
     for _ in range(3):
         found = adaptive_moments(psf[:1], sigma=max(2.0, 1.5 * oversampling))
         dx, dy = float(found.x[0]), float(found.y[0])
         if not np.isfinite(dx + dy):
             break
-        along_y, along_x = (shift_matrices(np.array([-d]), size, size, 1)[0] for d in (dy, dx))
-        psf, x, y = along_y @ psf @ along_x.T, x + dx, y + dy
+        psf, x, y = shifted(psf, [-dx], [-dy]), x + dx, y + dy
         if np.hypot(dx, dy) < 1e-7:
             break
     return psf, x, y

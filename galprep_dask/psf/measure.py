@@ -11,9 +11,12 @@ from dask.base import tokenize
 from dask.highlevelgraph import HighLevelGraph
 
 from galprep_dask.blockwise import block_edges
+from galprep_dask.cutouts.stamps import read_stamps
+from galprep_dask.io.fits_reader import FitsPlane, reader_of
 from galprep_dask.psf._kernels.shapes import COLUMNS, TO_FWHM, in_rows, measure_shapes, reach_of
 from galprep_dask.psf._kernels.windows import cut_windows, empty_windows, paste_windows
 from galprep_dask.psf.locus import find_mode
+from galprep_dask.segmentation.segmentation_image import as_labels
 
 __all__ = ["default_size", "measure_sources", "measure_until_wide_enough"]
 
@@ -91,13 +94,15 @@ def measure_sources(
     """
     Measure sources, block by block.
 
-    Two tasks a block. The first measures the sources whose pixels all lie in the block, and cuts out what it has of the
-    others: small windows, so that no block waits for another. The second puts the windows together and measures those.
+    Where sources are few for the size of an image that is a plain file, their windows are read from their places in it,
+    and measured, in one task for those of a block. Else there are two tasks a block. The first measures the sources
+    whose pixels all lie in the block, and cuts out what it has of the others: small windows, so that no block waits for
+    another. The second puts the windows together and measures those.
 
     Parameters
     ----------
     planes : dict of (ny, nx) dask arrays
-        "image", "labels", and where they are known "mask" and "sigma", all of the same chunks.
+        "image", "labels" of any integers, and where they are known "mask" and "sigma", all of the same chunks.
     peaks : (n, 2) int array
         Row and column of the brightest pixel of each source.
     labels : (n,) int array
@@ -119,9 +124,15 @@ def measure_sources(
     measured = np.full((len(labels), len(COLUMNS)), np.nan)
     if len(labels):
         peaks, labels = peaks.astype(np.int64), labels.astype(np.int64)
-        blocks = _plan(planes["image"].chunks, peaks, labels, reach_of(width, size))
+        reach, chunks = reach_of(width, size), planes["image"].chunks
         how = {"width": width, "size": size, "saturate": saturate}
-        for rows, part in _computed(planes, blocks, sky_std, how):
+        readers = {name: reader_of(plane) for name, plane in planes.items()}
+        little = 2 * len(labels) * (2 * reach + 1) ** 2 < planes["image"].size
+        if little and None not in readers.values():  # of the blocks: windows are read straight from the files
+            found = _computed_from_files(readers, _homes(chunks, peaks), peaks, labels, sky_std, how)
+        else:
+            found = _computed(planes, _plan(chunks, peaks, labels, reach), sky_std, how)
+        for rows, part in found:
             measured[rows] = part
         measured[:, 0] += peaks[:, 1]
         measured[:, 1] += peaks[:, 0]
@@ -184,6 +195,12 @@ def _plan(chunks, peaks: np.ndarray, labels: np.ndarray, reach: int) -> dict[tup
     return blocks
 
 
+def _homes(chunks, peaks: np.ndarray) -> list[np.ndarray]:
+    """Group sources by the block that has their brightest pixel."""
+    home = [np.searchsorted(block_edges(axis), peaks[:, i], side="right") - 1 for i, axis in enumerate(chunks)]
+    return [rows for _, rows in _grouped(home[0] * len(chunks[1]) + home[1])]
+
+
 def _grouped(number: np.ndarray):
     """Give every number that there is, with the places where it is, in their order."""
     order = np.argsort(number, kind="stable")
@@ -216,10 +233,47 @@ def _computed(planes, blocks, sky_std, how):
             for index, part in zip(owning, parts, strict=True)]  # fmt: skip
 
 
+def _computed_from_files(readers, groups, peaks, labels, sky_std, how):
+    """Give the sources of every group, as rows, and what was measured of them."""
+    token = tokenize(list(readers.values()), peaks, labels, sky_std, how)
+    name = f"measured-{token}"
+    graph: dict = {f"reader-{plane}-{token}": reader for plane, reader in readers.items()}
+    keys = list(graph)
+    for k, rows in enumerate(groups):
+        graph[name, k] = (partial(_measure_windows, list(readers), sky_std, how, peaks[rows], labels[rows]), keys)
+    parts = da.Array(graph, name, ((1,) * len(groups),), meta=np.empty(0, object)).compute()
+    return zip(groups, parts, strict=True)
+
+
+def _measure_windows(names, sky_std, how, peaks, labels, readers):
+    """Measure sources in windows that are read from files."""
+    reach, planes = reach_of(how["width"], how["size"]), dict(zip(names, readers, strict=True))
+    side = 2 * reach + 1
+    windows = {name: _read_windows(planes[name], peaks - reach, side) for name in planes if name != "sigma"}
+    if windows["image"].dtype not in (np.float32, np.float64):
+        windows["image"] = windows["image"].astype(np.float64)
+    if sky_std is None:
+        variance = _read_windows(planes["sigma"], peaks, 1)[:, 0].astype(np.float64) ** 2
+    else:
+        variance = np.full(len(labels), float(sky_std) ** 2)
+    starts = np.stack([np.arange(len(labels)) * side + reach, np.full(len(labels), reach)], axis=1)
+    boxed = np.empty(1, object)
+    boxed[0] = measure_shapes(
+        windows["image"], as_labels(windows["labels"]), windows.get("mask"), variance, starts, labels, **how
+    )  # fmt: skip
+    return boxed
+
+
+def _read_windows(plane: FitsPlane, corners: np.ndarray, side: int) -> np.ndarray:
+    """Read windows below one another, as :func:`empty_windows` has them."""
+    fill = np.nan if plane.dtype.kind == "f" else 0
+    return read_stamps(*corners.T, side, fill, plane).reshape(-1, side)
+
+
 def _measure_and_cut(names, sky_std, how, block: _Block, arrays):
     """Measure the inner sources, and give the noise at the outer ones, and parts of windows of every plane."""
     planes = dict(zip(names, arrays, strict=True))
-    image, labels = in_rows(planes["image"]), in_rows(planes["labels"])
+    image, labels = in_rows(planes["image"]), in_rows(as_labels(planes["labels"]))
     mask = in_rows(planes["mask"]) if "mask" in planes else None
     if image.dtype not in (np.float32, np.float64):
         image = image.astype(np.float64)

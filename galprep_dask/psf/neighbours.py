@@ -65,8 +65,8 @@ def without_neighbours(problem, solution, fwhm: float, before: Neighbours | None
         The stamps without them, and what was taken off.
     """
     size, s = problem.data.shape[-1], problem.oversampling
-    models = Batch(problem, solution.psf.shape[-1]).models(solution)
-    own = solution.flux[:, None, None] * models + solution.sky[:, None, None]
+    every = fit_stars(Batch(problem, solution.psf.shape[-1]), replace(solution), steps=0)
+    own = solution.flux[:, None, None] * every + solution.sky[:, None, None]
     residual = np.where(problem.good, problem.data - own, 0.0)
     found = before or _peaks(problem, solution, residual, fwhm)
     if not len(found):

@@ -197,7 +197,7 @@ def select_stars(
     )  # fmt: skip
     _check_counts(size, max_stars, regions, crossmatch)
     header = parse_header(header) if isinstance(header, str) else header
-    planes = {"image": image, "labels": segmentation.data.rechunk(image.chunks)}
+    planes = {"image": image, "labels": segmentation.given.rechunk(image.chunks)}
     if mask is not None:
         planes["mask"] = as_mask(mask, image)
     if sigma is not None:

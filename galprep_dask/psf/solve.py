@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 __all__ = ["Batch", "Problem", "Rounds", "Solution", "fit_stars", "minimise", "precision", "settings_of"]
 
-#: Pixels of a group of stars: one such array is 4 MiB in float32 and stays near the processor.
-GROUP_PIXELS = 2**20
+#: Pixels of a group of stars: one such array is 1 MiB in float32, so that what is done to it stays near the processor.
+GROUP_PIXELS = 2**18
 #: Fraction by which the model may be wrong without a pixel being clipped, round by round.
 TOLERANCES = (0.3, 0.03, 0.01)
+#: Fraction of what there is to gain that conjugate gradients leave to the next round, round by round.
+LEFT = (2e-2, 2e-3, 3e-4)
 #: Settled: chi2 can fall by less than this fraction of the number of parameters, which noise adds to it.
 SETTLED = 0.001
 #: Limits on pixels tighten when less than this fraction of chi2 is still to be gained.
@@ -38,6 +40,11 @@ class Problem:
     core: int = 5
     dtype: str = "float32"
 
+    def of(self, index) -> Problem:
+        """Give the problem of the stars of an index."""
+        stars = {name: getattr(self, name)[index] for name in ("data", "good", "variance", "basis")}
+        return replace(self, **stars)
+
 
 @dataclass
 class Solution:
@@ -60,15 +67,15 @@ class Solution:
 
 
 def _ladder(count: int) -> int:
-    """Round up to 1 to 8, 10, 12, 14, 16, 20, 24 ...: few sizes, so that few are compiled."""
-    step = max(1 << max((count - 1).bit_length() - 3, 0), 1)
-    return -(-count // step) * step
+    """Round up to 8, 10, 12, 14, 16, 20, 24 ...: few sizes, so that few are compiled."""
+    step = 1 << max((count - 1).bit_length() - 3, 0)
+    return max(-(-count // step) * step, 8)
 
 
 def _grouping(count, size, fine):
     group = max(GROUP_PIXELS // (size * max(size, fine)), 1)
     if count <= group:
-        return 1, _ladder(count)
+        return 1, min(_ladder(count), group)
     return _ladder(-(-count // group)), group
 
 
@@ -109,24 +116,13 @@ class Batch:
         """Give the stars of a solution on the device."""
         from galprep_dask.psf._kernels.loss import Stars
 
-        return Stars(
-            self.pad(solution.flux, 1.0), self.pad(solution.dx), self.pad(solution.dy), self.pad(solution.sky)
-        )
+        return Stars(self.pad(solution.flux, 1.0), self.pad(solution.dx), self.pad(solution.dy), self.pad(solution.sky))
 
-    def models(self, solution):
-        """Stars of flux 1 where ``solution`` has them, (k, n, n) float64."""
-        from galprep_dask.psf._kernels.loss import rendered
-
-        p, psf = self.problem, np.asarray(solution.psf, self.problem.dtype)
-        places = self.stamps.basis, self.pad(solution.dx), self.pad(solution.dy)
-        return self.unpad(rendered(psf, *places, size=p.data.shape[-1], oversampling=p.oversampling))
-
-    def take(self, solution, stars, summary):
-        """Write stars and summary into ``solution``."""
+    def take(self, solution, stars, told):
+        """Write stars and what was told of them, (groups, stars, ...) arrays, into ``solution``."""
         solution.flux, solution.dx, solution.dy, solution.sky = (self.unpad(values) for values in stars)
-        for name in ("chi2", "n_good", "n_clipped", "misfit", "normal"):
-            setattr(solution, name, self.unpad(getattr(summary, name)))
-        solution.diagonal = np.asarray(summary.diagonal, np.float64)
+        for name, values in zip(("chi2", "n_good", "n_clipped", "misfit", "normal"), told, strict=True):
+            setattr(solution, name, self.unpad(values))
 
 
 def precision(dtype):
@@ -163,35 +159,62 @@ class Rounds:
         self.tolerance = batch.pad(np.zeros(batch.count) if solution.misfit is None else solution.misfit)
         self.prior = None if prior is None else Prior(*(np.asarray(part, problem.dtype) for part in prior))
 
-    def once(self, steps, floor, *, stay=False):
-        """Take a round and give what it saw; ``stay`` only looks."""
+    def round(self, steps, floor, left=LEFT[-1]):
+        """Give where a round of so many steps would get, and what it saw."""
         from galprep_dask.psf._kernels.newton import newton_round
 
-        psf, stars, summary = newton_round(
+        return newton_round(
             self.psf, self.stars, self.batch.stamps, self.fitted, self.tolerance, settings_of(self.problem, floor),
             self.prior, oversampling=self.problem.oversampling, half=self.problem.core, steps=steps,
-            regular=self.prior is not None, enough=np.asarray(0.1 * SETTLED * self.psf.size, self.problem.dtype),
+            regular=self.prior is not None, left=np.asarray(left, self.problem.dtype),
+            enough=np.asarray(0.1 * SETTLED * self.psf.size, self.problem.dtype),
         )  # fmt: skip
-        if not stay:
-            self.psf, self.stars = psf, stars
-        return summary
+
+    def keep(self, solution, summary):
+        """Write the stars, and what was seen of them, into ``solution``."""
+        self.batch.take(solution, self.stars, summary[:5])
+        solution.diagonal = np.asarray(summary.diagonal, np.float64)
 
 
-def fit_stars(batch: Batch, solution: Solution, *, prior=None, steps: int = 4, floor: float | None = None) -> Solution:
-    """Fit flux, position and sky of every star to the PSF of ``solution``."""
-    rounds = Rounds(batch, solution, np.ones(batch.count), prior)
+def fit_stars(batch: Batch, solution: Solution, *, steps: int = 4, floor: float | None = None) -> np.ndarray:
+    """
+    Fit flux, position and sky of every star to the PSF of ``solution``, which is changed in place.
+
+    Parameters
+    ----------
+    batch : Batch
+    solution : Solution
+    steps : int
+        How often the stars are moved; 0 only looks at them.
+    floor : float, optional
+        Least fraction by which the model may be wrong.
+
+    Returns
+    -------
+    (k, n, n) array
+        The stars, of flux 1.
+    """
+    from galprep_dask.psf._kernels.newton import star_round
+
+    problem, stars = batch.problem, batch.stars(solution)
+    psf = np.asarray(solution.psf, problem.dtype)
+    tolerance = batch.pad(np.zeros(batch.count) if solution.misfit is None else solution.misfit)
+    settings = settings_of(problem, TOLERANCES[-1] if floor is None else floor)
     for number in range(steps + 1):
-        summary = rounds.once(0, TOLERANCES[-1] if floor is None else floor, stay=number == steps)
-    batch.take(solution, rounds.stars, summary)
-    return solution
+        moved, told, light = star_round(
+            psf, stars, batch.stamps, tolerance, settings, oversampling=problem.oversampling, half=problem.core
+        )
+        stars = moved if number < steps else stars
+    batch.take(solution, stars, told)
+    return batch.unpad(light)
 
 
 def _doubt(problem, solution, alive):
     """
     Fraction by which P may be wrong for stars that are fitted now and were not when it was made, (k,).
 
-    A bright star that comes back shows the noise of a P that was made of fainter ones. That is its flux squared over
-    D, the sum of flux^2 / sigma^2 of the others, and no reason to clip its pixels.
+    A bright star that comes back shows the noise of a P that was made of fainter ones, whose variance is 1 / D, D the
+    sum of their flux^2 / sigma^2. That is no reason to clip its pixels.
     """
     from galprep_dask.psf._kernels.loss import WINGS
 
@@ -238,34 +261,37 @@ def minimise(batch: Batch, solution: Solution, alive, prior=None, *, rounds: int
     if warm:
         state.tolerance = np.maximum(state.tolerance, batch.pad(_doubt(batch.problem, solution, alive)))
     history, converged = [], False
-    stage, least, here = len(TOLERANCES) - 1 if warm else 0, np.inf, None
-    for number in range(rounds):
-        floor, late = TOLERANCES[stage], stage == len(TOLERANCES) - 1
+    last = len(TOLERANCES) - 1
+    stage, least, here = last if warm else 0, np.inf, None
+    for number in range(rounds + 1):
+        late = stage == last
         before, here = here, (state.psf, state.stars)
-        summary = state.once(steps, floor)
+        found = state.round(steps if number < rounds else 0, TOLERANCES[stage], LEFT[stage])
+        summary = found.summary
         history.append(float(summary.loss))
-        if not history[-1] <= WORSE * least:
+        if before is not None and not history[-1] <= WORSE * least:
             # It went too far, as weights and positions do not follow a straight line.
-            state.psf, state.stars = (before[0] + here[0]) / 2, type(here[1])(*map(_middle, before[1], here[1]))
-            here = before
+            if number == rounds:
+                state.psf, state.stars = before
+                summary = state.round(0, TOLERANCES[stage]).summary
+                history.append(float(summary.loss))
+            else:
+                state.psf, state.stars = (before[0] + here[0]) / 2, type(here[1])(*map(_middle, before[1], here[1]))
+                here = before
             continue
         least = min(least, history[-1])
-        # While P is mostly wrong, tighter limits would clip what it is to learn from.
-        if float(summary.promise) < HALF_WAY * float((summary.chi2 * state.fitted).sum()) or number == 0:
-            stage = min(stage + 1, len(TOLERANCES) - 1)
-        if late and float(summary.promise) < SETTLED * state.psf.size:
-            converged = True
+        converged = late and float(summary.promise) < SETTLED * state.psf.size
+        state.psf, state.stars = found.psf, found.stars
+        if converged:  # what was seen before this last, small step is as good as what would be seen after it
             break
+        # While P is mostly wrong, tighter limits would clip what it is to learn from.
+        if number == 0 or float(summary.promise) < HALF_WAY * float((summary.chi2 * state.fitted).sum()):
+            stage = min(stage + 1, last)
         # What was once let through stays, or clipped pixels might come and go for ever.
         misfit = np.asarray(summary.misfit)
         state.tolerance = np.maximum(misfit, state.tolerance) if late else misfit
-    summary = state.once(0, floor, stay=True)  # where the last round has got
-    if not float(summary.loss) <= WORSE * least and not converged:
-        state.psf, state.stars = here
-        summary = state.once(0, floor, stay=True)
-    history.append(float(summary.loss))
     solution.psf = np.array(state.psf, np.float64)
-    batch.take(solution, state.stars, summary)
+    state.keep(solution, summary)
     solution.loss_history = solution.loss_history + history
     solution.converged, solution.fitted = converged, np.array(alive, bool)
     return solution

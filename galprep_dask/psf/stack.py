@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-import scipy.fft
 
 from galprep_dask.errors import ImageShapeError, TooFewStarsError
+from galprep_dask.psf._kernels.render import shifted
 from galprep_dask.psf.gauge import centred, polished
 from galprep_dask.psf.model import PSFModel
 from galprep_dask.psf.start import starting_values
@@ -34,7 +34,7 @@ def stack_of(data, good, variance, flux, dx, dy, sky) -> np.ndarray:
     """
     light = np.where(good, data - sky[:, None, None], 0.0)
     covered = _between_pixels(good.astype(float), dx, dy)
-    moved = _shifted(light, -dx, -dy) / flux[:, None, None]
+    moved = shifted(light, -dx, -dy) / flux[:, None, None]
     noise = np.maximum(_between_pixels(variance, dx, dy), 1e-300)
     weights = np.where(covered > 0.99, flux[:, None, None] ** 2 / noise, 0.0)
     kept = weights.copy()
@@ -45,15 +45,6 @@ def stack_of(data, good, variance, flux, dx, dy, sky) -> np.ndarray:
         kept = np.where(excess > CLIP * np.sqrt(1 + weights * (0.1 * mean) ** 2), 0.0, weights)
     mean = (kept * moved).sum(0) / np.maximum(kept.sum(0), 1e-300)
     return mean / mean.sum()
-
-
-def _shifted(images, dx, dy):
-    """Shift odd images, the band-limited functions through their values."""
-    f = np.fft.fftfreq(images.shape[-1])
-    wave_x, wave_y = (np.exp(-2j * np.pi * np.asarray(d)[:, None] * f) for d in (dx, dy))
-    half = f[f >= 0].size
-    transform = scipy.fft.rfft2(images) * wave_y[:, :, None] * wave_x[:, None, :half]
-    return scipy.fft.irfft2(transform, s=images.shape[1:])
 
 
 def _between_pixels(images, dx, dy):

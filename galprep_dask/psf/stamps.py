@@ -12,7 +12,7 @@ from scipy import ndimage
 from galprep_dask.arrays import ImageLike, as_image, as_mask, check_same_shape
 from galprep_dask.cutouts import extract_stamps
 from galprep_dask.errors import ParameterError, TooFewStarsError
-from galprep_dask.segmentation.segmentation_image import Segmentation, as_segmentation
+from galprep_dask.segmentation.segmentation_image import Segmentation, as_labels, as_segmentation
 
 __all__ = ["StarStamps", "star_stamps"]
 
@@ -113,13 +113,13 @@ def star_stamps(
         check_same_shape(sigma, image.shape, "sigma")
         planes["sigma"] = as_image(sigma, "sigma", chunks=image.chunks)
     if segmentation is not None:
-        planes["labels"] = as_segmentation(segmentation).data
+        planes["labels"] = as_segmentation(segmentation).given
         check_same_shape(planes["labels"], image.shape, "segmentation")
     lazy = {name: extract_stamps(plane, x, y, size) for name, plane in planes.items()}
     found = dict(zip(lazy, dask.compute(*lazy.values()), strict=True))
     bad = ~np.isfinite(found["stamps"]) | found.get("mask", False)
     if "labels" in found:
-        bad |= _neighbours(found["labels"], margin)
+        bad |= _neighbours(as_labels(found["labels"]), margin)
     return StarStamps(found["stamps"], bad, found.get("sigma"), x, y, rows)
 
 

@@ -37,10 +37,9 @@ def starting_values(data, good):
     """
     size = data.shape[-1]
     r = np.hypot(*np.meshgrid(*(np.arange(size) - (size - 1) / 2,) * 2))
-    sky = np.zeros(len(data))
-    for k in range(len(data)):
-        ring = data[k][good[k] & (r > 0.4 * size)]
-        sky[k] = np.median(ring) if ring.size else 0.0
+    rim = r > 0.4 * size
+    rings = [pixels[usable] for pixels, usable in zip(data[:, rim], good[:, rim], strict=True)]
+    sky = np.array([np.median(ring) if ring.size else 0.0 for ring in rings])
     with np.errstate(all="ignore"):
         filled = np.where(good, data - sky[:, None, None], 0.0)
         found = adaptive_moments(filled, sigma=min(2.0, size / 8), iterations=60, tolerance=1e-3)
@@ -72,9 +71,11 @@ def moffat_psf(fwhm: float, size: int, fine_size: int, oversampling: int, slope:
 
     width = fwhm / 2 / np.sqrt(2 ** (1 / slope) - 1)
     for _ in range(8):
-        sampled = (matrix @ profile(width) @ matrix.T)[None]
-        seen = float(adaptive_moments(sampled, sigma=fwhm / 2.35).fwhm[0])
-        if not np.isfinite(seen):
+        sampled = profile(width)
+        if oversampling > 1:
+            sampled = matrix @ sampled @ matrix.T
+        seen = float(adaptive_moments(sampled[None], sigma=fwhm / 2.35).fwhm[0])
+        if not abs(seen / fwhm - 1) > 1e-5:  # near enough, or there is no telling
             break
         # What the pixels add does not shrink with the profile, so the squares are compared.
         width = np.sqrt(max(width**2 * (1 + (fwhm**2 - seen**2) / fwhm**2), (0.3 / oversampling) ** 2))

@@ -12,6 +12,8 @@ __all__ = ["folds_of", "predicted", "summarised"]
 FEW = 25
 #: Pixels further off than so many sigmas, or this fraction of the star, are replaced before moments are taken.
 CLIP, WRONG = 5.0, 0.05
+#: Relative change of their size at which moments have settled.
+SETTLED = 1e-5
 
 
 def folds_of(snr, alive, reserve: float, seed: int) -> tuple[np.ndarray, int]:
@@ -48,38 +50,35 @@ def folds_of(snr, alive, reserve: float, seed: int) -> tuple[np.ndarray, int]:
     return fold, count if len(index) < FEW else 1
 
 
-def predicted(data, good, variance, solution, models, index) -> dict:
+def predicted(data, good, variance, solution, models) -> dict:
     """
     Compare stars with what a PSF that has not seen them says they are.
 
     Parameters
     ----------
-    data, good, variance : (k, n, n) arrays
-        Stars, pixels that count, variances of the background.
+    data, good, variance : (r, n, n) arrays
+        Reserved stars, pixels that count, variances of the background.
     solution : Solution
         Their flux, position and sky under that PSF.
-    models : (k, n, n) array
+    models : (r, n, n) array
         What they look like under it, of flux 1.
-    index : (r,) int array
-        Reserved stars.
 
     Returns
     -------
     dict of (r,) arrays
         reduced_chi2, size, e1, e2: the last three observed less predicted, size as a fraction.
     """
-    models = models[index]
-    flux, sky = solution.flux[index, None, None], solution.sky[index, None, None]
-    light = (data[index] - sky) / flux
-    noise = np.sqrt(variance[index] + (flux * WRONG * models) ** 2) / np.abs(flux)
-    light = np.where(good[index] & (np.abs(light - models) < CLIP * noise), light, models)
-    centre = np.stack([solution.dx[index], solution.dy[index]], 1)
-    expected = adaptive_moments(models, sigma=2.0, centre=centre)
+    flux, sky = solution.flux[:, None, None], solution.sky[:, None, None]
+    light = (data - sky) / flux
+    noise = np.sqrt(variance + (flux * WRONG * models) ** 2) / np.abs(flux)
+    light = np.where(good & (np.abs(light - models) < CLIP * noise), light, models)
+    centre = np.stack([solution.dx, solution.dy], 1)
+    expected = adaptive_moments(models, sigma=2.0, centre=centre, tolerance=SETTLED)
     width = np.sqrt(np.nan_to_num(expected.size, nan=8.0) / 2)
-    observed = adaptive_moments(light, sigma=width, centre=centre)
-    freedom = np.maximum(solution.n_good[index] - 4, 1)
+    observed = adaptive_moments(light, sigma=width, centre=centre, tolerance=SETTLED)
+    freedom = np.maximum(solution.n_good - 4, 1)
     return {
-        "reduced_chi2": solution.chi2[index] / freedom,
+        "reduced_chi2": solution.chi2 / freedom,
         "size": (observed.size - expected.size) / expected.size,
         "e1": observed.e1 - expected.e1,
         "e2": observed.e2 - expected.e2,

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import dask.array as da
 import numpy as np
+from dask._task_spec import Task, TaskRef
 from dask.base import tokenize
 from dask.highlevelgraph import HighLevelGraph
 from numba import njit
@@ -140,15 +141,18 @@ def _found_blocks(seen, image, labels, bad, rows, joining, rules) -> da.Array:
     names = {name: f"deblend-{name}-{token}" for name in ("parts", "again", "found")}
     graph = {}
     for name, block in {key for keys in take.values() for key in keys}:
+        key = (names[name], *block)
         if name == "parts":
-            graph[names[name], *block] = (_parts_of, (seen.name, *block))
+            graph[key] = Task(key, _parts_of, TaskRef((seen.name, *block)))
         else:
-            cut = partial(_cut_again, rows=rows[again[block]])
-            graph[names[name], *block] = (cut, *((array.name, *block) for array in (image, labels, bad)))
+            planes = (TaskRef((array.name, *block)) for array in (image, labels, bad))
+            graph[key] = Task(key, _cut_again, rows[again[block]], *planes)
+    find = partial(_find, rules)
     for block in np.ndindex(seen.numblocks):
-        join = partial(_find, joining=beginning.get(block, []), drop=frozenset(drop.get(block, [])), rules=rules)
-        parts = [(names[name], *source) for name, source in dict.fromkeys(take.get(block, []))]
-        graph[names["found"], *block] = (join, (seen.name, *block), parts)
+        key = (names["found"], *block)
+        parts = [TaskRef((names[name], *source)) for name, source in dict.fromkeys(take.get(block, ()))]
+        own = tuple(beginning.get(block, ())), tuple(drop.get(block, ()))
+        graph[key] = Task(key, find, *own, TaskRef((seen.name, *block)), *parts)
     graph = HighLevelGraph.from_collections(names["found"], graph, dependencies=[seen, image, labels, bad])
     return keep(da.Array(graph, names["found"], seen.chunks, meta=np.empty((0, 0), object)))
 
@@ -172,16 +176,16 @@ def _parts_of(boxed):
     return boxed[0, 0].parts
 
 
-def _cut_again(values, labels, bad, rows):
+def _cut_again(rows, values, labels, bad):
     return {int(row["label"]): cut_out(values, labels, bad, row) for row in rows}
 
 
-def _find(boxed, parts, joining, drop, rules):
+def _find(rules, joining, drop, boxed, *parts):
     seen = boxed[0, 0]
     whole = [join_parts([part[label] for part in parts if label in part]) for label in joining]
     joined, past_peaks = split_cutouts(whole, rules)
     rows = seen.children.rows
-    kept = seen.children._replace(rows=rows[~np.isin(rows["label"], list(drop))] if drop else rows)
+    kept = seen.children._replace(rows=rows[~np.isin(rows["label"], drop)] if drop else rows)
     found = np.empty((1, 1), object)
     found[0, 0] = _Found(
         join_children([kept, joined]), past_peaks + [label for label in seen.past_peaks if label not in drop]
@@ -227,18 +231,18 @@ def paint_blocks(labels: da.Array, bad: da.Array, splits: Splits, first: np.ndar
     name = f"deblended-{tokenize(labels.name, bad.name, splits.blocks.name, first)}"
     graph = {}
     for block in np.ndindex(labels.numblocks):
-        mine = np.array(here[block], np.intp)
+        key, mine = (name, *block), np.array(here[block], np.intp)
         origin = tuple(int(edge[n]) for edge, n in zip(edges, block, strict=True))
-        paint = partial(_paint, origin=origin, present=rows["label"][mine], first=first[mine].astype(np.int32))
+        own = origin, rows["label"][mine], first[mine].astype(np.int32)
         # The pixels are read again only where some of them leave a segment.
-        hidden = (bad.name, *block) if rows["has_bad"][mine].any() else None
-        found = [(splits.blocks.name, *source) for source in sources[block]]
-        graph[name, *block] = (paint, (labels.name, *block), hidden, found)
+        hidden = TaskRef((bad.name, *block)) if rows["has_bad"][mine].any() else None
+        found = [TaskRef((splits.blocks.name, *source)) for source in sources.get(block, ())]
+        graph[key] = Task(key, _paint, *own, TaskRef((labels.name, *block)), hidden, *found)
     graph = HighLevelGraph.from_collections(name, graph, dependencies=[labels, bad, splits.blocks])
     return da.Array(graph, name, labels.chunks, meta=np.empty((0, 0), np.int32))
 
 
-def _paint(labels, bad, found, origin, present, first):
+def _paint(origin, present, first, labels, bad, *found):
     out = _renumber(labels, present, first)
     if bad is not None:
         out[bad] = 0

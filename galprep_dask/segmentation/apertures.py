@@ -8,7 +8,7 @@ import dask.array as da
 import numpy as np
 from astropy import units as u
 
-from galprep_dask.blockwise import block_edges, map_regions
+from galprep_dask.blockwise import block_edges, collect_in_turn, map_regions
 from galprep_dask.image import WARNINGS_LOCK
 
 __all__ = ["PER_SOURCE", "measure_apertures"]
@@ -65,8 +65,10 @@ def measure_apertures(planes: dict[str, da.Array], labels, limits, x, y, semimaj
         measured = map_regions(
             _measure_region, [group.box for group in groups], list(planes.values()),
             [labels[group.rows] for group in groups], planes=list(planes), names=names, method=method,
-        ).compute()  # fmt: skip
-        for group, values in zip(groups, measured, strict=True):
+        )  # fmt: skip
+        begins = [group.box[0] for group in groups]
+        turns = np.searchsorted(block_edges(planes["image"].chunks[0]), begins, side="right").tolist()
+        for group, values in zip(groups, collect_in_turn(measured, turns).compute()[0], strict=True):
             columns[:, group.rows] = values
     return {
         name: values if PER_SOURCE[name] is None else values * PER_SOURCE[name]

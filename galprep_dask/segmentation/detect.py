@@ -7,11 +7,14 @@ from functools import partial
 
 import dask.array as da
 import numpy as np
+from dask.base import tokenize
+from dask.highlevelgraph import HighLevelGraph
 
 from galprep_dask.arrays import ImageLike, as_image, as_mask, check_same_shape, take_off_unit
 from galprep_dask.blockwise import collect_by_rows, give_back_memory, map_blocks_each, objects_of_blocks
+from galprep_dask.cluster import computes_on_cluster
 from galprep_dask.errors import NoSourcesWarning, ParameterError
-from galprep_dask.segmentation._kernels.label import components_of, paint, runs_above
+from galprep_dask.segmentation._kernels.label import SegmentRuns, components_of, paint, runs_above, segment_runs
 from galprep_dask.segmentation._kernels.merge import BlockSources, Table, merge_sources, sources_of_block
 from galprep_dask.segmentation._kernels.moments import measure_runs
 from galprep_dask.segmentation.segmentation_image import Segmentation
@@ -20,6 +23,10 @@ __all__ = ["detect_sources"]
 
 #: What an int32 label image can number.
 MAX_LABEL = np.iinfo(np.int32).max
+
+#: Bytes of runs, in all, that are kept so that labels need no pixels; every block has the same share. Sources fill a
+#: tenth of it in an image of 32768 x 32768 pixels.
+KEPT_BYTES = 128 * 2**20
 
 
 def detect_sources(
@@ -60,7 +67,9 @@ def detect_sources(
     -------
     Segmentation
         Labels as ``photutils.segmentation.detect_sources`` numbers them on the whole array. What sources there are is
-        found here, in one pass over the blocks that keeps no pixels; the label image itself is lazy.
+        found here, in one pass over the blocks that keeps no pixels; the label image itself is lazy. It is painted
+        from where the sources of a block begin and end in its rows, which is kept where it takes less than the share
+        of a block of 128 MiB. Blocks with more, and all blocks on a cluster, are read and labelled again.
 
     Raises
     ------
@@ -112,10 +121,16 @@ def find_sources(
     )
     how = {"level": level, "n_pixels": int(n_pixels), "connectivity": int(connectivity), "image_shape": image.shape}
 
+    # Workers of a cluster would send through the client what they find, and get it back.
+    share = 0 if computes_on_cluster() else KEPT_BYTES // image.npartitions
     blocks = objects_of_blocks(
-        partial(_found_in_block, names=[*planes, *measured], **how), *planes.values(), *measured.values()
+        partial(_found_in_block, names=[*planes, *measured], share=share, **how), *planes.values(), *measured.values()
     )
-    merged = merge_sources(collect_by_rows(blocks).compute()[0], how["connectivity"], how["n_pixels"])
+    found = collect_by_rows(blocks).compute()[0]
+    sources, runs = np.empty(found.shape, object), np.empty(found.shape, object)
+    for block in np.ndindex(found.shape):
+        sources[block], runs[block] = found[block]
+    merged = merge_sources(sources, how["connectivity"], how["n_pixels"])
     give_back_memory()
     n_labels = len(merged.area)
     if n_labels > MAX_LABEL:
@@ -126,8 +141,9 @@ def find_sources(
     labels = map_blocks_each(
         partial(_labels_of_block, names=list(planes), **how), merged.numbers, *planes.values(), dtype=np.int32
     )
+    painted = _painted(labels, runs, merged.numbers)
     table = Table(np.arange(1, n_labels + 1, dtype=np.int32), merged.area, merged.limits, merged.sums)
-    return Segmentation._of_detection(labels, table, None if measure is None else given | {"mask": mask})
+    return Segmentation._of_detection(labels, painted, table, None if measure is None else given | {"mask": mask})
 
 
 def _level(threshold, image: da.Array) -> tuple:
@@ -150,10 +166,26 @@ def check_detection(n_pixels, connectivity) -> None:
         raise ParameterError(f"connectivity={connectivity!r}; expected 4 or 8.")
 
 
+def _painted(labels: da.Array, runs: np.ndarray, numbers: np.ndarray) -> da.Array:
+    """Paint the blocks of which the runs were kept; the others stay as they are in ``labels``."""
+    if all(kept is None for kept in runs.flat):
+        return labels
+    name = f"painted-{tokenize(labels.name)}"
+    graph = {}
+    for block, kept in np.ndenumerate(runs):
+        graph[name, *block] = (labels.name, *block) if kept is None else (partial(_paint, kept, numbers[block]),)
+    rest = [labels] if any(kept is None for kept in runs.flat) else []
+    graph = HighLevelGraph.from_collections(name, graph, dependencies=rest)
+    return da.Array(graph, name, labels.chunks, meta=labels._meta)
+
+
 # One block -------------------------------------------------------------------------------------------------
 
 
-def _found_in_block(*blocks, names, origin, level, n_pixels, connectivity, image_shape) -> BlockSources:
+def _found_in_block(
+    *blocks, names, share, origin, level, n_pixels, connectivity, image_shape
+) -> tuple[BlockSources, SegmentRuns | None]:
+    """Give the sources of a block, and its runs if they take no more bytes than its share."""
     planes = dict(zip(names, blocks, strict=True))
     measured, error, shape_image = (planes.pop(name, None) for name in ("measure", "error", "convolved_data"))
     runs, components, open_sides = _segmented(planes, origin, level, n_pixels, connectivity, image_shape)
@@ -162,7 +194,9 @@ def _found_in_block(*blocks, names, origin, level, n_pixels, connectivity, image
         sums = measure_runs(
             runs, components, measured, shape_image, error, planes.get("mask"), origin, image_shape[1]
         )
-    return sources_of_block(runs, components, sums, blocks[0].shape, origin, image_shape[1], open_sides)
+    kept = segment_runs(runs, components, blocks[0].shape)
+    sources = sources_of_block(runs, components, sums, blocks[0].shape, origin, image_shape[1], open_sides)
+    return sources, kept if kept.n_bytes <= share else None
 
 
 def _labels_of_block(*blocks, names, own, origin, level, n_pixels, connectivity, image_shape) -> np.ndarray:
@@ -174,6 +208,10 @@ def _labels_of_block(*blocks, names, own, origin, level, n_pixels, connectivity,
             "Detect them again, in an image that does not change."
         )
     return paint(runs, components.of_run, own, blocks[0].shape)
+
+
+def _paint(kept: SegmentRuns, numbers: np.ndarray) -> np.ndarray:
+    return paint(kept.runs, kept.of_run, numbers, kept.shape)
 
 
 def _segmented(planes, origin, level, n_pixels, connectivity, image_shape):

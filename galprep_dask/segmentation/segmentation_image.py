@@ -9,11 +9,12 @@ import numpy as np
 
 from galprep_dask.arrays import ImageLike, as_image, check_same_shape
 from galprep_dask.blockwise import merge_blocks_at
+from galprep_dask.cluster import computes_on_cluster
 from galprep_dask.errors import ParameterError
 from galprep_dask.segmentation._kernels.label import components_of_labels, runs_of_labels
 from galprep_dask.segmentation._kernels.merge import Table, join_tables
 
-__all__ = ["Segmentation", "as_segmentation", "labels_like"]
+__all__ = ["Segmentation", "as_labels", "as_segmentation", "labels_like"]
 
 
 class Segmentation:
@@ -29,7 +30,9 @@ class Segmentation:
     ----------
     data : (ny, nx) int32 dask array
         The labels, lazily. Where :func:`detect_sources` found them they are made anew, block by block, at every
-        computation: what is needed often may be persisted, or written and read.
+        computation: from the runs of their pixels where these were few enough to be kept, and else from the image.
+    given : (ny, nx) dask array
+        The labels as they were given: of a file, they can be read in parts. :func:`as_labels` checks them.
 
     Examples
     --------
@@ -42,15 +45,32 @@ class Segmentation:
         data = as_image(data, "segmentation")
         if data.dtype.kind not in "iu":
             raise ParameterError(f"segmentation has dtype {data.dtype}; expected integer labels.")
-        self.data = data.map_blocks(_as_int32, dtype=np.int32, meta=np.empty((0, 0), np.int32))
+        self._given = data
+        self._labels = self._painted = data.map_blocks(as_labels, dtype=np.int32, meta=np.empty((0, 0), np.int32))
         self._measured = None
 
     @classmethod
-    def _of_detection(cls, data: da.Array, table: Table, measured) -> Segmentation:
-        """Make one of which the table is known; ``measured`` holds the planes of its sums by name."""
+    def _of_detection(cls, labels: da.Array, painted: da.Array, table: Table, measured) -> Segmentation:
+        """
+        Make one of which the table is known.
+
+        ``painted`` are the labels made of what is kept in this process; ``measured`` holds the planes of the sums of
+        the table by name.
+        """
         found = cls.__new__(cls)
-        found.data, found._table, found._measured = data, table, measured
+        found._labels, found._painted, found._given = labels, painted, None
+        found._table, found._measured = table, measured
         return found
+
+    @property
+    def data(self) -> da.Array:
+        """The labels. What is kept in this process would travel to the workers of a cluster: they look at the image."""
+        return self._labels if computes_on_cluster() else self._painted
+
+    @property
+    def given(self) -> da.Array:
+        """The labels before they were checked, or as they were detected."""
+        return self.data if self._given is None else self._given
 
     def measured_already(self, data: ImageLike, *, mask=None, error=None, convolved_data=None) -> bool:
         """Tell whether the sums over the good pixels of ``data`` were taken when the sources were detected."""
@@ -119,7 +139,8 @@ def _same_pixels(one: ImageLike | None, other: ImageLike | None) -> bool:
     return one is other or (isinstance(one, da.Array) and isinstance(other, da.Array) and one.name == other.name)
 
 
-def _as_int32(block: np.ndarray) -> np.ndarray:
+def as_labels(block: np.ndarray) -> np.ndarray:
+    """Give labels as int32; ParameterError where they are none."""
     low, high = int(block.min(initial=0)), int(block.max(initial=0))
     if low < 0 or high > np.iinfo(np.int32).max:
         raise ParameterError(f"segmentation has labels from {low} to {high}; expected 0 to 2147483647.")

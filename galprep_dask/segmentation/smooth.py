@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dask.array as da
 import numpy as np
 
 from galprep_dask.arrays import ImageLike, as_image, as_mask, like
@@ -56,12 +55,10 @@ def smooth(
     image = as_image(data)
     mask = as_mask(mask, image)
     image = image.astype(float_dtype(image.dtype))
-    if mask is not None:
-        image = da.where(mask, image.dtype.type(np.nan), image)
     depth = max(weights.shape) // 2
     smoothed = map_halo(
-        smooth_window, image, depth, dtype=np.float64, fill=np.nan, trims=True, weights=weights, halo=depth
-    )
+        smooth_window, image, depth, dtype=np.float64, fill=np.nan, mask=mask, trims=True, weights=weights, halo=depth
+    )  # fmt: skip
     return like(smoothed, data)
 
 

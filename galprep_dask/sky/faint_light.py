@@ -40,8 +40,8 @@ def stats_outside(data: da.Array, bad: da.Array | None, known: da.Array | None) 
 
 
 def detect_faint_light(
-    image: da.Array, bad: da.Array, known: da.Array | None, *, sky_level, sky_std, max_grow_size, scales, fwhm, n_sigma,
-    **detection,
+    image: da.Array, mask: da.Array | None, known: da.Array | None, *, sky_level, sky_std, max_grow_size, scales, fwhm,
+    n_sigma, **detection,
 ) -> FaintLight:  # fmt: skip
     """
     Mark what stands out of the sky by ``n_sigma`` standard deviations of the smoothed image, at any of ``scales``.
@@ -56,17 +56,17 @@ def detect_faint_light(
     chunks, wide = image.chunks, sorted({int(scale) for scale in scales} - {1})
     on_grid = tuple(_on_grid(axis, math.lcm(*wide)) for axis in chunks)
     bright = da.zeros(image.shape, chunks=chunks, dtype=bool)
-    left_out = bad
+    left_out = mask
     if 1 in scales:
-        smoothed = smooth(image, fwhm, bad)
+        smoothed = smooth(image, fwhm, mask)
         _, _, std = stats_outside(smoothed, None, known)
         found = find_sources(smoothed, sky_level + n_sigma * std, mask=None, **detection)
         bright = keep_mask(found.data > 0)
-        left_out = keep_mask(bad | grow_mask(
-            found, image, sky_level=sky_level, sky_std=sky_std, max_grow_size=max_grow_size, mask=bad
-        ))  # fmt: skip
+        grown = grow_mask(found, image, sky_level=sky_level, sky_std=sky_std, max_grow_size=max_grow_size, mask=mask)
+        left_out = keep_mask(grown if mask is None else grown | mask)
     squares_bright, squares_dark = [], []
     image, left_out, known = (plane if plane is None else plane.rechunk(on_grid) for plane in (image, left_out, known))
+    nothing = da.zeros(image.shape, chunks=on_grid, dtype=bool)
     for scale in wide:
         means = keep(_over_squares(scale, image, left_out))
         outside = None if known is None else _over_squares(scale, known.astype(np.float32)) > 0.5
@@ -75,8 +75,7 @@ def detect_faint_light(
         for sign, squares in ((1, squares_bright), (-1, squares_dark)):
             found = find_sources(sign * smoothed, sign * sky_level + n_sigma * std, mask=None, **detection)
             squares.append(found.data > 0)
-        left_out = left_out | _in_pixels(squares_bright[-1:], [scale], left_out)
-    nothing = da.zeros(image.shape, chunks=on_grid, dtype=bool)
+        left_out = _in_pixels(squares_bright[-1:], [scale], nothing if left_out is None else left_out)
     return FaintLight(
         keep_mask(bright | _in_pixels(squares_bright, wide, nothing).rechunk(chunks)),
         keep_mask(_in_pixels(squares_dark, wide, nothing).rechunk(chunks)),

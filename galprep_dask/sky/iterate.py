@@ -6,6 +6,9 @@ import logging
 import warnings
 from collections.abc import Callable
 
+import dask.array as da
+import numpy as np
+
 from galprep_dask.arrays import ImageLike, as_image, as_mask, like
 from galprep_dask.blockwise import keep_mask
 from galprep_dask.errors import LittleSkyWarning, ParameterError
@@ -103,21 +106,21 @@ def fit_sky_between_sources(
     bad = keep_mask(bad_pixels(image, as_mask(mask, image)))
     sky, known = fit(image, bad), None
     for n in range(rounds):
+        flat = subtract_sky(image, sky)
+        flat = da.where(bad, flat.dtype.type(np.nan), flat)  # in one task with the pixels, for all that looks at them
         masked, margin = masked_pixels(
-            subtract_sky(image, sky), bad, known, 0.0, fwhm=fwhm, n_sigma=n_sigma, n_pixels=n_pixels,
-            connectivity=connectivity, max_grow_size=max_grow_size, addgrow=addgrow, faint_scales=faint_scales,
-            margin=margin,
+            flat, None, bad, known, 0.0, fwhm=fwhm, n_sigma=n_sigma, n_pixels=n_pixels, connectivity=connectivity,
+            max_grow_size=max_grow_size, addgrow=addgrow, faint_scales=faint_scales, margin=margin,
         )  # fmt: skip
         if n >= _GROWING_ONLY:
-            masked = masked | known
-        masked = keep_mask(masked)  # the fit takes several passes over it
+            masked = keep_mask(masked | known)
         sky = fit(image, masked)
         changed = float((masked if known is None else masked ^ known).mean())
         _log.info("round %d: %.2f %% of the pixels changed, sky rms %.6g", n + 1, 100 * changed, sky.rms)
         if changed < _STABLE:
             break
         known = masked
-    left, good = (1 - float(plane.mean()) for plane in (masked, bad))
+    left, good = (1 - float(share) for share in da.compute(masked.mean(), bad.mean()))
     if left < _LITTLE_SKY * good:
         warnings.warn(
             f"the sky was fitted to {100 * left:.1f} % of the pixels, the others are masked as sources: a sky that the "

@@ -17,7 +17,7 @@ from galprep_dask.arrays import CHUNK_SIDE, ImageLike, as_image, as_mask
 from galprep_dask.blockwise import as_object, block_bounds, block_edges, collect_by_rows
 from galprep_dask.errors import NoGoodPixelsError, ParameterError
 from galprep_dask.sky._kernels.boxes import boxes_of_block, join_boxes
-from galprep_dask.sky._kernels.spline import evaluate_spline, median_filter
+from galprep_dask.sky._kernels.spline import evaluate_spline, median_filter, subtract_spline
 
 __all__ = ["MeshSky", "fit_mesh_sky"]
 
@@ -90,13 +90,41 @@ class MeshSky:
     def _evaluate(self, mesh: np.ndarray, shape, chunks) -> da.Array:
         shape = self.shape if shape is None else shape
         chunks = da.core.normalize_chunks(chunks, shape, dtype=np.float64)
-        # The spline is even about the outer edges of the mesh, and so are its coefficients.
-        coefficients = np.pad(spline_filter(mesh, order=3, mode="reflect"), 2, mode="symmetric")
-        evaluate = partial(_evaluate_block, box_size=self.box_size, lowest=float(mesh.min()), highest=float(mesh.max()))
+        coefficients, how = self._spline(mesh)
         return da.blockwise(
-            evaluate, "ij", block_bounds(chunks), "ij", da.from_array(coefficients, chunks=-1), "mn",
+            partial(_evaluate_block, **how), "ij", block_bounds(chunks), "ij", coefficients, "mn",
             concatenate=True, align_arrays=False, dtype=np.float64, meta=np.empty((0, 0)),
         )  # fmt: skip
+
+    def subtract_from(self, image: da.Array, dtype) -> da.Array:
+        """
+        Give an image minus the sky, lazily, without an image of the sky in between.
+
+        Parameters
+        ----------
+        image : (ny, nx) dask array
+            In the unit of the sky.
+        dtype : dtype
+            float32 or float64.
+
+        Returns
+        -------
+        (ny, nx) dask array of ``dtype``
+            The same to the bit as the difference to :meth:`evaluate`, taken in float64 and rounded once.
+        """
+        coefficients, how = self._spline(self.mesh)
+        return da.blockwise(
+            partial(_subtract_from_block, dtype=dtype, **how), "ij",
+            image, "ij", block_bounds(image.chunks), "ij", coefficients, "mn",
+            concatenate=True, align_arrays=False, dtype=dtype, meta=image._meta.astype(dtype),
+        )  # fmt: skip
+
+    def _spline(self, mesh: np.ndarray) -> tuple[da.Array, dict]:
+        """Give the coefficients of the spline, and what else its kernels want to know."""
+        # The spline is even about the outer edges of the mesh, and so are its coefficients.
+        coefficients = np.pad(spline_filter(mesh, order=3, mode="reflect"), 2, mode="symmetric")
+        how = {"box_size": self.box_size, "lowest": float(mesh.min()), "highest": float(mesh.max())}
+        return da.from_array(coefficients, chunks=-1), how
 
     def to_header(self) -> fits.Header:
         """Write down as FITS keywords how the sky was found; the mesh itself is too large for a header."""
@@ -117,6 +145,11 @@ class MeshSky:
 def _evaluate_block(bounds, coefficients, **how) -> np.ndarray:
     y, x = (np.arange(*axis) for axis in bounds)
     return evaluate_spline(y, x, coefficients, **how)
+
+
+def _subtract_from_block(block, bounds, coefficients, **how) -> np.ndarray:
+    y, x = (np.arange(*axis) for axis in bounds)
+    return subtract_spline(block, y, x, coefficients, **how)
 
 
 def _sextractor(mean, median, std):

@@ -10,7 +10,7 @@ import numpy as np
 from galprep_dask.arrays import ImageLike, as_image, as_mask, like
 from galprep_dask.blockwise import keep_mask
 from galprep_dask.errors import ParameterError
-from galprep_dask.image import bad_pixels
+from galprep_dask.image import bad_pixels, float_dtype
 from galprep_dask.masks import grow_by, grow_mask, growth_rings
 from galprep_dask.segmentation import smooth
 from galprep_dask.segmentation.detect import find_sources
@@ -97,9 +97,11 @@ def source_mask(
     """
     check_search(faint_scales, margin)
     image = as_image(data)
+    image = image.astype(float_dtype(image.dtype))  # means of whole numbers are none
+    mask = as_mask(mask, image)
     masked, _ = masked_pixels(
-        image, bad_pixels(image, as_mask(mask, image)), as_mask(known, image, "known"), sky_level, fwhm=fwhm,
-        n_sigma=n_sigma, n_pixels=n_pixels, connectivity=connectivity, max_grow_size=max_grow_size, addgrow=addgrow,
+        image, mask, bad_pixels(image, mask), as_mask(known, image, "known"), sky_level, fwhm=fwhm, n_sigma=n_sigma,
+        n_pixels=n_pixels, connectivity=connectivity, max_grow_size=max_grow_size, addgrow=addgrow,
         faint_scales=faint_scales, margin=margin,
     )  # fmt: skip
     return like(masked, data)
@@ -114,27 +116,32 @@ def check_search(faint_scales, margin) -> None:
 
 
 def masked_pixels(
-    image: da.Array, bad: da.Array, known: da.Array | None, sky_level: float | None, *, fwhm, n_sigma, n_pixels,
-    connectivity, max_grow_size, addgrow, faint_scales, margin,
+    image: da.Array, mask: da.Array | None, bad: da.Array, known: da.Array | None, sky_level: float | None, *, fwhm,
+    n_sigma, n_pixels, connectivity, max_grow_size, addgrow, faint_scales, margin,
 ) -> tuple[da.Array, float]:  # fmt: skip
-    """Do the work of :func:`source_mask`, where ``bad`` has the non-finite pixels; and say which margin was taken."""
-    _, median, std = stats_outside(image, bad, known)
+    """
+    Do the work of :func:`source_mask`, and say which margin was taken. The mask is kept in memory.
+
+    ``bad`` has the non-finite pixels as well. To make it takes the pixels, so that it is asked for only where ``mask``
+    does not do.
+    """
+    _, median, std = stats_outside(image, mask, known)
     level = median if sky_level is None else sky_level
-    growth = {"sky_level": level, "sky_std": std, "max_grow_size": max_grow_size, "mask": bad}
+    growth = {"sky_level": level, "sky_std": std, "max_grow_size": max_grow_size, "mask": mask}
 
     if faint_scales:
         faint = detect_faint_light(
-            image, bad, known, sky_level=level, sky_std=std, max_grow_size=max_grow_size, scales=faint_scales,
+            image, mask, known, sky_level=level, sky_std=std, max_grow_size=max_grow_size, scales=faint_scales,
             fwhm=fwhm, n_sigma=n_sigma, n_pixels=n_pixels, connectivity=connectivity,
         )  # fmt: skip
         sources = find_sources(faint.bright.astype(np.uint8), 0, 1, connectivity, bad)
         rings = growth_rings(sources, image, **growth)
-        n_good = int((~bad).sum().compute())
         for part in (margin, margin / 2, margin / 4, 0.0):
             widths = rings + addgrow + np.minimum(part * (np.sqrt(sources.areas / np.pi) + rings), max_grow_size)
             masked = keep_mask(grow_by(sources, widths) | faint.dark | bad)
-            if n_good - int((masked & ~bad).sum().compute()) >= _LEAST_SKY * n_good:
+            n_good, n_masked = da.compute((~bad).sum(), (masked & ~bad).sum())
+            if int(n_good) - int(n_masked) >= _LEAST_SKY * int(n_good):
                 return masked, part
 
-    sources = find_sources(smooth(image, fwhm, bad), level + n_sigma * std, n_pixels, connectivity, bad)
-    return grow_mask(sources, image, addgrow=addgrow, **growth) | bad, 0.0
+    sources = find_sources(smooth(image, fwhm, mask), level + n_sigma * std, n_pixels, connectivity, bad)
+    return keep_mask(grow_mask(sources, image, addgrow=addgrow, **growth) | bad), 0.0

@@ -20,7 +20,8 @@ def subtract_sky(data: ImageLike, sky) -> ImageLike:
     data : (ny, nx) array, NumPy, dask or xarray
         Image in the unit of the model, or a cube of such images. Not modified.
     sky : sky model
-        Any model of this room, or what has ``evaluate(shape, chunks)``.
+        Any model of this room, or what has ``evaluate(shape, chunks)``; ``subtract_from(image, dtype)`` is taken where
+        there is one, for images.
 
     Returns
     -------
@@ -38,6 +39,8 @@ def subtract_sky(data: ImageLike, sky) -> ImageLike:
     """
     image = as_image(data, ndim=np.ndim(data))
     dtype = float_dtype(image.dtype)
+    if image.ndim == 2 and hasattr(sky, "subtract_from"):
+        return like(sky.subtract_from(image, dtype), data)
     model = sky.evaluate(image.shape[-2:], image.chunks[-2:])
     difference = da.map_blocks(
         _difference, image, model if image.ndim == 2 else model[None], dtype=dtype, meta=image._meta.astype(dtype)

@@ -1,7 +1,6 @@
-"""What goes wrong on a cluster: workers that die, want of memory, a slow disk, a client that goes."""
+"""What goes wrong on a cluster: want of memory, a slow disk, a client that goes."""
 
 import os
-import signal
 import threading
 import time
 
@@ -11,7 +10,6 @@ import numpy as np
 import pytest
 from distributed import Client, KilledWorker, LocalCluster
 from served import RangeServer
-from steps import Job, make_mosaic
 
 from galprep_dask import make_image, open_image, write_image
 from galprep_dask.stats import sigma_clipped_stats
@@ -26,40 +24,6 @@ def cluster():
         ) as workers,
     ):
         yield workers
-
-
-class Killer(threading.Thread):
-    """Kills one worker, at the first moment after ``delay`` at which it is at work."""
-
-    def __init__(self, cluster, delay=0.0):
-        super().__init__(daemon=True)
-        self.cluster, self.delay, self.killed = cluster, delay, None
-        self.start()
-
-    def run(self):
-        time.sleep(self.delay)
-        while self.killed is None:
-            busy = [state for state in list(self.cluster.scheduler.workers.values()) if state.processing]
-            if busy:
-                self.killed = busy[0].name
-                os.kill(self.cluster.workers[self.killed].pid, signal.SIGKILL)
-            time.sleep(0.001)
-
-
-def test_a_worker_that_dies_changes_nothing(cluster, tmp_path):
-    targets = make_mosaic(tmp_path / "mosaic.fits")
-    expected = Job(tmp_path / "mosaic.fits", targets, tmp_path / "threads", chunks=150)
-    job = Job(tmp_path / "mosaic.fits", targets, tmp_path / "workers", chunks=150)
-    for step in ("sky", "segmentation", "growth", "sigma", "cutouts"):
-        values = getattr(expected, step)()
-        with Client(cluster) as client:
-            client.wait_for_workers(2)
-            killer = Killer(cluster) if step in ("segmentation", "sigma", "cutouts") else None
-            results = getattr(job, step)()
-        assert killer is None or killer.killed is not None
-        for value, result in zip(values, results, strict=True):
-            np.testing.assert_equal(result, value, err_msg=step)
-    assert sorted(os.listdir(tmp_path / "workers")) == sorted(os.listdir(tmp_path / "threads"))
 
 
 def hungry(block, folder, often):

@@ -1,6 +1,11 @@
-"""Each step on two worker processes of one thread each: the results of threads to the bit, and no image passes."""
+"""Each step on two worker processes: the results of threads to the bit, when one dies as well; and no image passes."""
 
+import copy
 import logging
+import os
+import signal
+import threading
+import time
 from pathlib import Path
 
 import dask
@@ -28,10 +33,16 @@ def cluster():
         yield workers
 
 
-def test_each_step_gives_what_threads_give(cluster, tmp_path):
-    targets = make_mosaic(tmp_path / "mosaic.fits")
-    expected = Job(tmp_path / "mosaic.fits", targets, tmp_path / "threads", chunks=150)
-    expected_results = expected.run()
+@pytest.fixture(scope="module")
+def on_threads(tmp_path_factory):
+    """The job done by threads, and its results by step."""
+    folder = tmp_path_factory.mktemp("job")
+    job = Job(folder / "mosaic.fits", make_mosaic(folder / "mosaic.fits"), folder / "products", chunks=150)
+    return job, job.run()
+
+
+def test_each_step_gives_what_threads_give(cluster, on_threads, tmp_path):
+    expected, expected_results = on_threads
     assert expected.found.n_labels > 20
     assert expected_results["stars"][0].sum() > 10
     said = []
@@ -41,7 +52,7 @@ def test_each_step_gives_what_threads_give(cluster, tmp_path):
     logger.addHandler(handler)
     try:
         with Client(cluster) as client:
-            results = Job(tmp_path / "mosaic.fits", targets, tmp_path / "workers", chunks=150).run()
+            results = Job(expected.path, expected.targets, tmp_path / "products", expected.chunks).run()
             threads = client.run(names_of_threads)
     finally:
         logger.removeHandler(handler)
@@ -52,6 +63,41 @@ def test_each_step_gives_what_threads_give(cluster, tmp_path):
     assert said == []
     # One of both workers fitted the PSF, with one thread; JAX is nowhere else.
     assert sorted(names.count("tf_XLAEigen") for names in threads.values()) == [0, 1]
+
+
+class Killer(threading.Thread):
+    """Kills one worker, at the first moment at which it is at work."""
+
+    def __init__(self, cluster):
+        super().__init__(daemon=True)
+        self.cluster, self.killed, self.stopped = cluster, None, False
+        self.start()
+
+    def run(self):
+        while self.killed is None and not self.stopped:
+            busy = [state for state in list(self.cluster.scheduler.workers.values()) if state.processing]
+            if busy:
+                self.killed = busy[0].name
+                os.kill(self.cluster.workers[self.killed].pid, signal.SIGKILL)
+            time.sleep(0.001)
+
+
+@pytest.mark.parametrize("step", Job.steps)
+def test_a_worker_that_dies_changes_nothing(cluster, on_threads, tmp_path, step):
+    expected, results = on_threads
+    job = copy.copy(expected)  # goes on with what the other steps gave
+    job.folder = tmp_path / "products"
+    job.folder.mkdir()
+    with Client(cluster) as client:
+        client.wait_for_workers(2)
+        killer = Killer(cluster)
+        found = getattr(job, step)()
+        killer.stopped = True
+    assert killer.killed is not None
+    for value, result in zip(results[step], found, strict=True):
+        np.testing.assert_equal(result, value)
+    written = sorted(path.relative_to(job.folder) for path in job.folder.rglob("*"))
+    assert all((expected.folder / path).exists() for path in written)
 
 
 def names_of_threads():

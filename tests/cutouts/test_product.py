@@ -1,6 +1,7 @@
 """The cutout file: what a fitting code may rely on."""
 
 import hashlib
+import io
 import itertools
 import json
 import os
@@ -239,6 +240,28 @@ def test_a_psf_is_written_as_it_is_and_measured(path):
         assert abs(header["PSFXOFF"]) < 0.005
         assert abs(header["PSFYOFF"]) < 0.005
         assert all(side % 2 for side in psf.shape)
+
+
+def test_files_are_those_that_astropy_writes(path):
+    """Whatever is in the header: astropy, which lays out a header once for many files, would write the same."""
+    header = tan_header((21, 25), OBJECT="old", GAIN=3.0, CRPIX1=10 / 3, LTV1=-4.0)
+    header["HIERARCH A LONG KEYWORD"], header["LONGTEXT"] = (1.0, "and its comment"), "it's long " * 20
+    header.add_history("made by a telescope")
+    for k, name in enumerate(("a target", "it's a name", "long " * 20 + "end")):
+        header["CRPIX1"] += k
+        write_product(
+            path, IMAGE[k:], mask=MASK[k:], sigma=SIGMA[k:], psf=PSF, header=header, ra=150.0, dec=2.0, overwrite=True,
+            keywords=[("OBJECT", name, ""), ("GAIN", 1e-7 * k, "[e-/ADU]"), ("HIERARCH ANOTHER LONG ONE", k, ""),
+                      ("BUNIT", "nJy", None)], parameters={"k": k, "more": "text" * 50}, history=["cut", "h" * 80],
+        )  # fmt: skip
+        with fits.open(path) as hdus:
+            assert [hdus[0].header[key] for key in ("OBJECT", "GAIN", "CRPIX1")] == [name, 1e-7 * k, header["CRPIX1"]]
+            assert hdus["SIGMA"].header["BUNIT"] == "nJy"
+            for hdu in hdus:
+                hdu.add_checksum(when="")
+            again = io.BytesIO()
+            hdus.writeto(again, output_verify="exception")
+        assert again.getvalue() == path.read_bytes()
 
 
 @pytest.mark.parametrize(

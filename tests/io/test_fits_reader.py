@@ -26,7 +26,7 @@ from galprep_dask.errors import (
     NotLazyWarning,
     ParameterError,
 )
-from galprep_dask.io import fits_reader
+from galprep_dask.io import byte_ranges, fits_reader
 from galprep_dask.io.fits_find import find_plane
 from galprep_dask.io.fits_reader import FitsPlane, reader_of
 from galprep_dask.io.open import lazy_plane
@@ -607,12 +607,41 @@ def test_http_reads_little_more_than_the_bytes_of_a_region(tmp_path, server):
     whole = np.random.default_rng(5).normal(size=(2048, 4096)).astype("f4")
     fits.writeto(tmp_path / "image.fits", whole)
     image = open_image(server.url("image.fits"), chunks=(256, 1024))
-    assert server.take_count() < 2**20  # of 32 MiB
+    assert server.take_requests()[1] < 2**20  # of 32 MiB
     np.testing.assert_array_equal(image["data"][256:512, 1024:2048].values, whole[256:512, 1024:2048])
-    assert server.take_count() == 256 * 1024 * 4
+    assert server.take_requests() == (1, (255 * 4096 + 1024) * 4)  # what is between is less than other requests cost
     np.testing.assert_array_equal(image["data"][100:150, 30:90].values, whole[100:150, 30:90])
-    assert server.take_count() == 50 * 60 * 4
+    assert server.take_requests() == (1, (49 * 4096 + 60) * 4)
     assert open_image(server.url("image.fits"))["data"].chunks == ((2048,), (4096,))
+    server.take_requests()
+    np.testing.assert_array_equal(open_image(server.url("image.fits"))["data"].values, whole)
+    assert server.take_requests()[0] <= 4 + 6  # pieces, and the headers
+
+
+def test_rows_far_apart_are_asked_for_one_by_one(tmp_path, server):
+    whole = np.random.default_rng(7).normal(size=(40, 20000)).astype("f4")
+    fits.writeto(tmp_path / "image.fits", whole)
+    image = open_image(server.url("image.fits"), chunks=(20, 5000))["data"]
+    server.take_requests()
+    np.testing.assert_array_equal(image[20:, 5000:10000].values, whole[20:, 5000:10000])
+    assert server.take_requests() == (20, 20 * 5000 * 4)
+    plane = reader_of(image.data)
+    regions = [(slice(3, 9), slice(100 + x, 130 + x)) for x in (0, 20, 4000, 19000)] + [(slice(8, 10), slice(0, 20000))]
+    server.take_requests()
+    for region, values in zip(regions, plane.windows(regions), strict=True):
+        np.testing.assert_array_equal(values, whole[region])
+    # Rows 3 to 7 of the first two, which overlap, with the third, and of the fourth with the rows beyond; and the rest.
+    assert server.take_requests()[0] == 6
+
+
+def test_a_long_run_is_read_in_pieces_side_by_side(tmp_path, server, monkeypatch):
+    monkeypatch.setattr(byte_ranges, "_PIECE", 10_000)
+    whole = np.random.default_rng(8).normal(size=(90, 100)).astype("f4")
+    fits.writeto(tmp_path / "image.fits", whole)
+    image = open_image(server.url("image.fits"), chunks=(90, 100))["data"]
+    server.take_requests()
+    np.testing.assert_array_equal(image.values, whole)
+    assert server.take_requests() == (4, 36_000)
 
 
 def test_http_reads_the_tiles_of_a_region_only(tmp_path, server):

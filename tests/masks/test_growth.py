@@ -13,6 +13,7 @@ from strategies import chunks_for
 
 from galprep_dask.errors import ImageShapeError, ParameterError
 from galprep_dask.masks import grow_mask, grow_segmentation, growth
+from galprep_dask.masks._kernels import spread
 from galprep_dask.segmentation import Segmentation
 
 
@@ -105,20 +106,28 @@ def test_equals_the_definition_pixel_by_pixel(growth):
 
 
 @settings(max_examples=150)
-@given(growths(max_side=40), st.sampled_from([0, 1, 4]))
-def test_equals_the_definition_whatever_the_blocks_down_to_single_pixels(growth_of, side_per_halo):
+@given(growths(max_side=40), st.sampled_from([0, 1, 4]), st.sampled_from([0, np.inf]), st.integers(1, 12))
+def test_equals_the_definition_whatever_the_blocks_down_to_single_pixels(
+    growth_of, side_per_halo, few_offers, first_rings
+):
     labels, data, mask, keywords, chunks = growth_of
     expected = grown_by_definition(labels, data, mask, **keywords)
     lazy = da.from_array(data, chunks=chunks, name=False)
-    with mock.patch.object(growth, "_SIDE_PER_HALO", side_per_halo), dask.config.set(scheduler="sync"):
+    with (
+        mock.patch.multiple(growth, _SIDE_PER_HALO=side_per_halo, _FIRST_RINGS=first_rings),
+        mock.patch.object(spread, "_FEW_OFFERS", few_offers), dask.config.set(scheduler="sync"),
+    ):  # fmt: skip
         found = grow_segmentation(labels, lazy, mask=mask, **keywords)
         assert found.chunks == chunks
         np.testing.assert_array_equal(found.compute(), expected)
 
 
 @settings(max_examples=40)
-@given(st.integers(0, 2**32 - 1), chunks_for((150, 170)), st.sampled_from(["noise", "adversarial"]))
-def test_many_segments_over_many_blocks(seed, chunks, kind):
+@given(
+    st.integers(0, 2**32 - 1), chunks_for((150, 170)), st.sampled_from(["noise", "adversarial"]),
+    st.sampled_from([0, np.inf]), st.integers(1, 12),
+)  # fmt: skip
+def test_many_segments_over_many_blocks(seed, chunks, kind, few_offers, first_rings):
     rng = np.random.default_rng(seed)
     shape = (150, 170)
     labels = np.zeros(shape, np.int32)
@@ -129,7 +138,10 @@ def test_many_segments_over_many_blocks(seed, chunks, kind):
     keywords = {"sky_level": 0.3, "sky_std": 0.3, "max_grow_size": int(rng.choice([3, 12])), "addgrow": 2.5}
     expected = grown_by_definition(labels, data, mask, **keywords)
     lazy = da.from_array(data, chunks=chunks, name=False)
-    with blocks_as_they_are():
+    with (
+        blocks_as_they_are(), mock.patch.object(spread, "_FEW_OFFERS", few_offers),
+        mock.patch.object(growth, "_FIRST_RINGS", first_rings),
+    ):  # fmt: skip
         np.testing.assert_array_equal(grow_segmentation(labels, lazy, mask=mask, **keywords), expected)
 
 
@@ -305,6 +317,24 @@ def test_one_pass_at_the_call_and_one_for_the_mask():
     # A part of the mask needs its own surroundings and nothing else.
     np.testing.assert_array_equal(found[:20, :20].compute(), expected[:20, :20])
     assert len(segments) == 54
+
+
+def test_a_block_is_read_again_only_where_a_segment_grows_further_than_one_that_sees_it_has_looked():
+    y, x = np.indices((60, 240))
+    distance = np.hypot(y - 30, x - 75)
+    labels, light = (distance < 3).astype("i4"), np.exp(-distance / 5.0)
+    labels[30, 200], light[30, 200] = 2, 1.0
+    keywords = {"sky_level": 0.0, "sky_std": 0.5, "max_grow_size": 30}
+    expected = grown_by_definition(labels, light, np.zeros(light.shape, bool), addgrow=0, **keywords)
+    assert np.hypot(*(np.argwhere(expected == 1) - (30, 75)).T).max() > 10
+    read = []
+    lazy = da.from_array(light, chunks=60, name=False).map_blocks(counting, read, dtype=float, meta=np.empty((0, 0)))
+    few = mock.patch.object(spread, "_FEW_OFFERS", np.inf)
+    with mock.patch.multiple(growth, _SIDE_PER_HALO=0, _FIRST_RINGS=3), few:
+        found = grow_segmentation(labels, lazy, **keywords)
+    # The first block sees label 1 from afar, and took it to have stopped.
+    assert sorted(read) == [(0, 0), (0, 0), (0, 1), (0, 1), (0, 2), (0, 3)]
+    np.testing.assert_array_equal(found, expected)
 
 
 def test_without_rings_nothing_is_read(no_compute):

@@ -270,6 +270,16 @@ def test_total_variation_and_sky_penalties_do_what_they_say():
     assert np.all(fit(data, mask, local_sky=False).stars["sky"] == 0)
 
 
+def test_a_strong_total_variation_settles():
+    data, mask, _ = sample()
+    weak, strong = fit(data, mask, a_TV=3.0), fit(data, mask, a_TV=30.0)
+    assert weak.converged
+    assert strong.converged
+    assert np.hypot(*np.gradient(strong.image)).sum() < np.hypot(*np.gradient(weak.image)).sum()
+    # It is the loss of the data, that of the weak one least, plus so many times the total variation.
+    assert strong.loss_history[-1] > 5 * weak.loss_history[-1]
+
+
 def test_noise_of_the_image_with_a_gain_gives_what_sky_std_gives():
     data, mask, truth = sample(rays=False)
     noisy = np.sqrt(1 + np.maximum(data, 0) / 5)

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from star_fields import BINARY, STAR, detected, field_of_density, score, simulate_stars
 from strategies import chunks_for
 
+from galprep_dask import make_image, open_image, write_image
 from galprep_dask.errors import (
     GaiaUnavailableError,
     GalprepError,
@@ -24,8 +25,9 @@ from galprep_dask.errors import (
     ParameterError,
 )
 from galprep_dask.image import celestial_wcs
+from galprep_dask.io.fits_reader import FitsPlane
 from galprep_dask.masks import flag_mask
-from galprep_dask.psf import select_stars
+from galprep_dask.psf import select_stars, star_stamps
 from galprep_dask.psf.cuts import CUTS, REASONS
 from galprep_dask.psf.match import match_gaia
 from galprep_dask.segmentation import source_catalog
@@ -268,6 +270,37 @@ def test_measuring_takes_two_tasks_a_block(field, segmentation):
 
 
 # Cuts -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("noise", ["sky_std", "sigma"])
+def test_few_sources_are_read_from_their_places_in_a_file(
+    field, segmentation, stars, header, tmp_path, monkeypatch, noise
+):
+    """And measured as those of an array are, at the edges and beside bad pixels, too."""
+    planes = {"mask": np.zeros(field.image.shape, bool)}
+    planes["mask"][::97, ::53] = True
+    given = {"header": header, "catalog": source_catalog(field.image, segmentation)}
+    given["coordinates"] = sky_of(stars[np.isfinite(stars["fwhm"])], header)
+    if noise == "sigma":
+        planes["sigma"] = np.full(field.image.shape, 1.5)
+    else:
+        given["sky_std"] = 1.5
+    expected = select_stars(field.image, segmentation, **given, **planes)
+    stamps = star_stamps(field.image, expected, 31, segmentation=segmentation, **planes)
+    image = make_image(field.image, segmentation=segmentation, **planes)
+    image = open_image(write_image(image, tmp_path / "image.fits"), chunks=(200, 150))
+
+    def read(plane, *arguments):
+        raise AssertionError("a block is read")
+
+    monkeypatch.setattr(FitsPlane, "_read", read)
+    planes = {name: image[name] for name in planes}
+    found = select_stars(image["data"], image["segmentation"], **given, **planes)
+    assert np.isfinite(found["fwhm"]).sum() > 40
+    assert_same(expected, found)
+    again = star_stamps(image["data"], found, 31, segmentation=image["segmentation"], **planes)
+    for one, other in zip(stamps, again, strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 def test_each_cut_has_its_parameter(field, segmentation, stars):

@@ -72,5 +72,7 @@ def test_bad_input():
         star_stamps(IMAGE, Table({"x": [1.0], "y": [1.0], "used": [False]}), 15)
     with pytest.raises(ImageShapeError, match="sigma"):
         star_stamps(IMAGE, STARS, 15, sigma=np.ones((3, 3)))
+    with pytest.raises(ParameterError, match="labels from -3 to 5"):
+        star_stamps(IMAGE, STARS, 41, segmentation=np.where(LABELS == 3, -3, LABELS))
     with pytest.raises(ImageShapeError, match="segmentation"):
         star_stamps(IMAGE, STARS, 15, segmentation=np.ones((3, 3), int))

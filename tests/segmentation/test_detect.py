@@ -56,6 +56,19 @@ def test_parity_with_nan_and_single_pixels(images, n_pixels, threshold):
     np.testing.assert_array_equal(labels_of(lazy, threshold, n_pixels), expected)
 
 
+@settings(max_examples=15)
+@given(scenes(min_side=4))
+def test_pixels_whose_threshold_is_nan_belong_to_no_source(scene):
+    image, hidden, chunks = scene
+    threshold = np.where(hidden, np.nan, 1.0)
+    expected = reference(image, threshold, 3)
+    found = labels_of(da.from_array(image, chunks=chunks, name=False), threshold, 3)
+    np.testing.assert_array_equal(found, expected)
+    assert not found[hidden].any()
+    with pytest.warns(NoSourcesWarning):
+        assert detect_sources(image, np.full(image.shape, np.nan)).n_labels == 0
+
+
 @pytest.mark.parametrize("connectivity", [4, 8])
 def test_a_spiral_and_a_comb_across_every_chunk(connectivity):
     y, x = np.indices((40, 40)) - 19.5
@@ -154,9 +167,11 @@ def test_kinds_of_input():
     assert repr(detect_sources(image, 1.0)) == "<Segmentation 20 x 20, 1 sources>"
 
 
-def test_nothing_found_is_a_warning_and_an_empty_segmentation():
+@pytest.mark.parametrize("pixels", [0.0, np.nan])
+def test_nothing_found_is_a_warning_and_an_empty_segmentation(pixels):
     with pytest.warns(NoSourcesWarning, match="no source of 5 connected pixels"):
-        found = detect_sources(np.zeros((10, 12)), 1.0)
+        found = detect_sources(da.full((10, 12), pixels, chunks=5), 1.0)
+    assert type(found.bbox) is list
     assert (found.n_labels, found.max_label) == (0, 0)
     assert len(found.labels) == len(found.areas) == len(found.bbox) == 0
     assert (found.labels.dtype, found.areas.dtype, found.data.dtype) == (np.int32, np.int64, np.int32)
@@ -326,7 +341,28 @@ def test_the_labels_are_lazy_and_the_table_is_known(no_compute):
         np.testing.assert_array_equal(one, other)
 
 
-def test_pixels_that_changed_after_detection_are_an_error():
+@pytest.mark.parametrize("share", [0, 250, 10**6])
+def test_labels_are_the_same_whether_runs_are_kept_or_not(share, monkeypatch):
+    image = np.random.default_rng(2).normal(size=(60, 70))
+    image[25:35, :] += 3  # some blocks have more runs than others
+    pixels, read = da.from_array(image, chunks=((20, 1, 39), (30, 40)), name=False), []
+
+    def block(given):
+        read.append(given.shape)
+        return given
+
+    watched = pixels.map_blocks(block, dtype="f8", meta=np.empty((0, 0)))
+    monkeypatch.setattr(detect, "KEPT_BYTES", share * pixels.npartitions)
+    found = detect_sources(watched, 0.8, 3)
+    read.clear()
+    np.testing.assert_array_equal(found, reference(image, 0.8, 3))
+    kept = {0: 0, 250: 2, 10**6: 6}[share]
+    assert len(read) == 6 - kept
+    assert n_tasks(found.data) <= 3 * pixels.npartitions
+
+
+def test_pixels_that_changed_after_detection_are_an_error(monkeypatch):
+    monkeypatch.setattr(detect, "KEPT_BYTES", 0)
     pixels = np.zeros((9, 9))
     pixels[2:5, 2:5] = 1.0
     image = da.zeros((9, 9), chunks=9).map_blocks(lambda block: pixels.copy(), dtype="f8")

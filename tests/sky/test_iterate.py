@@ -69,9 +69,9 @@ SMALL.flags.writeable = False
 @settings(max_examples=4)
 @given(chunks_for(SMALL.shape))
 def test_same_mask_for_every_chunking(chunks):
-    fit = partial(fit_polynomial_sky, order=1)
-    expected_sky, expected = fit_sky_between_sources(SMALL, fit=fit, fwhm=3.0)
-    sky, masked = fit_sky_between_sources(da.from_array(SMALL, chunks=chunks), fit=fit, fwhm=3.0)
+    search = {"fit": partial(fit_polynomial_sky, order=1), "fwhm": 3.0, "rounds": 3}
+    expected_sky, expected = fit_sky_between_sources(SMALL, **search)
+    sky, masked = fit_sky_between_sources(da.from_array(SMALL, chunks=chunks), **search)
     assert masked.chunks == chunks
     np.testing.assert_array_equal(masked, expected)
     np.testing.assert_allclose(sky.coefficients, expected_sky.coefficients, rtol=1e-10, atol=1e-9)

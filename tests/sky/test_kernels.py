@@ -5,6 +5,7 @@ import pytest
 from numpy.polynomial.chebyshev import chebvander
 
 from galprep_dask.sky._kernels.chebyshev import on_domain, sky_sums
+from galprep_dask.sky._kernels.sort import sort_rows
 
 ORDER, SHAPE, ORIGIN, IMAGE_SHAPE = 3, (37, 53), (20, 40), (90, 120)
 MODEL = np.array([[5.0, 0.1, 0.0, 0.2], [0.3, 0.0, 0.1, 0.0], [0.0, 0.2, 0.0, 0.0], [0.1, 0.0, 0.0, 0.0]])
@@ -49,3 +50,21 @@ def test_sums_of_a_block(dtype, limit, planes):
     )
     np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-12 * np.abs(expected).max())
     assert found[-1] == expected[-1]
+
+
+@pytest.mark.parametrize("n", [1, 511, 512, 3000])
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+def test_rows_are_sorted_as_numpy_sorts_them(n, dtype):
+    rng = np.random.default_rng(n)
+    bits = rng.integers(0, 2**32, n, dtype="u4").view("f4")  # every exponent there is
+    rows = np.stack([
+        rng.normal(100, 3, n), rng.normal(0, 1, n), np.round(rng.normal(0, 2, n)), np.full(n, -7.5),
+        rng.normal(0, 1e-44, n).astype("f4"), np.where(np.isfinite(bits), bits, 1), -rng.uniform(2.0, 2.001, n),
+    ]).astype(dtype)  # fmt: skip
+    n_good = rng.integers(0, n + 1, len(rows))
+    n_good[:2] = n, 0
+    for row, end in zip(rows, n_good, strict=True):
+        row[end:] = np.inf
+    wanted = np.sort(rows, axis=1)
+    sort_rows(rows, n_good)
+    np.testing.assert_array_equal(rows, wanted)

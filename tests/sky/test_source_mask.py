@@ -73,6 +73,12 @@ def test_kind_of_the_result():
     np.testing.assert_array_equal(found["x"], named["x"])
 
 
+def test_means_of_whole_numbers_are_not_cut_to_whole_numbers():
+    counts = np.round(20 * IMAGE).astype(np.int32)
+    search = {"fwhm": 3.0, "max_grow_size": 20, "faint_scales": (1, 4)}
+    np.testing.assert_array_equal(source_mask(counts, **search), source_mask(counts.astype(float), **search))
+
+
 def test_every_parameter_counts():
     base = {"fwhm": 3.0, "max_grow_size": 20}
     area = source_mask(IMAGE, **base).sum()

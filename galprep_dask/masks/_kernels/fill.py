@@ -7,6 +7,7 @@ from numba import njit
 
 from galprep_dask.masks._kernels.nearest import nearest_segment
 from galprep_dask.masks._kernels.runs import paint_ranks
+from galprep_dask.masks._kernels.spread import are_few, spread
 
 __all__ = ["fill_growth"]
 
@@ -36,13 +37,16 @@ def fill_growth(runs, shape, halo, labels, limits, default, dtype) -> np.ndarray
     """
     grown = np.zeros(shape, dtype)
     if len(runs):
-        present = np.unique(runs[:, 3])
-        limit = np.full(len(present) + 1, default, np.int64)
+        present, ranks = np.unique(runs[:, 3], return_inverse=True)
+        limit = np.full(len(present), default, np.int64)
         at = np.minimum(np.searchsorted(labels, present), max(len(labels) - 1, 0))
         listed = labels[at] == present if len(labels) else np.zeros(len(present), bool)
-        limit[1:][listed] = limits[at[listed]]
-        owner, square = nearest_segment(paint_ranks(runs, present, shape, halo), halo, halo)
-        _fill(owner, square, np.concatenate([[0], present]), limit, grown)
+        limit[listed] = limits[at[listed]]
+        if are_few(runs, int(limit.max()), grown.size):
+            spread(runs, ranks, present, limit, grown)
+        else:
+            owner, square = nearest_segment(paint_ranks(runs, present, shape, halo), halo, halo)
+            _fill(owner, square, np.concatenate([[0], present]), np.concatenate([[0], limit]), grown)
     return grown
 
 

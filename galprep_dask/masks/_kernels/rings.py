@@ -3,6 +3,9 @@
 Ring r of a label holds the sky pixels that are nearest to it, at a distance in (r - 1, r]. A block that holds all
 rings of a label up to the one where it stops decides about the label by itself; of others it hands on the exact sums
 of its pixels, and :func:`merge_rings` decides.
+
+Most segments stop soon. So a block looks at the first rings alone where that is less work, and at all of them if a
+label has not stopped by then.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ from numba import njit
 
 from galprep_dask.masks._kernels.nearest import nearest_segment
 from galprep_dask.masks._kernels.runs import paint_ranks
+from galprep_dask.masks._kernels.spread import are_few, sum_rings
 from galprep_dask.masks._kernels.sums import (
     add_pixel,
     as_float,
@@ -44,6 +48,8 @@ class BlockRings(NamedTuple):
     """The sums, (n, n_pieces) as in :mod:`galprep_dask.masks._kernels.sums`."""
     first: int
     """Number of the first piece."""
+    n_rings: int
+    """Rings that the block has looked at."""
 
 
 class Radii(NamedTuple):
@@ -54,7 +60,7 @@ class Radii(NamedTuple):
 
 
 def measure_rings(
-    runs, values, mask=None, *, halo, open_sides, max_ring, sky_level, sky_std, only=None
+    runs, values, mask=None, *, halo, open_sides, max_ring, sky_level, sky_std, first_rings=0, only=None
 ) -> BlockRings:
     """
     Measure the rings in a block, and decide about the labels that stop within it.
@@ -75,20 +81,39 @@ def measure_rings(
         Rings at most.
     sky_level, sky_std : float
         Growth stops where the mean of n good pixels is not above ``sky_level`` by more than ``sky_std / sqrt(n)``.
+    first_rings : int
+        Rings to be looked at first.
     only : int32 array, optional
         Labels to hand on all sums of, and of no others; nothing is decided.
     """
-    present = np.unique(runs[:, 3])
+    present, ranks = np.unique(runs[:, 3], return_inverse=True)
     if len(present) == 0 or max_ring == 0:
         none = np.empty(0, np.int32)
-        return BlockRings(present, none, none, none, none, np.empty(0, np.int64), np.empty((0, 0), np.int64), 0)
+        empty = np.empty((0, 0), np.int64)
+        return BlockRings(present, none, none, none, none, np.empty(0, np.int64), empty, 0, max_ring)
     # From here on a label is its number among those present.
-    window = paint_ranks(runs, present, values.shape, halo)
-    owner, square = nearest_segment(window, halo, max_ring)
     mask = np.empty((0, 0), bool) if mask is None else mask
     integer, mantissa, shift = float_format(values.dtype)
     bits = values.view(integer)
     low, high = _range_of_pieces(bits, mask, mantissa, shift)
+    if only is None and 0 < first_rings < max_ring and are_few(runs, first_rings**2, values.size):
+        pieces = pieces_between(low, high, mantissa), low, mantissa, shift
+        count, sums = sum_rings(runs, ranks, len(present), first_rings, bits, mask, *pieces)
+        _normalise_all(sums)
+        rows = np.arange(len(present) + 1) * first_rings
+        ring = np.tile(np.arange(1, first_rings + 1), len(present))
+        stop = _stopping_rings(rows, ring, count, sums, low, float(sky_level), float(sky_std), first_rings)
+        if stop.max() <= first_rings:
+            seen = np.add.reduceat(count, rows[:-1]) > 0
+            decided = seen & (stop <= _complete_rings(runs, present, values.shape, open_sides))
+            kept = np.repeat(seen & ~decided, first_rings) & (count > 0)
+            label = np.repeat(present, first_rings)
+            return BlockRings(
+                present, present[decided], stop[decided], label[kept], ring[kept], count[kept], sums[kept], low,
+                first_rings,
+            )  # fmt: skip
+    window = paint_ranks(runs, present, values.shape, halo)
+    owner, square = nearest_segment(window, halo, max_ring)
     nearest, furthest = _survey(owner, square, bits, mask, len(present), mantissa)
     rows = np.concatenate([[0], np.cumsum(np.maximum(furthest - nearest + 1, 0))])
     sums = np.zeros((rows[-1], pieces_between(low, high, mantissa)), np.int64)
@@ -108,7 +133,7 @@ def measure_rings(
         stop = np.empty(0, np.int64)
     kept = np.repeat(handed_on, np.diff(rows)) & (count > 0)
     label = np.repeat(present, np.diff(rows))
-    return BlockRings(present, present[decided], stop, label[kept], ring[kept], count[kept], sums[kept], low)
+    return BlockRings(present, present[decided], stop, label[kept], ring[kept], count[kept], sums[kept], low, max_ring)
 
 
 def merge_rings(blocks: list[BlockRings], *, max_ring, sky_level, sky_std) -> tuple[Radii, np.ndarray]:
@@ -146,6 +171,11 @@ def merge_rings(blocks: list[BlockRings], *, max_ring, sky_level, sky_std) -> tu
     stops = _stopping_rings(rows, ring, count, sums, first, float(sky_level), float(sky_std), max_ring)
 
     labels, rings = np.concatenate([decided, labels]), np.concatenate([stop, stops]) - 1
+    near = [block for block in blocks if block.n_rings < max_ring]
+    if near:
+        far = labels[rings >= min(block.n_rings for block in near)]
+        seen = np.isin(far, np.concatenate([block.present for block in near]))
+        disputed = np.union1d(disputed, far[seen])
     kept = (rings > 0) & ~np.isin(labels, disputed)
     labels, rings = labels[kept], rings[kept]
     order = np.argsort(labels)

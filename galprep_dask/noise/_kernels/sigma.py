@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-__all__ = ["is_usable", "sigma_of_block"]
+__all__ = ["is_usable", "pulls_of_block", "sigma_of_block"]
 
 _NONE = np.empty((0, 0))
 _NO_MASK = np.empty((0, 0), np.bool_)
@@ -74,3 +74,22 @@ def _fill(
 def is_usable(block: np.ndarray) -> np.ndarray:
     """Tell which values are finite and positive."""
     return (block > 0) & (block < np.inf)
+
+
+def pulls_of_block(data, sigma, mask=None, *, dtype) -> np.ndarray:
+    """Give pixels over sigma, NaN where there is none, or where they are masked; float32 or float64."""
+    pulls = np.empty(data.shape, dtype)
+    data, sigma = (block.astype(dtype, copy=False) for block in (data, sigma))
+    _fill_pulls(data, sigma, _NO_MASK if mask is None else mask, pulls)
+    return pulls
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _fill_pulls(data, sigma, mask, pulls):
+    nan = pulls.dtype.type(np.nan)
+    for y in range(data.shape[0]):
+        for x in range(data.shape[1]):
+            usable = (sigma[y, x] > 0) & (sigma[y, x] < np.inf) & (abs(data[y, x]) < np.inf)
+            if mask.size > 0:
+                usable &= not mask[y, x]
+            pulls[y, x] = data[y, x] / sigma[y, x] if usable else nan

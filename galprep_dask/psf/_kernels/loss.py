@@ -4,7 +4,6 @@ Stars come in groups, (groups, stars of a group, ...), one group at a time, so t
 number of stars beyond the stamps themselves.
 """
 
-from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -13,8 +12,8 @@ import jax.numpy as jnp
 from galprep_dask.psf._kernels.render import inside, shift_matrices
 
 __all__ = [
-    "Settings", "Stamps", "Stars", "clipped_pixels", "look", "mixed", "model_variance", "profiles", "rendered",
-    "sky_variance", "total_variation", "variation_curvature", "variation_diagonal",
+    "Settings", "Stamps", "Stars", "clipped_pixels", "look", "mixed", "model_variance", "profiles",
+    "sky_variance", "total_variation", "variation_curvature", "variation_diagonal", "variation_gradient",
 ]  # fmt: skip
 
 #: float32 products stay float32 on every device; some would take fewer bits.
@@ -25,6 +24,8 @@ BESIDE = 0.5
 WINGS = 0.3
 #: Rounding of the total variation, fraction of the peak.
 ROUNDING = 1e-3
+#: How much flatter than from above the total variation is taken to be along its gradient; more than half overshoots.
+FLATTER = 0.5
 
 
 class Settings(NamedTuple):
@@ -73,12 +74,6 @@ def profiles(psf, basis, dx, dy, size, oversampling, derivative=False):
     half, across = product(y, per_star), x.swapaxes(1, 2)
     found = product(half, across), product(half, x1.swapaxes(1, 2)), product(product(y1, per_star), across)
     return found, (x, y)
-
-
-@partial(jax.jit, static_argnames=("size", "oversampling"))
-def rendered(psf, basis, dx, dy, *, size, oversampling):
-    """Unit-flux stars of all groups, (g, b, n, n)."""
-    return jax.lax.map(lambda group: profiles(psf, *group, size, oversampling), (basis, dx, dy))
 
 
 def model_variance(star_light, variance, inverse_gain):
@@ -181,10 +176,28 @@ def variation_diagonal(around, rounding):
     return below + beside + jnp.roll(below, 1, 0) + jnp.roll(beside, 1, 1)
 
 
-def variation_curvature(image, around, rounding):
-    """Gradient operator of the quadratic that touches the total variation at ``around`` from above, at ``image``."""
-    down, right = _steps(around)
+def variation_gradient(image, rounding):
+    """Gradient of the total variation of an image."""
+    down, right = _steps(image)
     weight = 1 / jnp.sqrt(down**2 + right**2 + rounding**2)
+    return _back_from_steps(weight * down, weight * right)
+
+
+def variation_curvature(image, around, rounding):
+    """
+    Curvature of the total variation at ``around``, times ``image``.
+
+    The quadratic that touches it from above is as curved along the gradient as across, where the total variation is
+    straight along it: steps would be far too short. FLATTER lengthens them.
+    """
+    down, right = _steps(around)
+    square = down**2 + right**2 + rounding**2
     d, r = _steps(image)
-    d, r = weight * d, weight * r
+    along = FLATTER * (down * d + right * r) / square
+    root = jnp.sqrt(square)
+    return _back_from_steps((d - down * along) / root, (r - right * along) / root)
+
+
+def _back_from_steps(d, r):
+    """Transpose of the differences."""
     return -(jnp.diff(d, axis=0, prepend=0 * d[:1]) + jnp.diff(r, axis=1, prepend=0 * r[:, :1]))

@@ -71,17 +71,17 @@ def adaptive_moments(images, good=None, *, sigma=2.0, centre=None, iterations=10
             dx, dy = axis - x[active, None], axis - y[active, None]
             a, b, c = xx[active], yy[active], xy[active]
             det = a * b - c * c
-            exponent = (
-                (b / det)[:, None, None] * dx[:, None, :] ** 2
-                + (a / det)[:, None, None] * dy[:, :, None] ** 2
-                - 2 * (c / det)[:, None, None] * dx[:, None, :] * dy[:, :, None]
-            )
-            light = images[active] * np.exp(-0.5 * exponent)
+            # One product of three terms in y and three in x is the exponent at every pixel.
+            in_y = np.stack([np.ones_like(dy), -0.5 * (a / det)[:, None] * dy**2, (c / det)[:, None] * dy], -1)
+            in_x = np.stack([-0.5 * (b / det)[:, None] * dx**2, np.ones_like(dx), dx], 1)
+            light = in_y @ in_x
+            np.exp(light, out=light)
+            light *= images[active]
             along_x, along_y = light.sum(1), light.sum(2)
             s0 = along_x.sum(1)
             sx, sy = (along_x * dx).sum(1) / s0, (along_y * dy).sum(1) / s0
             sxx, syy = (along_x * dx**2).sum(1) / s0, (along_y * dy**2).sum(1) / s0
-            sxy = np.einsum("kij,ki,kj->k", light, dy, dx) / s0
+            sxy = ((light @ dx[:, :, None])[:, :, 0] * dy).sum(1) / s0
             x[active] += np.clip(2 * sx, -1, 1)
             y[active] += np.clip(2 * sy, -1, 1)
             new = [2 * (sxx - sx**2), 2 * (syy - sy**2), 2 * (sxy - sx * sy)]

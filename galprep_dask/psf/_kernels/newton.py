@@ -18,19 +18,19 @@ from galprep_dask.psf._kernels.loss import (
     ROUNDING,
     Stars,
     look,
+    profiles,
     sky_variance,
     total_variation,
     variation_curvature,
     variation_diagonal,
+    variation_gradient,
 )  # fmt: skip
 from galprep_dask.psf._kernels.render import coverage_matrices
 
-__all__ = ["Round", "Summary", "filtered", "newton_round", "prior_curvature"]
+__all__ = ["Round", "Summary", "filtered", "newton_round", "prior_curvature", "star_round"]
 
 #: Largest step of a position in one round, data pixels.
 LONGEST_STEP = 0.5
-#: Conjugate gradients stop when they have gained all but this fraction of what there is to gain.
-LEFT = 2e-3
 
 
 class Summary(NamedTuple):
@@ -60,24 +60,22 @@ class _Pieces(NamedTuple):
     x: jax.Array  #: (b, n, N)
     y: jax.Array
     root: jax.Array  #: (b, n, n) flux / sigma of stars that P is fitted to, else 0
-    white: jax.Array  #: (b, 4, n, n) orthonormal basis of what the stars' own parameters can explain
+    columns: tuple  #: of 4 (b, n, n) arrays: model over sigma in the star's flux, dx, dy and sky
+    factor: jax.Array  #: (b, 4, 4) that makes an orthonormal basis of them, of what they can explain
     basis: jax.Array  #: (b, m)
     residual: jax.Array  #: (b, n, n) over sigma, less what the star's own parameters explain
     along: jax.Array  #: (b, 4) what they explain
-    factor: jax.Array  #: (b, 4, 4) from there to the parameters
-    scale: jax.Array  #: (b, 4)
 
 
-def _star_normal(found, weight, stamps, stars, settings, sky_weight):
-    """Columns of the model in flux, dx, dy and sky, their normal matrix, and how the sky is held."""
-    profile, in_x, in_y = found
+def _star_normal(found, root, stamps, stars, settings, sky_weight):
+    """Columns of the model over sigma in flux, dx, dy and sky, their normal matrix, and how the sky is held."""
+    profile, in_x, in_y = (root * part for part in found)
     # A star that has vanished keeps a slope, so that its matrix can be solved.
-    noise = 1 / jnp.sqrt(jnp.sum(weight * profile**2, (1, 2)) + 1e-30)
+    noise = 1 / jnp.sqrt(jnp.sum(profile**2, (1, 2)) + 1e-30)
     flux = jnp.maximum(stars.flux, jnp.minimum(noise, 1e15))[:, None, None]
-    sky = jnp.broadcast_to(settings.free_sky, profile.shape)
-    columns = jnp.stack([profile, flux * in_x, flux * in_y, sky], 1)
-    flat = columns.reshape(*columns.shape[:2], -1)
-    normal = jnp.matmul(flat * weight.reshape(len(weight), 1, -1), flat.swapaxes(1, 2), precision=HIGHEST)
+    columns = profile, flux * in_x, flux * in_y, settings.free_sky * root
+    products = [[jnp.sum(a * b, (1, 2)) for b in columns[: i + 1]] for i, a in enumerate(columns)]
+    normal = jnp.stack([jnp.stack([products[max(i, j)][min(i, j)] for j in range(4)], -1) for i in range(4)], -2)
     held = sky_weight / sky_variance(stamps)
     extra = jnp.zeros((4, 4), normal.dtype).at[3, 3].set(1)
     normal = normal + (held * settings.free_sky + (1 - settings.free_sky))[:, None, None] * extra
@@ -85,12 +83,13 @@ def _star_normal(found, weight, stamps, stars, settings, sky_weight):
 
 
 def _whitened(normal):
-    """Inverse of the Cholesky factor of a normal matrix with unit diagonal, and the scale of its columns."""
+    """Matrix that makes columns of this normal matrix orthonormal: the inverse of its Cholesky factor."""
     scale = jnp.sqrt(jnp.maximum(jnp.diagonal(normal, axis1=1, axis2=2), 1e-30))
     eye = jnp.eye(4, dtype=normal.dtype)
     matrix = normal / (scale[:, :, None] * scale[:, None, :]) * (1 - eye) + (1 + 1e-6) * eye
     factor = jnp.linalg.cholesky(matrix)
-    return jax.scipy.linalg.solve_triangular(factor, jnp.broadcast_to(eye, factor.shape), lower=True), scale
+    inverse = jax.scipy.linalg.solve_triangular(factor, jnp.broadcast_to(eye, factor.shape), lower=True)
+    return inverse / scale[:, None, :]
 
 
 def _prepare(psf, group, settings, sky_weight, oversampling, half):
@@ -100,24 +99,36 @@ def _prepare(psf, group, settings, sky_weight, oversampling, half):
     found, matrices, residual, weight, clipped, misfit = look(
         psf, stars, stamps, tolerance, settings, oversampling, half
     )
-    columns, normal, held = _star_normal(found, weight, stamps, stars, settings, sky_weight)
     root = jnp.sqrt(weight)
-    factor, scale = _whitened(normal)
-    white = jnp.einsum("bac,bcij->baij", factor / scale[:, None, :], columns * root[:, None], precision=HIGHEST)
-    held_sky = jnp.zeros_like(scale).at[:, 3].set(-held * stars.sky * settings.free_sky / scale[:, 3])
-    along = _along(white, root * residual) + jnp.einsum("bac,bc->ba", factor, held_sky, precision=HIGHEST)
+    columns, normal, held = _star_normal(found, root, stamps, stars, settings, sky_weight)
+    factor = _whitened(normal)
+    held_sky = -held * stars.sky * settings.free_sky
+    along = _along(columns, factor, root * residual) + factor[:, :, 3] * held_sky[:, None]
     flux = jnp.where(fitted > 0, stars.flux, 0)
     x1, y1 = (coverage_matrices(shift, size, fine, oversampling, jnp) for shift in (stars.dx, stars.dy))
     diagonal = jnp.matmul(y1.swapaxes(1, 2), weight * (flux**2)[:, None, None], precision=HIGHEST)
     diagonal = _sum_over_stars(stamps.basis**2, diagonal, x1)
     pieces = _Pieces(
-        *matrices, root * flux[:, None, None], white, stamps.basis, root * residual - _explained(white, along), along,
-        factor, scale,
+        *matrices, root * flux[:, None, None], columns, factor, stamps.basis,
+        _unexplained(columns, factor, root * residual, along), along,
     )  # fmt: skip
     chi2 = (weight * residual**2).sum((1, 2))
     sky_loss = jnp.sum(jnp.where(fitted > 0, stars.sky**2 / sky_variance(stamps), 0))
     told = chi2, (weight > 0).sum((1, 2)), clipped.sum((1, 2)), misfit, normal
     return pieces, diagonal, told, sky_loss
+
+
+def _moved(stars, stamps, factor, along, settings):
+    """Stars where their own parameters explain ``along``, no further than LONGEST_STEP."""
+    own = jnp.einsum("bca,bc->ba", factor, along, precision=HIGHEST)
+    far = jnp.maximum(jnp.abs(own[:, 1:3]).max(1) / LONGEST_STEP, 1)
+    limit = (stamps.data.shape[-1] - 1) / 2
+    new = Stars(
+        stars.flux + own[:, 0], jnp.clip(stars.dx + own[:, 1] / far, -limit, limit),
+        jnp.clip(stars.dy + own[:, 2] / far, -limit, limit), stars.sky + own[:, 3] * settings.free_sky,
+    )  # fmt: skip
+    seen = stamps.good.sum((1, 2)) > 0
+    return Stars(*(jnp.where(seen, a, b) for a, b in zip(new, stars, strict=True)))
 
 
 def filtered(image, response):
@@ -145,12 +156,16 @@ def _summed(function, groups, start):
     return jax.lax.scan(lambda total, group: (total + function(group), None), start, groups)[0]
 
 
-def _along(white, image):
-    return jnp.einsum("baij,bij->ba", white, image, precision=HIGHEST)
+def _along(columns, factor, image):
+    """Components of an image over sigma in the orthonormal basis that ``factor`` makes of the columns."""
+    sums = jnp.stack([jnp.sum(column * image, (1, 2)) for column in columns], -1)
+    return jnp.einsum("bac,bc->ba", factor, sums, precision=HIGHEST)
 
 
-def _explained(white, along):
-    return jnp.einsum("baij,ba->bij", white, along, precision=HIGHEST)
+def _unexplained(columns, factor, image, along):
+    """Image over sigma without these components."""
+    own = jnp.einsum("bca,bc->ba", factor, along, precision=HIGHEST)
+    return image - sum(own[:, i, None, None] * column for i, column in enumerate(columns))
 
 
 def _change(pieces, step):
@@ -176,7 +191,9 @@ def _back(pieces, image):
 
 
 @partial(jax.jit, static_argnames=("oversampling", "half", "regular"))
-def newton_round(psf, stars, stamps, fitted, tolerance, settings, prior, *, oversampling, half, regular, steps, enough):
+def newton_round(
+    psf, stars, stamps, fitted, tolerance, settings, prior, *, oversampling, half, regular, steps, left, enough
+):  # fmt: skip
     """
     Look at all stars, improve P by at most ``steps`` of conjugate gradients, and move the stars with it.
 
@@ -199,8 +216,10 @@ def newton_round(psf, stars, stamps, fitted, tolerance, settings, prior, *, over
         Whether the prior counts.
     steps : int
         0 moves the stars alone.
+    left : float
+        Conjugate gradients stop when they have gained all but this fraction of what there is to gain.
     enough : float
-        Conjugate gradients stop when chi2 can fall by no more than this.
+        They stop when chi2 can fall by no more than this.
 
     Returns
     -------
@@ -252,20 +271,21 @@ def newton_round(psf, stars, stamps, fitted, tolerance, settings, prior, *, over
     def normal(step):
         def of_group(piece):
             image = _change(piece, step)
-            return _back(piece, image - _explained(piece.white, _along(piece.white, image)))
+            own = _along(piece.columns, piece.factor, image)
+            return _back(piece, _unexplained(piece.columns, piece.factor, image, own))
 
         return _summed(of_group, pieces, jnp.zeros_like(psf)) + penalty(step)
 
     right = _summed(lambda piece: _back(piece, piece.residual), pieces, jnp.zeros_like(psf))
     if regular:
         pull = root * filtered(root * (prior.start - psf), prior.strength) - prior_curvature(psf, prior, root)
-        held = settings.a_tv * n_used * variation_curvature(psf[0], psf[0], rounding)
+        held = settings.a_tv * n_used * variation_gradient(psf[0], rounding)
         right = right + pull.at[0].add(-held)
         right = right.at[0].add(-made_up_for(right[0]))
 
     def going_on(state):
-        number, _, _, _, left = state
-        return (number < steps) & (left > LEFT * first) & (left > enough)
+        number, _, _, _, rz = state
+        return (number < steps) & (rz > left * first) & (rz > enough)
 
     def once(state):
         number, x, r, p, rz = state
@@ -283,16 +303,8 @@ def newton_round(psf, stars, stamps, fitted, tolerance, settings, prior, *, over
 
     def moved(group):
         piece, stars, stamps = group
-        own = piece.along - _along(piece.white, _change(piece, step))
-        own = jnp.einsum("bca,bc->ba", piece.factor, own, precision=HIGHEST) / piece.scale
-        far = jnp.maximum(jnp.abs(own[:, 1:3]).max(1) / LONGEST_STEP, 1)
-        limit = (stamps.data.shape[-1] - 1) / 2
-        new = Stars(
-            stars.flux + own[:, 0], jnp.clip(stars.dx + own[:, 1] / far, -limit, limit),
-            jnp.clip(stars.dy + own[:, 2] / far, -limit, limit), stars.sky + own[:, 3] * settings.free_sky,
-        )  # fmt: skip
-        seen = stamps.good.sum((1, 2)) > 0
-        return Stars(*(jnp.where(seen, a, b) for a, b in zip(new, stars, strict=True)))
+        along = piece.along - _along(piece.columns, piece.factor, _change(piece, step))
+        return _moved(stars, stamps, piece.factor, along, settings)
 
     loss = 0.5 * jnp.where(fitted > 0, chi2, 0).sum() / n_used + settings.a_sky * sky_loss.sum() / n_all
     image = psf[0] / psf[0].sum()  # or a smaller P with larger fluxes would vary less
@@ -300,3 +312,29 @@ def newton_round(psf, stars, stamps, fitted, tolerance, settings, prior, *, over
     own = jnp.where((fitted > 0)[:, :, None], pieces.along, 0)
     summary = Summary(*told, diagonal, loss, first + jnp.sum(own**2))
     return Round(psf + step, _of_groups(moved, (pieces, stars, stamps)), summary)
+
+
+@partial(jax.jit, static_argnames=("oversampling", "half"))
+def star_round(psf, stars, stamps, tolerance, settings, *, oversampling, half):
+    """
+    Look at all stars and move them, with P as it is.
+
+    Returns
+    -------
+    stars : Stars
+        Where they have moved to.
+    chi2, n_good, n_clipped, misfit, normal : (g, b, ...) arrays
+        As in :class:`Summary`, before they moved.
+    light : (g, b, n, n) array
+        Stars of flux 1, before they moved.
+    """
+    good = stamps.good.sum((2, 3))
+    sky_weight = 2 * settings.a_sky * good.sum() / jnp.maximum((good > 0).sum(), 1)
+
+    def of_group(group):
+        pieces, _, told, _ = _prepare(psf, group, settings, sky_weight, oversampling, half)
+        _, _, stars, stamps = group
+        light = profiles(psf, stamps.basis, stars.dx, stars.dy, stamps.data.shape[-1], oversampling)
+        return _moved(stars, stamps, pieces.factor, pieces.along, settings), told, light
+
+    return _of_groups(of_group, (jnp.ones_like(tolerance), tolerance, stars, stamps))

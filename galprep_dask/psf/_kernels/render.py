@@ -8,8 +8,9 @@ from the same matrices.
 """
 
 import numpy as np
+import scipy.fft
 
-__all__ = ["box_response", "coverage_matrices", "frequencies", "inside", "shift_matrices"]
+__all__ = ["box_response", "coverage_matrices", "frequencies", "inside", "shift_matrices", "shifted"]
 
 
 def frequencies(fine_size):
@@ -50,20 +51,29 @@ def shift_matrices(shift, size, fine_size, oversampling, xp=np, derivative=False
     """
     f = frequencies(fine_size)
     amplitude = box_response(f, oversampling) * np.where(f == 0, 1.0, 2.0) / fine_size
-    # The angle of pixel i is known exactly; float32 sees only the small one of the shift.
-    angle = 2 * np.pi * np.outer(oversampling * (np.arange(size) - (size - 1) / 2), f)
-    column = 2 * np.pi * np.outer(f, np.arange(fine_size) - (fine_size - 1) / 2)
+    # An element depends on the distance from its data pixel to its fine one, so only those that occur are evaluated.
+    # Without the shift their angles are known exactly; float32 sees only the small one of the shift.
+    place = np.add.outer(oversampling * np.arange(size), fine_size - 1 - np.arange(fine_size))
+    distance = np.arange(place.max() + 1) - place.max() // 2
+    angle = 2 * np.pi * np.outer(f, distance)
     dtype = shift.dtype
-    cos_i, sin_i = (xp.asarray(amplitude * part(angle), dtype) for part in (np.cos, np.sin))
-    table = xp.asarray(np.concatenate([np.cos(column), np.sin(column)]), dtype)
+    table = xp.asarray(np.concatenate([amplitude[:, None] * part(angle) for part in (np.cos, np.sin)]), dtype)
     omega = xp.asarray(2 * np.pi * oversampling * f, dtype)
-    small = shift[:, None, None] * omega
-    cos_s, sin_s = xp.cos(small), xp.sin(small)
-    cos_part, sin_part = cos_i * cos_s + sin_i * sin_s, sin_i * cos_s - cos_i * sin_s
-    matrices = xp.concatenate([cos_part, sin_part], axis=-1) @ table
+    small = shift[:, None] * omega
+    cos, sin = xp.cos(small), xp.sin(small)
+    matrices = (xp.concatenate([cos, sin], axis=1) @ table)[:, place]
     if not derivative:
         return matrices
-    return matrices, xp.concatenate([omega * sin_part, -omega * cos_part], axis=-1) @ table
+    return matrices, (xp.concatenate([-omega * sin, omega * cos], axis=1) @ table)[:, place]
+
+
+def shifted(images, dx, dy):
+    """Shift (k, n, n) odd images by (k,) dx and dy px: the band-limited functions through their values."""
+    f = np.fft.fftfreq(images.shape[-1])
+    wave_x, wave_y = (np.exp(-2j * np.pi * np.asarray(d)[:, None] * f) for d in (dx, dy))
+    half = f[f >= 0].size
+    transform = scipy.fft.rfft2(images) * wave_y[:, :, None] * wave_x[:, None, :half]
+    return scipy.fft.irfft2(transform, s=images.shape[1:])
 
 
 def inside(shift, size, fine_size, oversampling, xp=np):

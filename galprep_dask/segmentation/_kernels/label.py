@@ -14,12 +14,14 @@ from numba import njit
 __all__ = [
     "Components",
     "Runs",
+    "SegmentRuns",
     "as_kernel_input",
     "components_of",
     "components_of_labels",
     "paint",
     "runs_above",
     "runs_of_labels",
+    "segment_runs",
 ]
 
 _ALL_ABOVE = np.uint64(0x0101010101010101)
@@ -46,6 +48,19 @@ class Components(NamedTuple):
         """Limits in the image, of which the block's first pixel is ``origin``."""
         y0, x0 = origin
         return self.limits + np.array([x0, x0, y0, y0], np.int32)
+
+
+class SegmentRuns(NamedTuple):
+    """The runs of a block that belong to a component, and all that is needed to paint it."""
+
+    runs: Runs
+    of_run: np.ndarray  # number of the component that each run belongs to
+    shape: tuple[int, int]  # of the block
+
+    @property
+    def n_bytes(self) -> int:
+        """Bytes of the arrays."""
+        return sum(array.nbytes for array in (*self.runs, self.of_run))
 
 
 def as_kernel_input(block: np.ndarray) -> np.ndarray:
@@ -271,6 +286,13 @@ def components_of_labels(runs: Runs, label: np.ndarray) -> tuple[np.ndarray, Com
     area = np.bincount(of_run, weights=runs.stop - runs.start, minlength=len(labels)).astype(np.int64)
     first_pixel, limits = _extent(*runs, of_run, len(labels))
     return labels, Components(of_run, first_pixel, area, limits)
+
+
+def segment_runs(runs: Runs, components: Components, shape: tuple[int, int]) -> SegmentRuns:
+    """Keep the runs of a block that were not dropped with their component."""
+    kept = components.of_run >= 0
+    first = np.concatenate([[0], np.cumsum(kept)])[runs.first]
+    return SegmentRuns(Runs(first, runs.start[kept], runs.stop[kept]), components.of_run[kept], shape)
 
 
 def paint(runs: Runs, of_run: np.ndarray, numbers: np.ndarray, shape: tuple[int, int]) -> np.ndarray:

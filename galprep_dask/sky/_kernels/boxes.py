@@ -8,6 +8,7 @@ import numpy as np
 from numba import njit
 
 from galprep_dask.sky._kernels.chebyshev import ANY_ORDER, compiled_float
+from galprep_dask.sky._kernels.sort import sort_rows
 
 __all__ = ["BoxParts", "boxes_of_block", "join_boxes"]
 
@@ -44,9 +45,8 @@ def boxes_of_block(block, mask=None, *, origin, image_shape, box_size, sigma, ma
         for n in range(counts[0]):
             y = inside[0][0] - met[0][0] + n
             n_good = _gather(block, mask, has_mask, edges[0][y], edges[0][y + 1], columns, rows)
-            filled = rows[:, : max(n_good.max(), 1)]
-            filled.sort(axis=1)  # what is past the good pixels is infinite, and stays there
-            statistics[:, n] = _clipped_statistics(filled, n_good, sigma, maxiters)
+            sort_rows(rows, n_good)
+            statistics[:, n] = _clipped_statistics(rows, n_good, sigma, maxiters)
     pieces = {}
     for by in range(*met[0]):
         inside_y = inside[0][0] <= by < inside[0][1]
@@ -85,7 +85,8 @@ def join_boxes(parts, *, first, count, sigma, maxiters) -> np.ndarray:
         box = (first[0] + y, first[1] + x)
         values = np.concatenate([part.pieces[box] for part in parts if box in part.pieces])
         n_good = np.array([len(values)])
-        row = np.sort(values)[None] if len(values) else np.empty((1, 1), values.dtype)
+        row = values[None] if len(values) else np.empty((1, 1), values.dtype)
+        sort_rows(row, n_good)
         statistics[:, y, x] = _clipped_statistics(row, n_good, sigma, maxiters)[:, 0]
     return statistics
 

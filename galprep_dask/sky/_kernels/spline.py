@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-__all__ = ["evaluate_spline", "median_filter"]
+from galprep_dask.sky._kernels.chebyshev import compiled_float
+
+__all__ = ["evaluate_spline", "median_filter", "subtract_spline"]
 
 
 @njit(nogil=True, cache=True)
@@ -31,9 +33,25 @@ def evaluate_spline(y, x, coefficients, *, box_size, lowest, highest) -> np.ndar
 
     ``coefficients`` are widened by two cells on every side. Values are kept within ``lowest`` and ``highest``.
     """
-    first_y, weights_y = _taps(y, box_size[0], coefficients.shape[0] - 4)
-    first_x, weights_x = _taps(x, box_size[1], coefficients.shape[1] - 4)
-    return _spline(first_y, weights_y, first_x, weights_x, coefficients, lowest, highest)
+    values = np.empty((len(y), len(x)))  # made by NumPy, which asks for huge pages
+    _evaluate(*_all_taps(y, x, coefficients, box_size), coefficients, lowest, highest, values)
+    return values
+
+
+def subtract_spline(block, y, x, coefficients, dtype, *, box_size, lowest, highest) -> np.ndarray:
+    """
+    Subtract from a block what :func:`evaluate_spline` gives, a row at a time.
+
+    The difference is taken in float64, and rounded once to ``dtype``.
+    """
+    result = np.empty(block.shape, dtype)
+    taps = _all_taps(y, x, coefficients, box_size)
+    _subtract(compiled_float(block), *taps, coefficients, lowest, highest, result)
+    return result
+
+
+def _all_taps(y, x, coefficients, box_size):
+    return *_taps(y, box_size[0], coefficients.shape[0] - 4), *_taps(x, box_size[1], coefficients.shape[1] - 4)
 
 
 def _taps(pixels, size, n_cells):
@@ -46,27 +64,45 @@ def _taps(pixels, size, n_cells):
 
 
 @njit(nogil=True, cache=True)
-def _spline(first_y, weights_y, first_x, weights_x, coefficients, lowest, highest):
-    """Sum four by four coefficients for every pixel; pixels of one row between the same knots make a run."""
-    values = np.empty((len(first_y), len(first_x)))
-    line = np.empty(coefficients.shape[1])
-    low, high = first_x[0], first_x[-1] + 1
-    edges = np.searchsorted(first_x, np.arange(low, high + 1))
+def _evaluate(first_y, weights_y, first_x, weights_x, coefficients, lowest, highest, values):
+    line, edges = np.empty(coefficients.shape[1]), _edges_of_cells(first_x)
     for y in range(len(first_y)):
-        cell = first_y[y]
-        for m in range(low, high + 3):
-            line[m] = (
-                weights_y[0, y] * coefficients[cell, m]
-                + weights_y[1, y] * coefficients[cell + 1, m]
-                + weights_y[2, y] * coefficients[cell + 2, m]
-                + weights_y[3, y] * coefficients[cell + 3, m]
-            )
-        for m in range(low, high):
-            run = slice(edges[m - low], edges[m - low + 1])
-            row, w0, w1 = values[y, run], weights_x[0, run], weights_x[1, run]
-            w2, w3 = weights_x[2, run], weights_x[3, run]
-            for x in range(len(row)):
-                value = w0[x] * line[m] + w1[x] * line[m + 1] + w2[x] * line[m + 2] + w3[x] * line[m + 3]
-                value = highest if value > highest else value
-                row[x] = lowest if value < lowest else value
-    return values
+        row = values[y]
+        _spline_row(first_y[y], weights_y[:, y], first_x[0], weights_x, coefficients, line, edges, lowest, highest, row)
+
+
+@njit(nogil=True, cache=True)
+def _subtract(block, first_y, weights_y, first_x, weights_x, coefficients, lowest, highest, result):
+    line, edges = np.empty(coefficients.shape[1]), _edges_of_cells(first_x)
+    row = np.empty(len(first_x))
+    for y in range(len(first_y)):
+        _spline_row(first_y[y], weights_y[:, y], first_x[0], weights_x, coefficients, line, edges, lowest, highest, row)
+        given, taken = block[y], result[y]
+        for x in range(len(row)):
+            taken[x] = np.float64(given[x]) - row[x]
+
+
+@njit(nogil=True, cache=True)
+def _edges_of_cells(first_x):
+    """Give where the pixels of a row that lie between the same knots begin and end."""
+    return np.searchsorted(first_x, np.arange(first_x[0], first_x[-1] + 2))
+
+
+@njit(nogil=True, cache=True)
+def _spline_row(cell, weights_y, low, weights_x, coefficients, line, edges, lowest, highest, row):
+    """Sum four by four coefficients for every pixel of a row."""
+    n_cells = len(edges) - 1
+    for m in range(low, low + n_cells + 3):
+        line[m] = (
+            weights_y[0] * coefficients[cell, m]
+            + weights_y[1] * coefficients[cell + 1, m]
+            + weights_y[2] * coefficients[cell + 2, m]
+            + weights_y[3] * coefficients[cell + 3, m]
+        )
+    for n in range(n_cells):
+        run, m = slice(edges[n], edges[n + 1]), low + n
+        out, w0, w1, w2, w3 = row[run], weights_x[0, run], weights_x[1, run], weights_x[2, run], weights_x[3, run]
+        for x in range(len(out)):
+            value = w0[x] * line[m] + w1[x] * line[m + 1] + w2[x] * line[m + 2] + w3[x] * line[m + 3]
+            value = highest if value > highest else value
+            out[x] = lowest if value < lowest else value

@@ -1,0 +1,70 @@
+"""
+All benchmarks one after another, into one dated text with the machine that they were run on.
+
+Run ``python benchmarks/full_run.py [--only NAME ...] [--folder F]`` with nothing else running. What each prints is
+appended to ``results/DATE.txt`` beside this file as soon as it is there; one that fails is noted, and the rest goes on.
+"""
+
+import argparse
+import datetime as dt
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from harness import machine_limits, machine_line
+
+HERE = Path(__file__).resolve().parent
+
+#: What is run, and how, in this order. Sides of 32768 want 31 GiB of disk.
+COMMANDS = {
+    "io": ["--size", "8192", "--repeats", "2"],
+    "stats": ["--repeats", "2"],
+    "sky": ["--repeats", "2"],
+    "segmentation": ["--repeats", "2"],
+    "growth": ["--repeats", "2"],
+    "deblend": ["--repeats", "2", "--many", "4096"],
+    "noise": ["--repeats", "2"],
+    "cutouts": ["--repeats", "2"],
+    "gaia": ["--repeats", "2"],
+    "stars": ["--seeds", "5"],
+    "psf": [],
+    "graphs": ["--side", "8", "32"],
+    "faults": ["--kills", "2"],
+    "report": ["--targets", "1000", "--repeats", "2"],
+    "run": [],
+    "end_to_end": ["--size", "8192", "2048", "32768", "--peer", "8192", "--workers", "2"],
+}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.strip().splitlines()[0])
+    parser.add_argument("--only", nargs="+", choices=list(COMMANDS), default=list(COMMANDS))
+    parser.add_argument("--folder", help="where large files are made; the system's temporary folder by default")
+    given = parser.parse_args()
+    kept = HERE / "results" / f"{dt.date.today()}.txt"
+    kept.parent.mkdir(exist_ok=True)
+    environment = os.environ | ({"TMPDIR": given.folder} if given.folder else {})
+    with kept.open("a", encoding="utf-8") as text:
+
+        def tell(*lines):
+            for file in (text, sys.stdout):
+                print(*lines, sep="\n", file=file, flush=True)
+
+        tell(machine_line(), machine_limits(given.folder))
+        for name in given.only:
+            command = [f"bench_{name}.py", *COMMANDS[name]]
+            tell("", f"$ python benchmarks/{' '.join(command)}    (load {os.getloadavg()[0]:.1f})")
+            begin = time.perf_counter()
+            done = subprocess.run(
+                [sys.executable, *command], cwd=HERE, env=environment, capture_output=True, text=True, check=False
+            )
+            tell(done.stdout.rstrip())
+            if done.returncode:
+                tell(f"ended with status {done.returncode}: {done.stderr.strip().splitlines()[-1:]}")
+            tell(f"({time.perf_counter() - begin:.0f} s)")
+
+
+if __name__ == "__main__":
+    main()
