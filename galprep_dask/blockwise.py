@@ -21,7 +21,7 @@ from dask.base import clone_key, tokenize
 from dask.highlevelgraph import HighLevelGraph
 from dask.layers import ArrayValuesDep
 
-from galprep_dask.cluster import computes_on_cluster, wait_for
+from galprep_dask.cluster import computes_on_cluster, let_go, wait_for
 
 __all__ = [
     "as_object",
@@ -405,6 +405,7 @@ def keep(array: da.Array) -> da.Array:
     """
     if not computes_on_cluster():
         return array.persist()
+    let_go()
     return wait_for(_under_own_names(array).persist())
 
 

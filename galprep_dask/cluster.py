@@ -15,7 +15,7 @@ from dask.base import get_scheduler
 
 from galprep_dask.errors import GalprepWarning
 
-__all__ = ["as_one_task", "computes_on_cluster", "is_task", "wait_for"]
+__all__ = ["as_one_task", "computes_on_cluster", "is_task", "let_go", "wait_for"]
 
 #: What one task may take along without a warning of dask's: stamps of some hundred stars are a few MiB.
 _LARGE = "256 MiB"
@@ -44,6 +44,22 @@ def _client():
         return None
     owner = getattr(get_scheduler(), "__self__", None)
     return owner if isinstance(owner, distributed.Client) else None
+
+
+def let_go() -> None:
+    """
+    Have the scheduler told what the last computation has given up, before a graph with the same names is sent.
+
+    A client tells it in two turns of its event loop, and sends a graph in one: a graph that is sent at once would
+    overtake, and a scheduler that still knows a name with other tasks behind it complains.
+    """
+    client = _client()
+    if client is not None and not client.asynchronous:
+        client.sync(_nothing)
+
+
+async def _nothing() -> None:
+    """Be a turn of the event loop."""
 
 
 def wait_for(kept):

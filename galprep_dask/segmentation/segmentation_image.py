@@ -9,7 +9,7 @@ import numpy as np
 
 from galprep_dask.arrays import ImageLike, as_image, check_same_shape
 from galprep_dask.blockwise import merge_blocks_at
-from galprep_dask.cluster import computes_on_cluster
+from galprep_dask.cluster import computes_on_cluster, let_go
 from galprep_dask.errors import ParameterError
 from galprep_dask.segmentation._kernels.label import components_of_labels, runs_of_labels
 from galprep_dask.segmentation._kernels.merge import Table, join_tables
@@ -65,7 +65,10 @@ class Segmentation:
     @property
     def data(self) -> da.Array:
         """The labels. What is kept in this process would travel to the workers of a cluster: they look at the image."""
-        return self._labels if computes_on_cluster() else self._painted
+        if not computes_on_cluster():
+            return self._painted
+        let_go()  # the labels are made in every computation that wants them
+        return self._labels
 
     @property
     def given(self) -> da.Array:
