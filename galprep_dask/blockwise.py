@@ -185,6 +185,33 @@ def merge_blocks(func: Callable, merge: Callable, *arrays: da.Array, **kwargs) -
     return _merged(per_block, merge)
 
 
+def merge_blocks_now(func: Callable, merge: Callable, *arrays: da.Array, **kwargs):
+    """Give the object of :func:`merge_blocks`; of a block in memory without a graph, which would take milliseconds."""
+    blocks = blocks_in_memory(*arrays)
+    return merge([func(*blocks, **kwargs)]) if blocks else merge_blocks(func, merge, *arrays, **kwargs).compute()[0, 0]
+
+
+def objects_now(func: Callable, *arrays: da.Array, **kwargs) -> np.ndarray:
+    """Give the objects of :func:`objects_of_blocks`, row by row; of a block in memory without a graph."""
+    blocks = blocks_in_memory(*arrays)
+    if blocks:
+        return as_object(func, *blocks, origin=(0, 0), **kwargs)
+    return collect_by_rows(objects_of_blocks(func, *arrays, **kwargs)).compute()[0]
+
+
+def blocks_in_memory(*arrays: da.Array) -> tuple[np.ndarray, ...]:
+    """Give the pixels of arrays, not to be modified, if each is one block in memory as it is; else nothing."""
+    blocks = []
+    for array in arrays:
+        layers = array.__dask_graph__().layers
+        layer = layers[array.name] if len(layers) == 1 else {}
+        only = next(iter(layer.values())) if len(layer) == 1 else None
+        if not isinstance(only, np.ndarray) or only.shape != array.shape:
+            return ()
+        blocks.append(only)
+    return tuple(blocks)
+
+
 def merge_blocks_at(func: Callable, merge: Callable, *arrays: da.Array, **kwargs) -> da.Array:
     """Merge as :func:`merge_blocks`, of what ``func(*blocks, origin=(y0, x0), **kwargs)`` gives."""
     return _merged(objects_of_blocks(func, *arrays, **kwargs), merge)

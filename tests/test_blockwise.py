@@ -10,8 +10,10 @@ from hypothesis import strategies as st
 from scipy import ndimage
 from strategies import chunked
 
+from galprep_dask.arrays import as_image
 from galprep_dask.blockwise import (
     block_edges,
+    blocks_in_memory,
     collect_by_rows,
     collect_in_turn,
     give_back_memory,
@@ -19,6 +21,8 @@ from galprep_dask.blockwise import (
     map_blocks_each,
     map_regions,
     merge_blocks_at,
+    merge_blocks_now,
+    objects_now,
     objects_of_blocks,
     sum_blocks,
 )
@@ -349,3 +353,26 @@ print(hasattr(ctypes.CDLL(None), "malloc_trim"), before - resident())
         assert can_be_given_back == "False" or int(n_bytes) > 2e8
     else:
         give_back_memory()
+
+
+def test_blocks_in_memory_are_taken_as_they_are(no_compute):
+    """A small image needs no graph; whatever else it is made of, does."""
+    pixels = np.arange(12.0).reshape(3, 4)
+    pixels.flags.writeable = False
+    image, same = as_image(pixels), as_image(pixels > 5)
+    assert [block.tolist() for block in blocks_in_memory(image, same)] == [pixels.tolist(), (pixels > 5).tolist()]
+    for other in (image + 1, image.rechunk(2), image[1:], da.ones((3, 4), chunks=-1)):
+        assert blocks_in_memory(image, other) == ()
+    with no_compute():
+        assert merge_blocks_now(np.add, sum, image, image).tolist() == (2 * pixels).tolist()
+        found = objects_now(lambda block, origin, times: (origin, times * block.sum()), image, times=2)
+    assert found.shape == (1, 1)
+    assert found[0, 0] == ((0, 0), 132.0)
+
+
+def test_what_is_made_of_blocks_in_memory_is_what_is_made_of_a_graph():
+    pixels = np.arange(12.0).reshape(3, 4)
+    lazy = da.from_array(pixels, chunks=-1) + 0
+    assert merge_blocks_now(np.sum, max, lazy) == merge_blocks_now(np.sum, max, as_image(pixels)) == 66.0
+    one, other = (objects_now(lambda block, origin: (origin, block.sum()), image) for image in (lazy, as_image(pixels)))
+    assert one.tolist() == other.tolist()

@@ -9,8 +9,8 @@ import numpy as np
 from scipy import ndimage
 
 from galprep_dask.arrays import ImageLike, as_image, as_mask, like
+from galprep_dask.blockwise import blocks_in_memory
 from galprep_dask.errors import ParameterError
-from galprep_dask.image import bad_pixels
 from galprep_dask.masks.ellipses import check_ellipses, ellipse_labels
 from galprep_dask.masks.growth import grow_segmentation
 from galprep_dask.segmentation import deblend_sources, smooth
@@ -117,10 +117,11 @@ def target_mask(
     image = as_image(data)
     if not (math.isfinite(x) and math.isfinite(y)):
         raise ParameterError(f"the target is at x={x!r}, y={y!r}; expected finite pixel coordinates.")
-    lazy = [image, bad_pixels(image, as_mask(mask, image))]
-    if always is not None:
-        lazy.append(as_mask(always, image, "always"))
-    pixels, bad, *rest = da.compute(*lazy)
+    given = {"bad": as_mask(mask, image), "always": as_mask(always, image, "always")}
+    planes = {"pixels": image} | {name: plane for name, plane in given.items() if plane is not None}
+    planes = dict(zip(planes, blocks_in_memory(*planes.values()) or da.compute(*planes.values()), strict=True))
+    pixels = planes["pixels"]
+    bad = ~np.isfinite(pixels) | planes.get("bad", False)
 
     _, median, std = sigma_clipped_stats(pixels, bad)
     smoothed = smooth(pixels, fwhm, bad)
@@ -156,9 +157,9 @@ def target_mask(
     masked = (neighbours > 0) & ~segment
     if not keep_target:
         masked |= segment | (target > 0)
-    masked |= bad
-    for plane in rest:
-        masked |= plane
+    masked |= bad | planes.get("always", False)
+    if isinstance(data, np.ndarray):
+        return masked
     return like(da.from_array(masked, chunks=image.chunks, name=False), data)
 
 

@@ -209,8 +209,8 @@ class _ComputedHere:
     """
     While any thread is within it, what is computed is computed by the thread that asks for it.
 
-    A cutout is small, and made in a task: threads started for it would cost more than they do, and on a cluster a task
-    that hands tasks to its own scheduler can wait for itself.
+    A cutout is small, and made in a task: threads started for it, and graphs made shorter, would cost more than they
+    save, and on a cluster a task that hands tasks to its own scheduler can wait for itself.
     """
 
     def __init__(self):
@@ -219,7 +219,7 @@ class _ComputedHere:
     def __enter__(self):
         with self._lock:
             if self._within == 0:
-                self._setting = dask.config.set(scheduler="synchronous")
+                self._setting = dask.config.set({"scheduler": "synchronous", "optimization.fuse.active": False})
             self._within += 1
 
     def __exit__(self, *error):

@@ -11,7 +11,7 @@ from dask.base import tokenize
 from dask.highlevelgraph import HighLevelGraph
 
 from galprep_dask.arrays import ImageLike, as_image, as_mask, check_same_shape, take_off_unit
-from galprep_dask.blockwise import collect_by_rows, give_back_memory, map_blocks_each, objects_of_blocks
+from galprep_dask.blockwise import give_back_memory, map_blocks_each, objects_now
 from galprep_dask.cluster import computes_on_cluster
 from galprep_dask.errors import NoSourcesWarning, ParameterError
 from galprep_dask.segmentation._kernels.label import SegmentRuns, components_of, paint, runs_above, segment_runs
@@ -123,10 +123,9 @@ def find_sources(
 
     # Workers of a cluster would send through the client what they find, and get it back.
     share = 0 if computes_on_cluster() else KEPT_BYTES // image.npartitions
-    blocks = objects_of_blocks(
+    found = objects_now(
         partial(_found_in_block, names=[*planes, *measured], share=share, **how), *planes.values(), *measured.values()
     )
-    found = collect_by_rows(blocks).compute()[0]
     sources, runs = np.empty(found.shape, object), np.empty(found.shape, object)
     for block in np.ndindex(found.shape):
         sources[block], runs[block] = found[block]

@@ -10,7 +10,7 @@ import numpy as np
 from dask.array.core import normalize_chunks, slices_from_chunks
 
 from galprep_dask.arrays import CHUNK_SIDE, ImageLike, as_image, as_mask
-from galprep_dask.blockwise import merge_blocks
+from galprep_dask.blockwise import merge_blocks_now
 from galprep_dask.errors import ParameterError
 from galprep_dask.image import no_good_pixels
 from galprep_dask.stats._kernels.clip import clip, in_order
@@ -84,7 +84,7 @@ def sigma_clipped_stats(
     data = as_image(_lent(data))
     mask = as_mask(_lent(mask, data.chunks), data)
     arrays = (data,) if mask is None else (data, mask)
-    counts = merge_blocks(count_cells, merge_cells, *arrays).compute()[0, 0]
+    counts = merge_blocks_now(count_cells, merge_cells, *arrays)
     if len(counts.n) == 0:
         raise no_good_pixels("take statistics")
     cells = sort_cells(*cell_bounds(counts, data.dtype), counts.n)
@@ -92,7 +92,7 @@ def sigma_clipped_stats(
         values, nothing = cells.low, np.zeros(len(cells.n))
         return clip(in_order(values[:0], cells.n, values, nothing, values, values, nothing), sigma, maxiters)
     plan = plan_second_pass(cells, sigma, maxiters)
-    measured = merge_blocks(_measure_block, merge_measured, *arrays, plan=plan).compute()[0, 0]
+    measured = merge_blocks_now(_measure_block, merge_measured, *arrays, plan=plan)
     return clip(ordered_values(measured, plan), sigma, maxiters)
 
 

@@ -13,6 +13,7 @@ from photutils.segmentation import SegmentationImage
 from photutils.segmentation import detect_sources as photutils_detect
 from strategies import chunked, chunks_for, scenes
 
+from galprep_dask import blockwise
 from galprep_dask.blockwise import objects_of_blocks
 from galprep_dask.errors import ImageShapeError, NoSourcesWarning, ParameterError
 from galprep_dask.segmentation import Segmentation, deblend_sources, detect, detect_sources, smooth
@@ -389,7 +390,7 @@ def first_pass(*args, monkeypatch, **kwargs):
         built.append(objects_of_blocks(*these, **how))
         return built[-1]
 
-    monkeypatch.setattr(detect, "objects_of_blocks", keep)
+    monkeypatch.setattr(blockwise, "objects_of_blocks", keep)
     found = detect_sources(*args, **kwargs)
     return built[0], found
 
