@@ -20,10 +20,11 @@ from galprep_dask.psf.field import make_field
 from galprep_dask.psf.gauge import fix_gauge
 from galprep_dask.psf.model import PSFModel
 from galprep_dask.psf.neighbours import without_neighbours
-from galprep_dask.psf.prior import first_prior, learned_prior
+from galprep_dask.psf.prior import TIMES, first_prior, learned_prior
+from galprep_dask.psf.profile import lost_to_sampling, needed_oversampling, slope_of
 from galprep_dask.psf.solve import Batch, Problem, Solution, fit_stars, minimise, precision
 from galprep_dask.psf.stack import stack_of
-from galprep_dask.psf.start import choose_oversampling, moffat_psf, starting_values
+from galprep_dask.psf.start import BETA, moffat_psf, starting_values
 from galprep_dask.psf.validate import folds_of, predicted, summarised
 from galprep_dask.psf.wings import join_wings
 
@@ -39,6 +40,8 @@ FAINTEST = 5.0
 MISFIT_SIGMAS, MISFIT_RATIO, MISFIT_LEAST = 6.0, 4.0, 0.1
 #: A first fit leaves out stamps whose size differs from the others' by more than this factor.
 SUSPECT = 1.25
+#: So many of the brightest stars say whether the data's sampling is fine enough.
+TELLING = 200
 #: A higher degree is chosen when it lowers chi2 of reserved stars by more than this per star.
 WORTH = 1.0
 
@@ -72,9 +75,9 @@ def fit_psf(
     x, y : (k,) arrays, optional
         Positions of the stars in the field, for ``degree`` above 0.
     oversampling : int or "auto"
-        Fine pixels of P per data pixel. "auto": 1 for stars of 2.5 px FWHM or more, else 4 to the FWHM, since a
-        sharper PSF cannot be shifted at the data's own sampling; ``oversampling`` of the result and its repr say
-        what was chosen.
+        Fine pixels of P per data pixel. "auto": 4 to the FWHM for stars below 2.5 px, since a sharper PSF cannot be
+        shifted at the data's own sampling; 2 where stars are so bright that they show what that sampling loses of
+        their profile; else 1. ``oversampling`` of the result and its repr say what was chosen.
     degree : int or "auto"
         Total degree, 0 to 4, of the polynomials in (x, y) by which P varies. "auto": the degree that predicts reserved
         stars best.
@@ -174,13 +177,13 @@ def fit_psf(
     usable = reasons == ""
     if not usable.any():
         raise TooFewStarsError(f"none of the {count} stamps has enough good pixels in its middle to be fitted.")
-    chosen = choose_oversampling(0.9 * fwhm) if oversampling == "auto" else int(oversampling)
+    chosen, slope = _grid_for(data, good, variance, gain, sky, dx, dy, flux, fwhm, usable, oversampling)
     fine = size * chosen - (size * chosen + 1) % 2
     problem = Problem(
         data, good, variance, np.ones((count, 1)), chosen, 1 / gain if gain else 0.0, clip, local_sky, a_TV, a_sky,
         core=int(np.clip(np.ceil(fwhm), 2, size // 2)), dtype=dtype,
     )  # fmt: skip
-    start = Solution(moffat_psf(fwhm, size, fine, chosen)[None], flux, dx, dy, sky)
+    start = Solution(moffat_psf(fwhm, size, fine, chosen, slope)[None], flux, dx, dy, sky)
     snr = flux / np.sqrt(np.median(variance) * (fwhm * 1.5) ** 2)
     if neighbours not in ("mask", "fit"):
         raise ParameterError(f"neighbours={neighbours!r}: 'mask' or 'fit'.")
@@ -300,10 +303,11 @@ class _Fit:
     def _minimise(self, alive, warm=False):
         s = self.problem.oversampling
         if (self.field is not None or s > 1) and not warm:
-            self._run(alive, False, 5)
-            if s > 1:
-                # Drawn to where a first fit has got: what it was held back by is left behind (Tikhonov, iterated).
-                self.prior = self.prior._replace(start=self.solution.psf.copy())
+            for _ in range(TIMES - 1 if s > 1 else 1):
+                self._run(alive, False, 5)
+                if s > 1:
+                    # Drawn to where a fit has got: what it was held back by is left behind (Tikhonov, iterated).
+                    self.prior = self.prior._replace(start=self.solution.psf.copy())
             if self.field is not None:
                 self.prior = learned_prior(self.prior, self.solution, s)
             warm = True
@@ -479,6 +483,22 @@ def _variances(data, good, sigma, sky_std, gain, sky):
     if sky_std.shape not in ((), (count,)) or not (np.isfinite(sky_std) & (sky_std > 0)).all():
         raise ParameterError("sky_std must be positive and finite: one number, or one a stamp.")
     return np.broadcast_to(np.broadcast_to(sky_std, (count,))[:, None, None] ** 2, data.shape), good
+
+
+def _grid_for(data, good, variance, gain, sky, dx, dy, flux, fwhm, usable, oversampling):
+    """Fine pixels per data pixel, and the slope of the profile that an oversampled P starts from."""
+    if oversampling == 1:
+        return 1, BETA
+    kept = np.nonzero(usable)[0]
+    inverse_gain, size = 1 / gain if gain else 0.0, data.shape[-1]
+    light = data[kept] - sky[kept, None, None]
+    slope, alike = slope_of(light, good[kept], variance[kept], inverse_gain, flux[kept], dx[kept], dy[kept], fwhm)
+    if oversampling != "auto":
+        return int(oversampling), slope
+    bright = kept[np.argsort(-flux[kept], kind="stable")[:TELLING]]
+    background = np.median(variance[bright], axis=(1, 2))
+    lost = lambda: lost_to_sampling(flux[bright], background, inverse_gain, fwhm, slope, size)  # noqa: E731
+    return needed_oversampling(fwhm, lost if alike else float), slope
 
 
 def _unusable(good, fwhm):

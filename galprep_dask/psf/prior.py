@@ -8,12 +8,14 @@ from galprep_dask.psf._kernels.prior import Prior
 from galprep_dask.psf._kernels.render import box_response
 from galprep_dask.psf.solve import Problem, Solution
 
-__all__ = ["first_prior", "information_spectrum", "learned_prior", "noise_factors"]
+__all__ = ["TIMES", "first_prior", "information_spectrum", "learned_prior", "noise_factors"]
 
 #: Information of the prior at a frequency where the start has all its light, as a fraction of that of the data.
-WEAKEST = 1e-4
+WEAKEST = 1e-5
+#: An oversampled P is fitted so many times, each time drawn to where the one before has got.
+TIMES = 3
 #: Least transfer of the start that is believed.
-FAINTEST = 1e-2
+FAINTEST = 2e-3
 #: Variance of a coefficient is not believed below this fraction of its noise.
 QUIETEST = 0.1
 #: Variances are taken for so many times what they look like: held too loosely costs little, too tightly is a bias.
@@ -60,7 +62,10 @@ def noise_factors(prior: Prior, oversampling: int, fine: int) -> tuple[np.ndarra
     fy, fx = _grid(fine)
     response = np.outer(box_response(fy, oversampling), box_response(fx, oversampling)) ** 2
     twice = np.where(np.arange(fine // 2 + 1) == 0, 1.0, 2.0)  # the other half of the transform
-    inverse = twice / (prior.spectrum + prior.strength + prior.smooth) / fine**2
+    held = prior.spectrum + prior.strength + prior.smooth
+    # Every further fit lets through more of the signal, and of the noise; what is never told is as uncertain as before.
+    through = 1 - (1 - prior.spectrum / held) ** (TIMES if oversampling > 1 else 1)
+    inverse = twice * np.maximum(through**2 / np.maximum(prior.spectrum, 1e-12), 1 / held) / fine**2
     per_fine, per_pixel = inverse.sum((1, 2)), (inverse * response).sum((1, 2))
     return per_fine, per_pixel
 

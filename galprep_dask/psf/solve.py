@@ -17,6 +17,10 @@ TOLERANCES = (0.3, 0.03, 0.01)
 LEFT = (2e-2, 2e-3, 3e-4)
 #: Settled: chi2 can fall by less than this fraction of the number of parameters, which noise adds to it.
 SETTLED = 0.001
+#: Limits on pixels tighten when less than this fraction of chi2 is still to be gained.
+HALF_WAY = 0.5
+#: A step is halved when it made the loss so many times larger.
+WORSE = 2.0
 
 
 @dataclass(frozen=True)
@@ -57,6 +61,7 @@ class Solution:
     misfit: np.ndarray | None = None
     normal: np.ndarray | None = None
     diagonal: np.ndarray | None = None
+    fitted: np.ndarray | None = None
     loss_history: list = field(default_factory=list)
     converged: bool = False
 
@@ -204,6 +209,32 @@ def fit_stars(batch: Batch, solution: Solution, *, steps: int = 4, floor: float 
     return batch.unpad(light)
 
 
+def _doubt(problem, solution, alive):
+    """
+    Fraction by which P may be wrong for stars that are fitted now and were not when it was made, (k,).
+
+    A bright star that comes back shows the noise of a P that was made of fainter ones, whose variance is 1 / D, D the
+    sum of their flux^2 / sigma^2. That is no reason to clip its pixels.
+    """
+    from galprep_dask.psf._kernels.loss import WINGS
+
+    out = np.zeros(len(alive))
+    if solution.fitted is None:
+        return out
+    profile = solution.psf[0] / solution.psf[0].max()
+    core = profile > 0.25
+    for k in np.flatnonzero(alive & ~solution.fitted):
+        noise = np.sqrt(np.tensordot(problem.basis[k] ** 2, 1 / solution.diagonal, 1))
+        # Of a pixel of the data, over its peak there.
+        noise = noise / (solution.psf[0].max() * problem.oversampling)
+        out[k] = max(np.sqrt(np.median(noise) / WINGS), np.median((noise / np.maximum(profile, 0.25))[core]))
+    return np.minimum(out, TOLERANCES[0])
+
+
+def _middle(a, b):
+    return (a + b) / 2
+
+
 def minimise(batch: Batch, solution: Solution, alive, prior=None, *, rounds: int = 12, steps: int = 12, warm=False):
     """
     Fit P to the stars that are ``alive`` by Newton's method; the others follow it with their own parameters.
@@ -227,22 +258,40 @@ def minimise(batch: Batch, solution: Solution, alive, prior=None, *, rounds: int
     Solution
     """
     state = Rounds(batch, solution, alive, prior)
+    if warm:
+        state.tolerance = np.maximum(state.tolerance, batch.pad(_doubt(batch.problem, solution, alive)))
     history, converged = [], False
+    last = len(TOLERANCES) - 1
+    stage, least, here = last if warm else 0, np.inf, None
     for number in range(rounds + 1):
-        late = warm or number >= len(TOLERANCES) - 1
-        stage = -1 if late else number
+        late = stage == last
+        before, here = here, (state.psf, state.stars)
         found = state.round(steps if number < rounds else 0, TOLERANCES[stage], LEFT[stage])
         summary = found.summary
         history.append(float(summary.loss))
+        if before is not None and not history[-1] <= WORSE * least:
+            # It went too far, as weights and positions do not follow a straight line.
+            if number == rounds:
+                state.psf, state.stars = before
+                summary = state.round(0, TOLERANCES[stage]).summary
+                history.append(float(summary.loss))
+            else:
+                state.psf, state.stars = (before[0] + here[0]) / 2, type(here[1])(*map(_middle, before[1], here[1]))
+                here = before
+            continue
+        least = min(least, history[-1])
         converged = late and float(summary.promise) < SETTLED * state.psf.size
         state.psf, state.stars = found.psf, found.stars
         if converged:  # what was seen before this last, small step is as good as what would be seen after it
             break
+        # While P is mostly wrong, tighter limits would clip what it is to learn from.
+        if number == 0 or float(summary.promise) < HALF_WAY * float((summary.chi2 * state.fitted).sum()):
+            stage = min(stage + 1, last)
         # What was once let through stays, or clipped pixels might come and go for ever.
         misfit = np.asarray(summary.misfit)
         state.tolerance = np.maximum(misfit, state.tolerance) if late else misfit
     solution.psf = np.array(state.psf, np.float64)
     state.keep(solution, summary)
     solution.loss_history = solution.loss_history + history
-    solution.converged = converged
+    solution.converged, solution.fitted = converged, np.array(alive, bool)
     return solution

@@ -60,16 +60,16 @@ def starting_values(data, good):
     )
 
 
-def moffat_psf(fwhm: float, size: int, fine_size: int, oversampling: int) -> np.ndarray:
+def moffat_psf(fwhm: float, size: int, fine_size: int, oversampling: int, slope: float = BETA) -> np.ndarray:
     """Give a round Moffat profile, (fine_size, fine_size), of adaptive FWHM ``fwhm`` once integrated over pixels."""
     r = np.hypot(*np.meshgrid(*(np.arange(fine_size) - (fine_size - 1) / 2,) * 2)) / oversampling
     matrix = shift_matrices(np.zeros(1), size, fine_size, oversampling)[0]
 
     def profile(width):
-        image = (1 + (r / width) ** 2) ** -BETA
+        image = (1 + (r / width) ** 2) ** -slope
         return image / image.sum()
 
-    width = fwhm / 2 / np.sqrt(2 ** (1 / BETA) - 1)
+    width = fwhm / 2 / np.sqrt(2 ** (1 / slope) - 1)
     for _ in range(8):
         sampled = profile(width)
         if oversampling > 1:

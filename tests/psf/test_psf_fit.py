@@ -191,6 +191,20 @@ def test_few_stars_are_reserved_in_turn():
     assert model.stars["used"].all()
 
 
+def test_a_bright_star_that_comes_back_is_not_clipped():
+    """The noise of P from stars ten times fainter is no cosmic ray in the core of a bright one."""
+    snr = np.array([65.0, 57, 91, 85, 95, 85, 165, 950, 85])
+    for seed in range(3):
+        given = {"gain": 50.0, "masks": False, "rays": False}
+        data = np.array([stars(PROFILE, 1, SIZE, snr=snr[k], seed=[seed, k], **given)[0][0] for k in range(9)])
+        data[0, 4, 5:8] += 40
+        data[7, 20, 2:5] += 200
+        table = fit(data, gain=50.0, oversampling=1).stars
+        assert table["used"].all()
+        assert 3 <= table["n_clipped"][7] < 20
+        assert table["n_clipped"][0] >= 3
+
+
 def test_one_and_two_stars():
     data, _, truth = sample(masks=False, rays=False)
     bright = np.argsort(-truth["flux"])

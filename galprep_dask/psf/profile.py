@@ -1,0 +1,88 @@
+"""What the stars' profile is like, roughly: where an oversampled fit starts, and whether one is needed."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from galprep_dask.psf._kernels.render import shift_matrices
+from galprep_dask.psf.start import choose_oversampling, moffat_psf
+
+__all__ = ["lost_to_sampling", "needed_oversampling", "slope_of"]
+
+#: Slopes of a Moffat profile that are tried: from broad wings to nearly a Gaussian.
+SLOPES = (1.8, 2.3, 3.0, 4.0, 6.0, 12.0)
+#: So many of the brightest stars tell the slope, within so many FWHM; their cores may be wrong by ROUGH, and a pixel
+#: further off than FAR sigmas counts no more than that.
+TELLING, REACH, ROUGH, FAR = 20, 4.0, 0.02, 10.0
+#: chi2 that the data's own sampling may cost before twice finer pixels are taken.
+LOST = 100.0
+#: Mean chi2 of a pixel above which stars do not have a Moffat profile, and are not drawn to one without need.
+UNLIKE = 25.0
+
+
+def slope_of(data, good, variance, inverse_gain, flux, dx, dy, fwhm) -> tuple[float, bool]:
+    """
+    Give the slope, one of SLOPES, of the Moffat profile of ``fwhm`` that is most like the stars, and whether it is.
+
+    Parameters
+    ----------
+    data, good, variance : (k, n, n) arrays
+        Sky-subtracted stars, pixels that count, variances of the background.
+    inverse_gain : float
+    flux, dx, dy : (k,) arrays
+        First values.
+    fwhm : float
+    """
+    size = data.shape[-1]
+    half = int(min(np.ceil(REACH * fwhm), size // 2))
+    told = np.argsort(-flux, kind="stable")[:TELLING]
+    box = slice(size // 2 - half, size // 2 + half + 1)
+    data, good, variance = (np.asarray(part[told][:, box, box], float) for part in (data, good, variance))
+    flux, s, side = flux[told, None, None], max(choose_oversampling(0.9 * fwhm), 2), 2 * half + 1
+    fine = side * s - (side * s + 1) % 2
+    across, along = (shift_matrices(shift[told], side, fine, s) for shift in (dx, dy))
+    misfits = []
+    for slope in SLOPES:
+        star = along @ moffat_psf(fwhm, side, fine, s, slope) @ across.swapaxes(1, 2)
+        light = np.maximum(flux * star, 0)
+        weight = good / (variance + light * inverse_gain + (ROUGH * light) ** 2)
+        own = (weight * star * data).sum((1, 2)) / np.maximum((weight * star**2).sum((1, 2)), 1e-300)
+        misfits.append(np.minimum(weight * (data - own[:, None, None] * star) ** 2, FAR**2).sum())
+    best = int(np.argmin(misfits))
+    return SLOPES[best], misfits[best] < UNLIKE * max(np.count_nonzero(good), 1)
+
+
+def lost_to_sampling(flux, variance, inverse_gain, fwhm, slope, size) -> float:
+    """
+    Give chi2 of what samples a pixel apart cannot say of a Moffat profile, in stars of these fluxes.
+
+    Stars at all places within a pixel show the profile between the pixels. The band-limited function through
+    samples a pixel apart differs from it by the frequencies above half a cycle per pixel. Weights keep that out of
+    the wings, where noise is low, and so bring more of it to the core: a bias that bright stars reveal.
+
+    Parameters
+    ----------
+    flux, variance : (k,) arrays
+        Of the stars, and of their background.
+    inverse_gain : float
+    fwhm, slope : float
+        Of the profile.
+    size : int
+        Side of the stamps.
+    """
+    fine = 2 * size - 1
+    # Pixels of the data whose middles are half a pixel apart.
+    halves = shift_matrices(np.array([0.0, -0.5]), size, fine, 2).swapaxes(0, 1).reshape(2 * size, fine)[:-1]
+    image = halves @ moffat_psf(fwhm, size, fine, 2, slope) @ halves.T
+    high = np.abs(np.fft.fftfreq(fine, 0.5)) > 0.5
+    spectrum = np.fft.fft2(image) * (high[:, None] | high)
+    lost = np.fft.ifft2(spectrum).real
+    chi2 = 0.0
+    for star, background in zip(flux, variance, strict=True):
+        chi2 += ((star * lost) ** 2 / (background + np.maximum(star * image, 0) * inverse_gain)).mean()
+    return float(chi2 * size**2)
+
+
+def needed_oversampling(fwhm, lost) -> int:
+    """Give the oversampling for stars of ``fwhm``, of which ``lost()`` is lost to the data's sampling."""
+    return max(choose_oversampling(0.9 * fwhm), 1 + (lost() > LOST))
