@@ -172,11 +172,17 @@ def times(count, size):
 
 
 def losses(count, size, adam_steps):
-    """Loss of every solver with the same sigma and the same pixels."""
+    """
+    Loss of every solver with the same sigma and the same pixels.
+
+    The mean is over pixels that the shifted P covers. A P that drifts takes its stars the other way, and loses some of
+    them: so all are put into the middle before they are looked at.
+    """
     from dataclasses import replace
 
     from galprep_dask.psf.descend import descend
-    from galprep_dask.psf.solve import TOLERANCES, Batch, Problem, Rounds, Solution, minimise
+    from galprep_dask.psf.gauge import centred
+    from galprep_dask.psf.solve import Batch, Problem, Solution, fit_stars, minimise
     from galprep_dask.psf.start import moffat_psf, starting_values
 
     profile = moffat(3.6, e1=0.05)
@@ -197,10 +203,12 @@ def losses(count, size, adam_steps):
             batch, every, before = Batch(replace(problem), size), np.ones(count, bool), time.process_time()
             run(batch, solution, every)
             taken = time.process_time() - before
-        loss = solution.loss_history[-1]
-        if name == "newton":  # its history ends before the last step, those of the others after it
-            loss = float(Rounds(batch, solution, every, None).round(0, TOLERANCES[-1]).summary.loss)
-        told = "settled" if solution.converged else "not settled"
+        settled = "settled" if solution.converged else "not settled"
+        solution.psf, x, y = centred(solution.psf, 1)
+        solution.dx, solution.dy = solution.dx + x, solution.dy + y
+        fit_stars(batch, solution, steps=0)
+        loss = 0.5 * solution.chi2.sum() / solution.n_good.sum()
+        told = f"{settled}, {solution.n_good.sum():.0f} pixels, was {np.hypot(x, y):.3f} px off the middle"
         print(f"{name:24} {loss:.7f} {taken:8.2f} s of the processor, {told}", flush=True)
 
 

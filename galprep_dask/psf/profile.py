@@ -15,7 +15,7 @@ SLOPES = (1.8, 2.3, 3.0, 4.0, 6.0, 12.0)
 #: further off than FAR sigmas counts no more than that.
 TELLING, REACH, ROUGH, FAR = 20, 4.0, 0.02, 10.0
 #: chi2 that the data's own sampling may cost before twice finer pixels are taken.
-LOST = 100.0
+LOST = 1000.0
 #: Mean chi2 of a pixel above which stars do not have a Moffat profile, and are not drawn to one without need.
 UNLIKE = 25.0
 

@@ -609,9 +609,13 @@ def test_http_reads_little_more_than_the_bytes_of_a_region(tmp_path, server):
     image = open_image(server.url("image.fits"), chunks=(256, 1024))
     assert server.take_requests()[1] < 2**20  # of 32 MiB
     np.testing.assert_array_equal(image["data"][256:512, 1024:2048].values, whole[256:512, 1024:2048])
-    assert server.take_requests() == (1, (255 * 4096 + 1024) * 4)  # what is between is less than other requests cost
+    requests, n_bytes = server.take_requests()
+    assert requests < 256  # rows
+    assert n_bytes <= 1.25 * 256 * 1024 * 4
     np.testing.assert_array_equal(image["data"][100:150, 30:90].values, whole[100:150, 30:90])
-    assert server.take_requests() == (1, (49 * 4096 + 60) * 4)
+    requests, n_bytes = server.take_requests()
+    assert requests < 50
+    assert n_bytes <= 50 * 60 * 4 + 2**18
     assert open_image(server.url("image.fits"))["data"].chunks == ((2048,), (4096,))
     server.take_requests()
     np.testing.assert_array_equal(open_image(server.url("image.fits"))["data"].values, whole)

@@ -33,7 +33,7 @@ def test_stars_that_are_no_moffat_profiles_are_told():
 
 def test_faint_stars_keep_the_grid_of_the_data_and_bright_ones_get_a_finer():
     given = {"inverse_gain": 0.2, "fwhm": 3.6, "slope": 3.0, "size": 51}
-    bright, faint = np.full(50, 3e4), np.full(50, 3e2)
+    bright, faint = np.full(50, 3e5), np.full(50, 3e3)
     lost = [lost_to_sampling(flux, np.ones(50), **given) for flux in (bright, faint)]
     assert [needed_oversampling(3.6, lambda value=value: value) for value in lost] == [2, 1]
     broad = lost_to_sampling(bright, np.ones(50), **{**given, "fwhm": 6.0})
@@ -43,7 +43,7 @@ def test_faint_stars_keep_the_grid_of_the_data_and_bright_ones_get_a_finer():
 def test_bright_stars_of_four_pixels_reach_the_bound_on_a_finer_grid_only():
     """The band-limited function through the pixels cannot be what such stars show: a bias of the core."""
     profile = moffat(3.6, e1=0.05, e2=-0.03)
-    data, mask, truth = stars(profile, COUNT, SIZE, gain=5.0, seed=1, snr=(500, 3000))
+    data, mask, truth = stars(profile, COUNT, SIZE, gain=5.0, seed=1, snr=(1000, 6000))
     ratios = []
     for oversampling in ("auto", 1):
         model = fit_psf(data, mask=mask, sky_std=1.0, gain=5.0, local_sky=False, oversampling=oversampling)
