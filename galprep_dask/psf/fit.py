@@ -42,6 +42,8 @@ MISFIT_SIGMAS, MISFIT_RATIO, MISFIT_LEAST = 6.0, 4.0, 0.1
 SUSPECT = 1.25
 #: So many of the brightest stars say whether the data's sampling is fine enough.
 TELLING = 200
+#: Rounds of Newton's method at most, whatever is asked for: scripts that ask for thousands mean the steps of Adam.
+MOST_ROUNDS = 200
 #: A higher degree is chosen when it lowers chi2 of reserved stars by more than this per star.
 WORTH = 1.0
 
@@ -321,7 +323,7 @@ class _Fit:
             # The total variation ties pixels to their neighbours, which the preconditioner knows nothing of, and it is
             # no quadratic.
             most_rounds, steps = (60, 100) if self.problem.a_tv > 0 else (20, 12)
-            rounds = options["num_steps"] or most_rounds
+            rounds = min(options["num_steps"] or most_rounds, MOST_ROUNDS)
             minimise(
                 self.batch, self.solution, alive, prior, rounds=min(rounds, most or rounds), steps=steps, warm=warm
             )

@@ -280,12 +280,14 @@ def minimise(batch: Batch, solution: Solution, alive, prior=None, *, rounds: int
                 here = before
             continue
         least = min(least, history[-1])
-        converged = late and float(summary.promise) < SETTLED * state.psf.size
+        promise = float(summary.promise)
+        settled = promise < SETTLED * state.psf.size
+        converged = late and settled
         state.psf, state.stars = found.psf, found.stars
         if converged:  # what was seen before this last, small step is as good as what would be seen after it
             break
         # While P is mostly wrong, tighter limits would clip what it is to learn from.
-        if number == 0 or float(summary.promise) < HALF_WAY * float((summary.chi2 * state.fitted).sum()):
+        if number == 0 or settled or promise < HALF_WAY * float((summary.chi2 * state.fitted).sum()):
             stage = min(stage + 1, last)
         # What was once let through stays, or clipped pixels might come and go for ever.
         misfit = np.asarray(summary.misfit)
