@@ -22,7 +22,7 @@ COMMANDS = {
     "io": ["--size", "8192", "--repeats", "2"],
     "stats": ["--repeats", "2"],
     "sky": ["--repeats", "2"],
-    "segmentation": ["--repeats", "2"],
+    "segmentation": ["--repeats", "2", "--all-at-once", "4096", "32768"],
     "growth": ["--repeats", "2"],
     "deblend": ["--repeats", "2", "--many", "4096"],
     "noise": ["--repeats", "2"],

@@ -90,7 +90,8 @@ def fit_psf(
     learning_rate : float
         Of Adam.
     num_steps : int, optional
-        Most steps: rounds of Newton's method (20 by default, 60 with ``a_TV``), steps of L-BFGS (1000) or Adam (80000).
+        Most steps: rounds of Newton's method (20 by default, 60 with ``a_TV``, never above 200), steps of L-BFGS (1000)
+        or Adam (80000).
     reserve : float
         Fraction of the stars, 0.2 to 0.5, that is kept out of the fit and predicted from it. With fewer than 25 stars
         all are reserved in turn.
