@@ -164,6 +164,7 @@ from dask_image import ndmeasure
 
 GRAPH = """
 import dask.array as da
+from galprep_dask import blockwise
 from galprep_dask.blockwise import objects_of_blocks
 from galprep_dask.segmentation import detect, smooth, source_catalog
 class Built(Exception):
@@ -172,7 +173,7 @@ def stop(*args, **kwargs):
     result = objects_of_blocks(*args, **kwargs)
     result.__dask_optimize__(result.__dask_graph__(), result.__dask_keys__())
     raise Built
-detect.objects_of_blocks = stop
+blockwise.objects_of_blocks = stop
 """
 
 GRAPH_RUN = """
