@@ -17,7 +17,7 @@ def assemble(fit, used, parameters: dict) -> PSFModel:
 
     Parameters
     ----------
-    fit : galprep_dask.psf.fit._Fit
+    fit : galprep_dask.psf.one_fit.OneFit
     used : (k,) bool array
         Stars that P was fitted to.
     parameters : dict

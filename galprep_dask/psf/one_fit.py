@@ -1,0 +1,211 @@
+"""One fit: a PSF of one degree, the stars that are none found, reserved stars predicted."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import replace
+
+import numpy as np
+
+from galprep_dask.errors import NotConvergedWarning, TooFewStarsError
+from galprep_dask.psf.assemble import assemble
+from galprep_dask.psf.field import make_field
+from galprep_dask.psf.gauge import fix_gauge
+from galprep_dask.psf.prior import TIMES, first_prior, learned_prior
+from galprep_dask.psf.solve import Batch, Solution, fit_stars, minimise
+from galprep_dask.psf.stack import stack_of
+from galprep_dask.psf.validate import folds_of, predicted, summarised
+
+__all__ = ["OneFit"]
+
+#: S/N below which a stamp is blank.
+FAINTEST = 5.0
+#: A star is no star when its misfit is significant by this many sigmas, above this multiple of the others', and above
+#: this fraction of its light.
+MISFIT_SIGMAS, MISFIT_RATIO, MISFIT_LEAST = 6.0, 4.0, 0.1
+#: A first fit leaves out stamps whose size differs from the others' by more than this factor.
+SUSPECT = 1.25
+#: Rounds of Newton's method at most, whatever is asked for: scripts that ask for thousands mean the steps of Adam.
+MOST_ROUNDS = 200
+#: A higher degree is chosen when it lowers chi2 of reserved stars by more than this per star.
+WORTH = 1.0
+
+
+class OneFit:
+    """A PSF of one degree, fitted and validated; ``finished`` makes the model of it."""
+
+    def __init__(self, problem, start, reasons, snr, x, y, degree, reserve, seed, options):
+        usable = reasons == ""
+        self.problem, self.options, self.field = problem, options, None
+        self.base, self.reasons = reasons, reasons
+        if degree > 0:
+            terms = (degree + 1) * (degree + 2) // 2
+            fitted = usable.sum() - int(np.ceil(usable.sum() * reserve))
+            if fitted < 2 * terms:
+                raise TooFewStarsError(
+                    f"{usable.sum()} usable stars, of which {fitted} are fitted: degree={degree} has {terms} "
+                    f"coefficients and needs at least {2 * terms}. Lower degree, or pass degree='auto'."
+                )
+            weight = np.where(usable, np.clip(snr, 0, None) ** 2, 0)
+            kept = np.where(usable)[0]
+            self.field = make_field(np.asarray(x)[kept], np.asarray(y)[kept], degree, weight[kept] + 1e-12)
+            # Stars that are left out may lie anywhere; they are looked at as if in the middle.
+            anywhere = [np.where(usable, at, np.mean(np.asarray(at)[kept])) for at in (x, y)]
+            basis = self.field.basis(*anywhere)
+            self.problem = problem = replace(problem, basis=basis)
+        self.batch = Batch(problem, start.psf.shape[-1])
+        terms = problem.basis.shape[1]
+        psf = np.concatenate([start.psf, np.zeros((terms - 1, *start.psf.shape[1:]))])
+        self.prior = first_prior(psf, problem)
+        self.solution = Solution(psf, start.flux.copy(), start.dx.copy(), start.dy.copy(), start.sky.copy())
+        fold, n_folds = folds_of(snr, usable, reserve, seed)
+        self.reserved = np.zeros(len(fold), bool)
+        self.n_folds, found, stacked, kept_snr, kept_index = n_folds, [], [], [], []
+        for number in range(max(n_folds, 1)):
+            out = (fold == number) if n_folds else np.zeros(len(fold), bool)
+            alive = self._fit(usable & ~out, warm=number > 0)
+            if number == 0:
+                self.first_alive = alive
+            seen = np.nonzero(out & (self.reasons == ""))[0]
+            self.reserved |= out
+            if len(seen):
+                found.append(self._predict(seen))
+                stacked.append(self._predict_stack(alive, seen))
+                kept_snr.append(self.solution.flux[seen] / self._flux_error()[seen])
+                kept_index.append(seen)
+        self.fitted = self.solution
+        names = ("reduced_chi2", "size", "e1", "e2")
+        joined, joined_stack = (
+            {name: np.concatenate([part[name] for part in parts]) if parts else np.zeros(0) for name in names}
+            for parts in (found, stacked)
+        )
+        kept_snr = np.concatenate(kept_snr) if found else np.zeros(0)
+        self.reserved_stars = np.concatenate(kept_index) if found else np.zeros(0, int)
+        good_pixels = self.problem.good.sum((1, 2))[self.reserved_stars]
+        self.chi2 = dict(zip(self.reserved_stars.tolist(), joined["reduced_chi2"] * good_pixels, strict=True))
+        self.validation = {
+            "n_fitted": int(self.first_alive.sum()), "n_reserved": len(kept_snr), "n_folds": n_folds,
+            **summarised(joined, kept_snr), **summarised(joined_stack, kept_snr, "stack_"),
+        }  # fmt: skip
+
+    def better_than(self, other):
+        """Whether the stars that both have reserved are predicted better, by more than chance would do."""
+        both = self.chi2.keys() & other.chi2.keys()
+        gain = sum(other.chi2[k] - self.chi2[k] for k in both)
+        lost = len(other.chi2.keys() - both), len(self.chi2.keys() - both)
+        return gain > WORTH * len(both) or (lost[1] > lost[0] and gain > 0)
+
+    def _fit(self, alive, warm=False):
+        """Minimise over stars that are ``alive``, look for what is no star, and do so again without it."""
+        candidates, usable = alive, self.base == ""
+        if not warm:
+            alive = alive & self._alike(alive)
+        for attempt in range(4):
+            self._minimise(alive, warm=warm or attempt > 0)
+            self.reasons = np.where(usable, self._no_stars(alive), self.base)
+            fine = candidates & (self.reasons == "")
+            if not fine.any():
+                raise TooFewStarsError("no stamp looks like the others: there is no star to be fitted.")
+            if not (alive & ~fine).any():  # those that only looked odd at first join in the last fit
+                break
+            alive = fine
+        return alive
+
+    def _minimise(self, alive, warm=False):
+        s = self.problem.oversampling
+        if (self.field is not None or s > 1) and not warm:
+            for _ in range(TIMES - 1 if s > 1 else 1):
+                self._run(alive, False, 5)
+                if s > 1:
+                    # Drawn to where a fit has got: what it was held back by is left behind (Tikhonov, iterated).
+                    self.prior = self.prior._replace(start=self.solution.psf.copy())
+            if self.field is not None:
+                self.prior = learned_prior(self.prior, self.solution, s)
+            warm = True
+        self._run(alive, warm)
+        self.level_variance = fix_gauge(self.solution, self.problem, alive)
+
+    def _run(self, alive, warm, most=None):
+        """Run the solver, Newton's method for no more than ``most`` rounds."""
+        prior, options = self.prior if self._regular() else None, self.options
+        if options["solver"] == "newton":
+            # The total variation ties pixels to their neighbours, which the preconditioner knows nothing of, and it is
+            # no quadratic.
+            most_rounds, steps = (60, 100) if self.problem.a_tv > 0 else (20, 12)
+            rounds = min(options["num_steps"] or most_rounds, MOST_ROUNDS)
+            minimise(
+                self.batch, self.solution, alive, prior, rounds=min(rounds, most or rounds), steps=steps, warm=warm
+            )
+        else:
+            from galprep_dask.psf.descend import descend
+
+            descend(self.batch, self.solution, alive, prior, warm=warm, **options)
+
+    def _regular(self):
+        return self.problem.oversampling > 1 or self.field is not None or self.problem.a_tv > 0
+
+    def _alike(self, alive):
+        """Stamps whose adaptive size is like that of the others; all of them where that would leave few."""
+        from galprep_dask.psf._kernels.moments import adaptive_moments
+
+        p, s = self.problem, self.solution
+        light = np.where(p.good, p.data - s.sky[:, None, None], 0.0)
+        found = adaptive_moments(light, sigma=2.0, centre=np.stack([s.dx, s.dy], 1), iterations=40, tolerance=1e-2).fwhm
+        typical = np.nanmedian(found[alive]) if np.isfinite(found[alive]).any() else np.nan
+        with np.errstate(invalid="ignore"):
+            alike = (found < SUSPECT * typical) & (found > typical / SUSPECT)
+        return alike if (alike & alive).sum() >= max(0.5 * alive.sum(), 1) else np.ones(len(alive), bool)
+
+    def _flux_error(self):
+        return 1 / np.sqrt(np.maximum(self.solution.normal[:, 0, 0], 1e-300))
+
+    def _no_stars(self, alive):
+        """Reason for every stamp that the PSF does not explain."""
+        s = self.solution
+        freedom = np.maximum(s.n_good - 4, 1)
+        excess = s.chi2 / freedom - 1
+        snr = s.flux / self._flux_error()
+        significant = excess / np.sqrt(2 / freedom)
+        fraction = np.sqrt(np.maximum(excess, 0) * freedom) / np.maximum(snr, 1)
+        typical = np.median(fraction[alive]) if alive.any() else 0.0
+        reason = np.where(
+            (significant > MISFIT_SIGMAS) & (fraction > np.maximum(MISFIT_RATIO * typical, MISFIT_LEAST)),
+            "unlike the PSF", "",
+        )  # fmt: skip
+        return np.where(snr < FAINTEST, "blank", reason).astype("U20")
+
+    def _predict(self, seen):
+        return self._predicted(self.problem.of(seen), self.solution.psf, seen, 0)
+
+    def _predict_stack(self, alive, seen):
+        """Predict the same stars from a plain stack of the fitted ones, shifted as an image is."""
+        p, s, stars = self.problem, self.solution, np.nonzero(alive)[0]
+        stack = stack_of(
+            p.data[stars], p.good[stars], p.variance[stars], s.flux[stars], s.dx[stars], s.dy[stars], s.sky[stars]
+        )
+        plain = replace(p.of(seen), oversampling=1, basis=np.ones((len(seen), 1)))
+        return self._predicted(plain, stack[None], seen, 1)
+
+    def _predicted(self, problem, psf, seen, steps):
+        """Compare stars with a PSF, to which they are fitted in so many steps from where they are."""
+        s = self.solution
+        out = Solution(psf, *(values[seen] for values in (s.flux, s.dx, s.dy, s.sky)))
+        if not steps:
+            out.misfit = s.misfit[seen]
+        models = fit_stars(Batch(problem, psf.shape[-1]), out, steps=steps)
+        return predicted(problem.data, problem.good, problem.variance, out, models)
+
+    def finished(self, refit, parameters):
+        """Fit all stars, the reserved ones too where ``refit``, and make the model of it."""
+        alive = self.reasons == ""
+        if refit and self.n_folds:
+            self._minimise(alive, warm=True)
+        elif self.n_folds > 1:
+            self._minimise(self.first_alive & alive, warm=True)
+        used = alive if refit or not self.n_folds else self.first_alive & alive
+        if not self.solution.converged:
+            warnings.warn(
+                f"the PSF fit ({self.options['solver']}) had not settled after {len(self.solution.loss_history)} "
+                "recorded steps. Raise num_steps.", NotConvergedWarning, stacklevel=3,
+            )  # fmt: skip
+        return assemble(self, used, parameters)
