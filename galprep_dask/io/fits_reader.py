@@ -27,6 +27,7 @@ from dask.array.core import getter
 from galprep_dask.errors import ImageFileError
 from galprep_dask.io.byte_ranges import read_ranges
 from galprep_dask.io.files import clear_errors, identity_of, is_remote, open_hdus, thread_hdus
+from galprep_dask.io.page_cache import is_passing, let_go_beside
 from galprep_dask.io.unpacked import Unpacked
 
 __all__ = ["FitsPlane", "Scaling", "contiguous_runs", "reader_of"]
@@ -237,12 +238,19 @@ class FitsPlane:
 
     def _local_values(self, region) -> np.ndarray:
         first, last, shape, _ = self._extent(region)
-        if last - first == self.scaling.stored.itemsize * math.prod(shape):
+        item = self.scaling.stored.itemsize
+        if last - first == item * math.prod(shape):
             # One run of bytes: without a map, whose pages would be faulted in one after the other.
-            return self.scaling.apply(self._run_of_bytes(first, last).view(self.scaling.stored).reshape(shape))
-        stored, mapped, first = self._mapped(region)
-        _read_ahead(mapped, first, stored.shape, stored.strides, stored.itemsize)
-        return self.scaling.apply(stored)
+            values = self.scaling.apply(self._run_of_bytes(first, last).view(self.scaling.stored).reshape(shape))
+        else:
+            stored, mapped, first = self._mapped(region)
+            _read_ahead(mapped, first, stored.shape, stored.strides, stored.itemsize)
+            values = self.scaling.apply(stored)
+        if is_passing(self.identity[0]):
+            with open(self.path, "rb", buffering=0) as file:
+                starts = [axis.start for axis in region]
+                let_go_beside(file.fileno(), self.offset, self.shape, item, starts, shape, rows=(2,))
+        return values
 
     def _run_of_bytes(self, first: int, last: int) -> np.ndarray:
         wanted, done = np.empty(last - first, np.uint8), 0

@@ -8,6 +8,7 @@ name until it is complete.
 from __future__ import annotations
 
 import errno
+import math
 import mmap
 import os
 from collections.abc import Iterable
@@ -28,6 +29,7 @@ from galprep_dask.io.atomic import atomic_path
 from galprep_dask.io.fits_reader import contiguous_runs
 from galprep_dask.io.fits_tiles import write_tiled
 from galprep_dask.io.header import KEYWORDS
+from galprep_dask.io.page_cache import is_passing, let_go_beside
 from galprep_dask.io.zarr import write_zarr_image
 
 __all__ = ["STRUCTURE", "image_hdus", "write_hdus", "write_image"]
@@ -40,6 +42,9 @@ STRUCTURE = (
 )  # fmt: skip
 
 _BLOCK = 2880  # FITS files are made of blocks of this size
+
+#: Bytes of a row of a block from which on it is written by a call of its own, and at a time.
+_LONG_RUN, _PIECE = 16 * 1024, 2**20
 
 
 def write_image(
@@ -219,61 +224,76 @@ class _Region:
     shape: tuple[int, ...]
     dtype: np.dtype  # as stored, big-endian
     shared: bool  # whether other machines write to the file at the same time
+    passing: bool = False  # whether the file is too large to stay in memory
 
     def __setitem__(self, index: tuple[slice, ...], block: np.ndarray) -> None:
-        strides = tuple(self.dtype.itemsize * int(np.prod(self.shape[n + 1 :])) for n in range(len(self.shape)))
+        item = self.dtype.itemsize
+        strides = tuple(item * math.prod(self.shape[n + 1 :]) for n in range(len(self.shape)))
         starts = [axis.indices(n)[0] for axis, n in zip(index, self.shape, strict=True)]
         first = self.offset + sum(start * step for start, step in zip(starts, strides, strict=True))
         if block.size == 0:
             return
-        write = self._write_runs if self.shared else self._write_mapped
+        offsets, length = contiguous_runs(block.shape, strides, item)
         descriptor = os.open(self.path, os.O_RDWR)
         try:
-            write(descriptor, first, strides, block)
+            if self.shared or length >= _LONG_RUN:
+                self._write_runs(descriptor, first + np.array(offsets), block)
+            else:
+                self._write_mapped(descriptor, first, strides, block)
+            if self.passing:
+                let_go_beside(descriptor, self.offset, self.shape, item, starts, block.shape, rows=(1, 2))
         finally:
             os.close(descriptor)
 
     def _write_mapped(self, descriptor: int, first: int, strides, block: np.ndarray) -> None:
-        """Copy, swap bytes and store in one sweep without the GIL: three times faster than row by row."""
+        """Copy, swap bytes and store in one sweep without the GIL: of short rows, three times faster than by call."""
         span = sum((n - 1) * step for n, step in zip(block.shape, strides, strict=True)) + self.dtype.itemsize
         base = first - first % mmap.ALLOCATIONGRANULARITY
         # No with: closing a map that an array still looks into fails, and would hide what went wrong.
         mapped = mmap.mmap(descriptor, first + span - base, offset=base)
         np.ndarray(block.shape, self.dtype, mapped, first - base, strides)[...] = block
 
-    def _write_runs(self, descriptor: int, first: int, strides, block: np.ndarray) -> None:
+    def _write_runs(self, descriptor: int, positions: np.ndarray, block: np.ndarray) -> None:
         """
-        Write row by row, so that no byte outside the block is touched.
+        Write run by run, so that no byte outside the block is touched, nor a page read or cleared to be written.
 
         Machines that map the same page of a network file would write back each other's old pixels.
         """
-        stored = memoryview(np.ascontiguousarray(block, self.dtype)).cast("B")
-        offsets, length = contiguous_runs(block.shape, strides, self.dtype.itemsize)
-        for n, offset in enumerate(offsets):
-            run, position = stored[n * length : (n + 1) * length], first + offset
-            while run:
-                written = os.pwrite(descriptor, run, position)
-                run, position = run[written:], position + written
+        runs = np.ascontiguousarray(block).reshape(len(positions), -1)
+        swapped = np.empty(min(runs.shape[1], _PIECE // self.dtype.itemsize), self.dtype)
+        for position, run in zip(positions.tolist(), runs, strict=True):
+            for start in range(0, len(run), len(swapped)):
+                piece = swapped[: len(run) - start]
+                piece[...] = run[start : start + len(piece)]
+                _write_at(descriptor, memoryview(piece).cast("B"), position + start * self.dtype.itemsize)
+
+
+def _write_at(descriptor: int, piece: memoryview, position: int) -> None:
+    while piece:
+        written = os.pwrite(descriptor, piece, position)
+        piece, position = piece[written:], position + written
 
 
 def _write_plain(hdus, path: Path) -> None:
-    headers, targets, position = [], [], 0
-    shared = computes_on_cluster()
+    headers, places, position = [], [], 0
     for number, (header, pixels) in enumerate(hdus):
-        stored = pixels.dtype.newbyteorder(">")
         card_block = _structured(header, pixels, number, len(hdus)).tostring().encode("ascii")
         headers.append((position, card_block))
         offset = position + len(card_block)
-        targets.append(_Region(str(path), offset, pixels.shape, stored, shared))
-        position = offset + -(-pixels.size * stored.itemsize // _BLOCK) * _BLOCK
+        places.append((offset, pixels.shape, pixels.dtype.newbyteorder(">")))
+        position = offset + -(-pixels.nbytes // _BLOCK) * _BLOCK
+    shared, passing = computes_on_cluster(), is_passing(position)
     with open(path, "xb") as file:
         _allocate(file.fileno(), position)
         for start, block in headers:
             file.seek(start)
             file.write(block)
+    targets = [_Region(str(path), *place, shared, passing) for place in places]
     da.store([pixels for _, pixels in hdus], targets, lock=False)
     with open(path, "rb+") as file:
         os.fsync(file.fileno())
+        if passing:
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def _structured(header: fits.Header, pixels: da.Array, number: int, count: int) -> fits.Header:
