@@ -27,7 +27,6 @@ from dask.array.core import getter
 from galprep_dask.errors import ImageFileError
 from galprep_dask.io.byte_ranges import read_ranges
 from galprep_dask.io.files import clear_errors, identity_of, is_remote, open_hdus, thread_hdus
-from galprep_dask.io.page_cache import is_passing, let_go_beside
 from galprep_dask.io.unpacked import Unpacked
 
 __all__ = ["FitsPlane", "Scaling", "contiguous_runs", "reader_of"]
@@ -43,6 +42,8 @@ _HCOMPRESS_LOCK = threading.Lock()
 _unpacked = Unpacked(n_bytes=128 * 2**20)
 
 _PAGE = mmap.ALLOCATIONGRANULARITY
+
+_PIECE = 2**20  # bytes of a run read at a time
 
 
 class Scaling(NamedTuple):
@@ -238,32 +239,37 @@ class FitsPlane:
 
     def _local_values(self, region) -> np.ndarray:
         first, last, shape, _ = self._extent(region)
-        item = self.scaling.stored.itemsize
-        if last - first == item * math.prod(shape):
-            # One run of bytes: without a map, whose pages would be faulted in one after the other.
-            values = self.scaling.apply(self._run_of_bytes(first, last).view(self.scaling.stored).reshape(shape))
-        else:
-            stored, mapped, first = self._mapped(region)
-            _read_ahead(mapped, first, stored.shape, stored.strides, stored.itemsize)
-            values = self.scaling.apply(stored)
-        if is_passing(self.identity[0]):
-            with open(self.path, "rb", buffering=0) as file:
-                starts = [axis.start for axis in region]
-                let_go_beside(file.fileno(), self.offset, self.shape, item, starts, shape, rows=(2,))
-        return values
+        if last - first == self.scaling.stored.itemsize * math.prod(shape):
+            return self._run_of_pixels(first, shape)
+        stored, mapped, first = self._mapped(region)
+        _read_ahead(mapped, first, stored.shape, stored.strides, stored.itemsize)
+        return self.scaling.apply(stored)
 
-    def _run_of_bytes(self, first: int, last: int) -> np.ndarray:
-        wanted, done = np.empty(last - first, np.uint8), 0
+    def _run_of_pixels(self, first: int, shape: tuple[int, ...]) -> np.ndarray:
+        """
+        Read one run of bytes without a map, whose pages would be faulted in one after the other.
+
+        A piece at a time, which is still in the processor's cache when its numbers are made pixels.
+        """
+        values = np.empty(math.prod(shape), self.scaling.dtype)
+        stored = np.empty(min(values.size, _PIECE // self.scaling.stored.itemsize), self.scaling.stored)
         with open(self.path, "rb", buffering=0) as file:
-            if hasattr(os, "posix_fadvise"):  # nothing beyond, which can be many times the run
-                os.posix_fadvise(file.fileno(), first, last - first, os.POSIX_FADV_RANDOM)
+            if hasattr(os, "posix_fadvise"):  # all of it at once, and nothing beyond
+                for advice in (os.POSIX_FADV_RANDOM, os.POSIX_FADV_WILLNEED):
+                    os.posix_fadvise(file.fileno(), first, values.size * stored.itemsize, advice)
             file.seek(first)
-            while done < len(wanted):
-                n_bytes = file.readinto(wanted[done:])
-                if not n_bytes:
-                    raise ImageFileError(f"{self.place} has fewer bytes than its header promises: it is truncated.")
-                done += n_bytes
-        return wanted
+            for start in range(0, values.size, stored.size):
+                piece = stored[: values.size - start]
+                self._fill(file, memoryview(piece).cast("B"))
+                values[start : start + piece.size] = self.scaling.apply(piece)
+        return values.reshape(shape)
+
+    def _fill(self, file, wanted: memoryview) -> None:
+        while wanted:
+            n_bytes = file.readinto(wanted)
+            if not n_bytes:
+                raise ImageFileError(f"{self.place} has fewer bytes than its header promises: it is truncated.")
+            wanted = wanted[n_bytes:]
 
     def _mapped(self, region) -> tuple[np.ndarray, mmap.mmap, int]:
         """Map a region of the file: give its stored numbers, the map, and where in it they begin."""

@@ -241,7 +241,7 @@ class _Region:
             else:
                 self._write_mapped(descriptor, first, strides, block)
             if self.passing:
-                let_go_beside(descriptor, self.offset, self.shape, item, starts, block.shape, rows=(1, 2))
+                let_go_beside(descriptor, self.offset, self.shape, item, starts, block.shape)
         finally:
             os.close(descriptor)
 

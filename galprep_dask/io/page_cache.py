@@ -15,6 +15,9 @@ import os
 
 __all__ = ["is_passing", "let_go_beside"]
 
+#: Bytes of a plane that may be on their way to the disk.
+_WINDOW = 128 * 2**20
+
 
 def is_passing(n_bytes: int) -> bool:
     """
@@ -37,14 +40,14 @@ def _memory() -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
-def let_go_beside(descriptor: int, offset: int, shape: tuple[int, ...], item: int, starts, block, rows) -> None:
+def let_go_beside(descriptor: int, offset: int, shape: tuple[int, ...], item: int, starts, block) -> None:
     """
-    Let go of what lies some rows of blocks before and after a block that was just read or written.
+    Have the rows of blocks beside a block that was just written go to the disk, and let go of those further away.
 
-    Whether dask goes through an image downwards or upwards is its own affair: one side has had its turn, the other
-    is not in memory yet. Every block sees to as many bytes as it has itself, so that no task need know of the others.
-    Of what has changed, the first call starts the writing, and one that finds it written lets it go; what is
-    let go too early is read again. Nothing but speed depends on it.
+    Whether dask goes through an image downwards or upwards is its own affair: on one side blocks have had their turn,
+    and on the other there is nothing yet. Every block sees to as many bytes as it has itself, so that no task need know of
+    the others. The system starts to write what it is told to let go, and lets go what it has written. Nothing but
+    speed depends on it.
 
     Parameters
     ----------
@@ -58,15 +61,11 @@ def let_go_beside(descriptor: int, offset: int, shape: tuple[int, ...], item: in
         Bytes to a pixel.
     starts, block : sequence of int
         Where the block begins, and its shape.
-    rows : sequence of int
-        How many rows of blocks away.
     """
-    before = item * sum(
-        start * math.prod(block[:n]) * math.prod(shape[n + 1 :]) for n, start in enumerate(starts)
-    )  # in the order of blocks
-    n_bytes, row = item * math.prod(block), item * block[0] * math.prod(shape[1:])
-    for n in rows:
-        for start in (before - n * row, before + n * row):
-            stop = min(start + n_bytes, item * math.prod(shape))
-            if 0 <= start < stop:
-                os.posix_fadvise(descriptor, offset + start, stop - start, os.POSIX_FADV_DONTNEED)
+    before = sum(start * math.prod(block[:n]) * math.prod(shape[n + 1 :]) for n, start in enumerate(starts))
+    row = item * block[0] * math.prod(shape[1:])
+    far = row * max(2, _WINDOW // row)
+    for start in (item * before + away for away in (-far, -row, row, far)):
+        stop = min(start + item * math.prod(block), item * math.prod(shape))
+        if 0 <= start < stop:
+            os.posix_fadvise(descriptor, offset + start, stop - start, os.POSIX_FADV_DONTNEED)
