@@ -1,11 +1,13 @@
 """
 From a mosaic to the files of a fit: time, memory and reads of every step, beside reading and writing alone.
 
-Run ``python benchmarks/bench_end_to_end.py [--size N ...] [--peer N] [--workers N] [--folder F]``. Steps are sky,
+Run ``python benchmarks/bench_end_to_end.py [--size N ...] [--peer N] [--workers N] [--without-products] [--folder F]``.
+Steps are sky,
 detection and catalogue, growth, sigma, the prepared mosaic, stars, PSF, and 1000 cutout files; under each step of
 threads stands what its processor time went into. A side of 32768 pixels writes 4 GiB of mosaic, 13 GiB of products,
-and the same again to time the disk; all is removed at the end. See README.md beside this file for how to read the
-numbers.
+and the same again to time the disk; all is removed at the end. A side of 65536 is 16 GiB, with 52 GiB of products:
+``--without-products`` ends after sigma, and writes the catalogue alone. See README.md beside this file for how to read
+the numbers.
 """
 
 import argparse
@@ -32,8 +34,13 @@ HERE = Path(__file__).resolve().parent
 #: sides of cutouts and stamps: the same for all.
 FWHM, BOX, N_SIGMA, RINGS, CUT, STAMP = 3.0, 64, 0.7, 50, 101, 31
 N_TARGETS, N_STARS = 1000, 300
-#: Rows of a plain FITS file lie one after the other: wide chunks are read and written in long pieces.
-CHUNKS = 1024, 4096
+#: Rows of a plain FITS file lie one after the other: chunks of whole rows are read and written in one piece each.
+CHUNK_PIXELS = 2**22
+
+
+def chunks_of(size):
+    """Give the shape of the chunks of a mosaic."""
+    return max(64, min(1024, CHUNK_PIXELS // size)), size
 
 
 # Time, memory and reads of each step ---------------------------------------------------------------------
@@ -132,13 +139,15 @@ def write_cutout(k, cut, *, folder, psf):
     write_product(folder / f"{k:04d}.fits", cut.drop_vars("segmentation"), mask=cut["mask"] | others, psf=psf)
 
 
-def ours(path, out, step):
-    """Take the mosaic through every step with the package's public functions."""
+def ours(path, out, step, products=True):
+    """Take the mosaic through every step with the package's public functions, or through those before the products."""
     import galprep_dask as gp
     from galprep_dask import cutouts, masks, noise, psf, segmentation
 
     with step("sky"):
-        image = gp.open_image(path, chunks=CHUNKS)
+        image = gp.open_image(path)
+        chunks = chunks_of(image["data"].shape[1])
+        image = gp.open_image(path, chunks=chunks)
         sky = image.galprep.fit_mesh_sky(box_size=BOX)
         flat = image.galprep.subtract_sky(sky)
     with step("detection, catalogue"):
@@ -152,10 +161,12 @@ def ours(path, out, step):
         )
     with step("sigma and its check"):
         prepared = noise.with_sigma(flat, grown > 0, sky_std=sky.rms)
+    if not products:
+        return {"sources": len(catalog), "stars": 0, "cutouts": 0}
     with step("prepared mosaic"):
         prepared["segmentation"] = ("y", "x"), grown
         gp.write_image(prepared, out / "prepared.fits")
-        prepared = gp.open_image(out / "prepared.fits", chunks=CHUNKS)
+        prepared = gp.open_image(out / "prepared.fits", chunks=chunks)
     with step("stars"):
         stars = psf.select_stars(
             prepared["data"], prepared["segmentation"].data, catalog, sky_std=sky.rms, max_stars=N_STARS,
@@ -183,7 +194,7 @@ def targets(catalog, stars):
     return sky.ra.deg, sky.dec.deg
 
 
-def child(path, out, workers, warm):
+def child(path, out, workers, warm, products=True):
     """Run the steps in a process of its own, which prints what it measured."""
     import dask
 
@@ -203,9 +214,9 @@ def child(path, out, workers, warm):
         from distributed import Client, LocalCluster
 
         with LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=None) as cluster, Client(cluster):
-            told = ours(path, out, step)
+            told = ours(path, out, step, products)
     else:
-        told = ours(path, out, step)
+        told = ours(path, out, step, products)
     print(json.dumps({"steps": step, **told}))
 
 
@@ -367,8 +378,13 @@ def evict(path):
     os.close(descriptor)
 
 
-def read_and_write(path, out):
-    """Seconds to read the mosaic once from the disk, and to write as many files of as many bytes as were made."""
+def read_and_write(path, out, passing):
+    """
+    Seconds to read the mosaic once from the disk, and to write as many files of as many bytes as were made.
+
+    If they pass, what was written goes to the disk at once and out of memory soon after; if not, the system holds
+    what it can. Either way the clock stops when all large files are on the disk.
+    """
     evict(path)
     begin = time.perf_counter()
     with open(path, "rb", buffering=0) as file:
@@ -383,19 +399,23 @@ def read_and_write(path, out):
             with open(f"{folder}/{n}", "wb", buffering=0) as file:
                 for start in range(0, size, len(piece)):
                     file.write(piece[: size - start])
+                    for far in (1, 8) if passing else ():
+                        behind = start - far * len(piece)
+                        if behind >= 0:
+                            os.posix_fadvise(file.fileno(), behind, len(piece), os.POSIX_FADV_DONTNEED)
                 if size > len(piece):
                     os.fsync(file.fileno())
         writing = time.perf_counter() - begin
     return reading, writing, sum(sizes)
 
 
-def report(size, path, out, *, workers=0, warm=None, first=None):
+def report(size, path, out, *, workers=0, warm=None, first=None, products=True):
     """Run ours on one mosaic and print the table."""
     evict(path)
-    told = run(f"child({str(path)!r}, {str(out)!r}, {workers}, {warm and str(warm)!r})")
-    plain = [read_and_write(path, out) for _ in range(2)]  # disks in a data centre are not equally fast at all times
+    told = run(f"child({str(path)!r}, {str(out)!r}, {workers}, {warm and str(warm)!r}, {products})")
+    plain = [read_and_write(path, out, passing) for passing in (False, True)]
     how = f"{workers} worker processes" if workers else "two threads"
-    n_chunks = -(-size // CHUNKS[0]) * -(-size // CHUNKS[1])
+    n_chunks = -(-size // chunks_of(size)[0])
     seconds = told["seconds"]
     print(f"\n{size} x {size} float32 ({4 * size**2 / 2**20:.0f} MiB), {how}: {told['sources']} sources, "
           f"{told['stars']} stars, {told['cutouts']} cutout files")  # fmt: skip
@@ -414,9 +434,9 @@ def report(size, path, out, *, workers=0, warm=None, first=None):
         share = sorted(total.items(), key=lambda pair: -pair[1])
         print(f"  {'where it goes':24s} {sum(total.values()):7.2f} s of processors: "
               + ", ".join(f"{kind} {core:.2f}" for kind, core in share))  # fmt: skip
-    for reading, writing, n_bytes in plain:
+    for memory, (reading, writing, n_bytes) in zip(("stays in memory", "passes through it"), plain, strict=True):
         print(f"  {'read once, write once':24s} {reading:7.2f} s + {writing:.2f} s for {n_bytes / 2**20:.0f} MiB, "
-              f"file not in memory: all takes {seconds / (reading + writing):4.2f} x that")  # fmt: skip
+              f"which {memory}: all takes {seconds / (reading + writing):4.2f} x that")  # fmt: skip
     print(f"  {'peak of all processes':24s} {told['peak']:7.0f} MiB, {told['peak'] - told['base']:.0f} beyond the "
           f"imports; {told['private']:.0f} but for mapped files", flush=True)  # fmt: skip
     return seconds / size**2
@@ -448,6 +468,7 @@ def main():
     parser.add_argument("--size", type=int, nargs="+", default=[4096, 8192], help="sides of the mosaics in pixels")
     parser.add_argument("--peer", type=int, default=0, help="side of the mosaic for photutils and astropy")
     parser.add_argument("--workers", type=int, default=0, help="run the first size on worker processes, too")
+    parser.add_argument("--without-products", action="store_true", help="end before the prepared mosaic")
     parser.add_argument("--folder", help="where to write; a temporary folder by default")
     given = parser.parse_args()
     print(machine_line())
@@ -461,12 +482,12 @@ def main():
             make_mosaic(path, size)
             out.mkdir()
             first = next(iter(per_pixel.values()), None)
-            per_pixel[size] = report(size, path, out, warm=warm, first=first)
+            per_pixel[size] = report(size, path, out, warm=warm, first=first, products=not given.without_products)
             if given.workers and first is None:
                 made = digests(out)
                 shutil.rmtree(out)
                 out.mkdir()
-                report(size, path, out, workers=given.workers, warm=warm)
+                report(size, path, out, workers=given.workers, warm=warm, products=not given.without_products)
                 different = [name for name, digest in digests(out).items() if made.get(name) != digest]
                 print(f"  products beside those of threads: {len(made)} files, {len(different)} differ {different[:3]}")
             shutil.rmtree(out)

@@ -45,9 +45,9 @@ def let_go_beside(descriptor: int, offset: int, shape: tuple[int, ...], item: in
     Have the rows of blocks beside a block that was just written go to the disk, and let go of those further away.
 
     Whether dask goes through an image downwards or upwards is its own affair: on one side blocks have had their turn,
-    and on the other there is nothing yet. Every block sees to as many bytes as it has itself, so that no task need know of
-    the others. The system starts to write what it is told to let go, and lets go what it has written. Nothing but
-    speed depends on it.
+    and on the other there is nothing yet. Every block sees to as many bytes as it has itself, so that no task need
+    know of the others. The system starts to write what it is told to let go, and lets go what it has written.
+    Nothing but speed depends on it.
 
     Parameters
     ----------
