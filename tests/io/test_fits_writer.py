@@ -129,16 +129,38 @@ def test_ragged_chunks_do_not_matter(tmp_path_factory, images):
     np.testing.assert_array_equal(mask, whole > 0)
 
 
-@given(st.sampled_from(["f4", "f8"]).flatmap(chunked), st.booleans())
-def test_regions_are_written_by_map_and_by_rows_alike(tmp_path_factory, images, shared):
+@given(st.sampled_from(["f4", "f8"]).flatmap(chunked), st.booleans(), st.booleans())
+def test_regions_are_written_by_map_and_by_rows_alike(tmp_path_factory, images, shared, passing):
     whole, lazy = images
     path = tmp_path_factory.mktemp("region") / "pixels"
     path.write_bytes(b"\xaa" * (2880 + whole.nbytes + 100))
-    target = _Region(str(path), 2880, whole.shape, whole.dtype.newbyteorder(">"), shared)
+    target = _Region(str(path), 2880, whole.shape, whole.dtype.newbyteorder(">"), shared, passing)
     da.store(lazy, target, lock=False, scheduler="threads")
     content = path.read_bytes()
     assert content[2880:-100] == whole.astype(whole.dtype.newbyteorder(">")).tobytes()
     assert set(content[:2880] + content[-100:]) == {0xAA}
+
+
+@pytest.mark.parametrize("item", [">f4", ">f8"])
+@pytest.mark.parametrize("chunks", [(2, 5000), (3, 2**18 + 1), 4096])
+def test_long_rows_are_written_a_piece_at_a_time(tmp_path, monkeypatch, item, chunks):
+    """By calls, of which each may write less than it is given."""
+    whole = np.random.default_rng(0).normal(size=(3, 2**18 + 1)).astype(item)
+    write, calls = os.pwrite, []
+
+    def half(descriptor, piece, position):
+        calls.append(len(piece))
+        return write(descriptor, piece[: max(1, len(piece) // 2)] if len(calls) % 3 == 0 else piece, position)
+
+    monkeypatch.setattr(os, "pwrite", half)
+    path = tmp_path / "pixels"
+    path.write_bytes(b"\xaa" * (2880 + whole.nbytes + 100))
+    target = _Region(str(path), 2880, whole.shape, np.dtype(item), False)
+    da.store(da.from_array(whole.astype(whole.dtype.newbyteorder("=")), chunks=chunks), target, lock=False)
+    content = path.read_bytes()
+    assert content[2880:-100] == whole.tobytes()
+    assert set(content[:2880] + content[-100:]) == {0xAA}
+    assert 0 < max(calls) <= 2**20
 
 
 @pytest.mark.parametrize("shared", [False, True])
