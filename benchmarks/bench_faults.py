@@ -58,8 +58,8 @@ def soak(folder, size, kills, wanted):
     expected, job = (Job(folder / "mosaic.fits", targets, folder / name, chunks) for name in ("threads", "workers"))
     print(f"{size} x {size} pixels, two worker processes of one thread\n")
     print(f"{'stage':16}{'killed':>8}{'undisturbed':>14}{'with a kill, mean':>20}{'most':>8}   other results")
-    # A cluster looks again, so long after a worker died, whether it is back, and gives it up where it happens to be dead
-    # once more. Here workers die every few seconds.
+    # A cluster looks again, so long after a worker died, whether it is back, and gives it up where it happens to be
+    # dead once more. Here workers die every few seconds.
     patient = dask.config.set({"distributed.deploy.lost-worker-timeout": "10h"})
     with patient, LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address="127.0.0.1:0") as cluster:
         for stage in Job.steps:
