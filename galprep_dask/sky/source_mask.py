@@ -125,14 +125,17 @@ def masked_pixels(
     ``bad`` has the non-finite pixels as well. To make it takes the pixels, so that it is asked for only where ``mask``
     does not do.
     """
-    _, median, std = stats_outside(image, mask, known)
+    smoothed = smooth(image, fwhm, mask)
+    planes = [(image, mask, known)] + ([(smoothed, None, known)] if 1 in faint_scales else [])
+    (_, median, std), *of_smoothed = stats_outside(*planes)
     level = median if sky_level is None else sky_level
     growth = {"sky_level": level, "sky_std": std, "max_grow_size": max_grow_size, "mask": mask}
 
     if faint_scales:
         faint = detect_faint_light(
-            image, mask, known, sky_level=level, sky_std=std, max_grow_size=max_grow_size, scales=faint_scales,
-            fwhm=fwhm, n_sigma=n_sigma, n_pixels=n_pixels, connectivity=connectivity,
+            image, smoothed, of_smoothed[0][2] if of_smoothed else np.nan, mask, known, sky_level=level, sky_std=std,
+            max_grow_size=max_grow_size, scales=faint_scales, fwhm=fwhm, n_sigma=n_sigma, n_pixels=n_pixels,
+            connectivity=connectivity,
         )  # fmt: skip
         sources = find_sources(faint.bright.astype(np.uint8), 0, 1, connectivity, bad)
         rings = growth_rings(sources, image, **growth)
@@ -143,5 +146,5 @@ def masked_pixels(
             if int(n_good) - int(n_masked) >= _LEAST_SKY * int(n_good):
                 return masked, part
 
-    sources = find_sources(smooth(image, fwhm, mask), level + n_sigma * std, n_pixels, connectivity, bad)
+    sources = find_sources(smoothed, level + n_sigma * std, n_pixels, connectivity, bad)
     return keep_mask(grow_mask(sources, image, addgrow=addgrow, **growth) | bad), 0.0
