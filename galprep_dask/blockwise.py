@@ -191,6 +191,14 @@ def merge_blocks_now(func: Callable, merge: Callable, *arrays: da.Array, **kwarg
     return merge([func(*blocks, **kwargs)]) if blocks else merge_blocks(func, merge, *arrays, **kwargs).compute()[0, 0]
 
 
+def merge_blocks_now_at(func: Callable, merge: Callable, *arrays: da.Array, **kwargs):
+    """Give the object of :func:`merge_blocks_at`; of a block in memory without a graph."""
+    blocks = blocks_in_memory(*arrays)
+    if blocks:
+        return merge([func(*blocks, origin=(0, 0), **kwargs)])
+    return merge_blocks_at(func, merge, *arrays, **kwargs).compute()[0, 0]
+
+
 def objects_now(func: Callable, *arrays: da.Array, **kwargs) -> np.ndarray:
     """Give the objects of :func:`objects_of_blocks`, row by row; of a block in memory without a graph."""
     blocks = blocks_in_memory(*arrays)

@@ -176,7 +176,8 @@ def _squares(block, bad, known, side: int) -> Squares:
 @njit(nogil=True, cache=True)
 def _take_squares(block, bad, known, side, means, n_good, n_known):
     ny, nx = block.shape
-    total, good, sources = np.empty(means.shape[1]), np.empty(means.shape[1], np.int64), np.empty(means.shape[1], np.int64)
+    n = means.shape[1]
+    total, good, sources = np.empty(n), np.empty(n, np.int64), np.empty(n, np.int64)
     for row in range(means.shape[0]):
         total[:], good[:], sources[:] = 0.0, 0, 0
         for y in range(row * side, min((row + 1) * side, ny)):
@@ -187,7 +188,7 @@ def _take_squares(block, bad, known, side, means, n_good, n_known):
                     good[column] += 1
                 if known[y, x]:
                     sources[column] += 1
-        for column in range(means.shape[1]):
+        for column in range(n):
             n_good[row, column], n_known[row, column] = good[column], sources[column]
             if good[column] > 0:
                 means[row, column] = total[column] / good[column]
@@ -201,7 +202,7 @@ def unite_squares(pixels, tiles: list, origin, side: int) -> np.ndarray:
     block meets.
     """
     united = pixels.copy()
-    ny, nx = pixels.shape
+    nx = pixels.shape[1]
     for first_row, first_column, marks in tiles:
         rows, columns = (
             slice(max(start // side - first, 0), max(-(-(start + size) // side) - first, 0))
