@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import product
 from uuid import uuid4
 
-import dask
 import dask.array as da
 import numpy as np
 from dask.array.core import normalize_chunks, slices_from_chunks
 
 from galprep_dask.arrays import CHUNK_SIDE, ImageLike, as_image, as_mask
-from galprep_dask.blockwise import merge_blocks, merge_blocks_now
+from galprep_dask.blockwise import merge_blocks_now
 from galprep_dask.errors import ParameterError
 from galprep_dask.image import no_good_pixels
 from galprep_dask.stats._kernels.clip import clip, in_order
@@ -129,11 +129,22 @@ def clipped_together(
 
 
 def _merged_together(func, merge, arrays: list[tuple], how: list[dict] | None = None) -> list:
+    """Give the objects of ``merge_blocks_now`` for several groups of arrays, all from one task a chunk."""
     how = how or [{}] * len(arrays)
     if len(arrays) == 1:
         return [merge_blocks_now(func, merge, *arrays[0], **how[0])]
-    merged = [merge_blocks(func, merge, *one, **kwargs) for one, kwargs in zip(arrays, how, strict=True)]
-    return [boxed[0, 0] for boxed in dask.compute(*merged)]
+    once = {array.name: array for group in arrays for array in group}
+    places = [[list(once).index(array.name) for array in group] for group in arrays]
+    each = partial(_each_of_block, func=func, places=places, how=how)
+    return merge_blocks_now(each, partial(_merged_each, merge), *once.values()) if arrays else []
+
+
+def _each_of_block(*blocks, func, places, how) -> list:
+    return [func(*(blocks[n] for n in some), **one) for some, one in zip(places, how, strict=True)]
+
+
+def _merged_each(merge, parts: list[list]) -> list:
+    return [merge(list(some)) for some in zip(*parts, strict=True)]
 
 
 def _lent(array, chunks=None):
