@@ -8,7 +8,7 @@ import dask.array as da
 import numpy as np
 
 from galprep_dask.arrays import ImageLike, as_image, as_mask, like
-from galprep_dask.blockwise import keep_mask
+from galprep_dask.blockwise import keep_mask, merge_blocks_now
 from galprep_dask.errors import ParameterError
 from galprep_dask.image import bad_pixels, float_dtype
 from galprep_dask.masks import grow_by, grow_mask, growth_rings
@@ -107,6 +107,15 @@ def source_mask(
     return like(masked, data)
 
 
+def count_pixels(*masks: da.Array) -> list[int]:
+    """Count the pixels that are set in each of a few masks, and compute them together."""
+    return merge_blocks_now(_count, sum, *masks).tolist()
+
+
+def _count(*blocks) -> np.ndarray:
+    return np.array([np.count_nonzero(block) for block in blocks])
+
+
 def check_search(faint_scales, margin) -> None:
     """Raise ParameterError unless scales and margin make sense."""
     if not (math.isfinite(margin) and margin >= 0):
@@ -142,8 +151,8 @@ def masked_pixels(
         for part in (margin, margin / 2, margin / 4, 0.0):
             widths = rings + addgrow + np.minimum(part * (np.sqrt(sources.areas / np.pi) + rings), max_grow_size)
             masked = keep_mask(grow_by(sources, widths) | faint.dark | bad)
-            n_good, n_masked = da.compute((~bad).sum(), (masked & ~bad).sum())
-            if int(n_good) - int(n_masked) >= _LEAST_SKY * int(n_good):
+            n_masked, n_bad = count_pixels(masked, bad)
+            if image.size - n_masked >= _LEAST_SKY * (image.size - n_bad):  # what is bad is masked
                 return masked, part
 
     sources = find_sources(smoothed, level + n_sigma * std, n_pixels, connectivity, bad)
