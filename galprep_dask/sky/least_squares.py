@@ -24,7 +24,7 @@ __all__ = ["Solution", "check_fit", "clipped_fit", "fit_planes", "normal_matrix"
 
 #: How far below the limit, and above it, residuals count as near, as parts of the limit. Clipping noise at three
 #: standard deviations lowers the limit by 1.6 %, what is left of sources makes it more.
-_BELOW, _ABOVE = 0.07, 0.01
+_BELOW, _ABOVE = 0.07, 0.02
 #: Pixels that are taken along at most, in all; they take 33 bytes each. A block may have twice its share.
 _ROOM = 2**21
 #: Part of the squares of the pixels that the squares of their residuals must be, or sums of pixels have lost digits.

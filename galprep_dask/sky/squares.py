@@ -171,14 +171,14 @@ def coarser_squares(squares: TiledSquares, marks: da.Array, bit: int, side: int)
     TiledSquares
     """
     tiles = da.blockwise(
-        partial(as_object, partial(_coarsen, bit, side // squares.side)), "ij", squares.tiles, "ij", marks, "ij",
+        partial(as_object, partial(_coarsen, bit, side // squares.side, side)), "ij", squares.tiles, "ij", marks, "ij",
         dtype=object, meta=np.empty((0, 0), object), align_arrays=False,
     )  # fmt: skip
     return TiledSquares(squares.grid, side, keep(tiles), squares.dtype)
 
 
-def _coarsen(bit, by, boxed, marks):
-    return coarsen(boxed[0, 0], (marks & bit) != 0, by)
+def _coarsen(bit, by, side, boxed, marks):
+    return coarsen(boxed[0, 0], (marks & bit) != 0, by, side)
 
 
 def mark_pixels(grid: Grid, marks: dict[int, da.Array], bit: int, pixels: da.Array | None = None) -> da.Array:

@@ -134,21 +134,27 @@ def _lay(bands, number, strip: Strip, along_y, along_x) -> None:
         ours[into] = its[take]
 
 
-def coarsen(squares: Squares, left_out: np.ndarray | None, by: int) -> Squares:
-    """Unite ``by`` x ``by`` squares each, without the good pixels of those that are ``left_out``."""
-    n_good = squares.n_good if left_out is None else np.where(left_out, 0, squares.n_good)
-    weighted = np.where(n_good > 0, squares.means, 0) * n_good.astype(np.float64)
-    total, n_good, n_known = (_sums(plane, by) for plane in (weighted, n_good, squares.n_known))
-    with np.errstate(invalid="ignore"):
-        means = (total / n_good).astype(squares.means.dtype)
-    return Squares(means, n_good, n_known)
+def coarsen(squares: Squares, left_out: np.ndarray, by: int, side: int) -> Squares:
+    """Unite ``by`` x ``by`` squares each to squares of ``side`` pixels, without the pixels of those ``left_out``."""
+    united = _nothing(*(-(-length // by) for length in left_out.shape), side, squares.means.dtype)
+    _unite(*squares, left_out, by, *united)
+    return united
 
 
-def _sums(plane: np.ndarray, by: int) -> np.ndarray:
-    dtype = np.float64 if plane.dtype.kind == "f" else np.int64
-    for axis, length in enumerate(plane.shape):
-        plane = np.add.reduceat(plane, np.arange(0, length, by), axis=axis, dtype=dtype)
-    return plane
+@njit(nogil=True, cache=True)
+def _unite(means, n_good, n_known, left_out, by, united, all_good, all_known):
+    ny, nx = means.shape
+    for row in range(united.shape[0]):
+        for column in range(united.shape[1]):
+            total, good, known = 0.0, 0, 0
+            for y in range(row * by, min((row + 1) * by, ny)):
+                for x in range(column * by, min((column + 1) * by, nx)):
+                    known += n_known[y, x]
+                    if n_good[y, x] > 0 and not left_out[y, x]:
+                        total += np.float64(means[y, x]) * n_good[y, x]
+                        good += n_good[y, x]
+            united[row, column] = total / good if good > 0 else np.nan
+            all_good[row, column], all_known[row, column] = good, known
 
 
 def means_of(squares: Squares, n_pixels: np.ndarray) -> np.ndarray:
