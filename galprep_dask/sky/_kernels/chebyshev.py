@@ -190,7 +190,7 @@ def _sums_of_rows(
     ny, nx = block.shape
     wide, narrow = by_x.shape[0], model.shape[1]
     gram, rhs = np.zeros((wide, wide)), np.zeros((narrow, narrow))
-    square, n_pixels, n_band, largest = 0.0, 0, 0, 0.0
+    square, n_pixels, n_band, largest = 0.0, 0, 0, 0.0 if has_weight else 1.0
     weights, weighted, terms = np.empty(nx), np.empty(nx), np.empty(nx)
     whole = np.zeros(wide)  # moments of a row of which every pixel counts, and counts the same
     for j in range(wide):
@@ -214,13 +214,16 @@ def _sums_of_rows(
             near = good and term > lower and term <= upper
             terms[x] = term if near else -1.0
             n_near += 1 if near else 0
-            largest = max(largest, w if good else 0.0)
             good = good and term <= square_limit
             # Chosen, not multiplied by zero: what lies under the mask, NaN included, stays out of every sum.
             weights[x] = w if good else 0.0
             weighted[x] = w * residual if good else 0.0
             square += term if good else 0.0
             n_good += 1 if good else 0
+        if has_weight:  # apart: the largest of a few numbers is not found in any order
+            for x in range(nx):
+                if weights[x] > largest:
+                    largest = weights[x]
         if n_near > 0:
             for x in range(nx):
                 if terms[x] >= 0.0:
@@ -229,6 +232,7 @@ def _sums_of_rows(
                         values[0, n_band] = np.float64(block[y, x])
                         values[1, n_band] = np.float64(weight[y, x]) if has_weight else 1.0
                         inside[n_band] = terms[x] <= square_limit
+                        largest = max(largest, values[1, n_band])
                     n_band += 1
         if n_good == 0:
             continue
