@@ -56,7 +56,7 @@ class Counted:
     """Count the graphs that are computed, and the processor time that this thread takes between them."""
 
     def __init__(self):
-        self.passes, self.seconds = [], 0.0
+        self.passes, self.seconds, self.longest = [], 0.0, 0.0
 
     def __enter__(self):
         self._config = dask.config.set(scheduler=self._get)
@@ -69,11 +69,13 @@ class Counted:
         self._config.__exit__(*args)
 
     def _get(self, graph, keys, **kwargs):
-        self.seconds += time.thread_time() - self._since
+        took = time.thread_time() - self._since
         sent = len(cloudpickle.dumps(graph, protocol=pickle.HIGHEST_PROTOCOL))
         start = time.thread_time()
         tasks = dict(graph.__dask_graph__()) if hasattr(graph, "__dask_graph__") else dict(graph)
-        self.seconds += time.thread_time() - start  # on a cluster the scheduler does this
+        took += time.thread_time() - start  # on a cluster the scheduler does this
+        self.seconds += took
+        self.longest = max(self.longest, took)
         self.passes.append((len(tasks), sent))
         result = dask.threaded.get(tasks, keys, **kwargs)
         self._since = time.thread_time()
@@ -166,8 +168,8 @@ def main():
     print(machine_line())
     warnings.simplefilter("ignore")
     sides = arguments.side
-    print(f"{'':26}passes{'tasks per chunk':>{8 * len(sides)}}{'bytes per chunk':>17}{'CPU s to build':>18}")
-    print(f"{'chunks':32}" + "".join(f"{side**2:8}" for side in sides) + f"{sides[-1] ** 2:17}{sides[-1] ** 2:18}")
+    print(f"{'':26}passes{'tasks per chunk':>{8 * len(sides)}}{'bytes per chunk':>17}{'CPU s to build: all, longest':>30}")
+    print(f"{'chunks':32}" + "".join(f"{side**2:8}" for side in sides) + f"{sides[-1] ** 2:17}{sides[-1] ** 2:30}")
     with ExitStack() as stack:
         prepared = []
         for side in sides:
@@ -180,7 +182,7 @@ def main():
                     work[stage]()
                 tasks, sent = np.array(counted.passes).T / side**2
                 row += f"{len(tasks):6}" * (n == 0) + f"{tasks.max():8.2f}"
-            print(f"{row}{sent.max():17.0f}{counted.seconds:18.2f}", flush=True)
+            print(f"{row}{sent.max():17.0f}{counted.seconds:19.2f}{counted.longest:11.2f}", flush=True)
 
 
 if __name__ == "__main__":
