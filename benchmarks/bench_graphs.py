@@ -168,7 +168,8 @@ def main():
     print(machine_line())
     warnings.simplefilter("ignore")
     sides = arguments.side
-    print(f"{'':26}passes{'tasks per chunk':>{8 * len(sides)}}{'bytes per chunk':>17}{'CPU s to build: all, longest':>30}")
+    head = f"{'':26}passes{'tasks per chunk':>{8 * len(sides)}}{'bytes per chunk':>17}"
+    print(head + f"{'CPU s to build: all, longest':>30}")
     print(f"{'chunks':32}" + "".join(f"{side**2:8}" for side in sides) + f"{sides[-1] ** 2:17}{sides[-1] ** 2:30}")
     with ExitStack() as stack:
         prepared = []

@@ -16,10 +16,10 @@ from uuid import uuid4
 import dask
 import dask.array as da
 import numpy as np
-from dask._task_spec import Alias, convert_legacy_graph
 from dask.base import clone_key, tokenize
 from dask.highlevelgraph import HighLevelGraph
 from dask.layers import ArrayValuesDep
+from dask.task_spec import Alias
 
 from galprep_dask.cluster import computes_on_cluster, let_go, wait_for
 
@@ -446,14 +446,14 @@ def keep(array: da.Array) -> da.Array:
 
 def _under_own_names(array: da.Array) -> da.Array:
     """Give a graph whose tasks are fused as they will be and have names that none else has, but for what is kept."""
-    (array,) = dask.optimize(array)
-    given = dict(array.__dask_graph__())
-    nodes = convert_legacy_graph(given)
+    with dask.config.set({"optimization.fuse.active": None}):  # not fused, tasks might be tuples still
+        (array,) = dask.optimize(array)
+    nodes = dict(array.__dask_graph__())
     kept = {key for key, node in nodes.items() if isinstance(node, Alias) and node.target == key}
     token = uuid4().hex
     names = {key: clone_key(key, token) for key in nodes if key not in kept}
     graph = {names[key]: nodes[key].substitute(names, key=names[key]) for key in names} | {
-        key: given[key] for key in kept
+        key: nodes[key] for key in kept
     }
     return da.Array(graph, clone_key(array.name, token), array.chunks, meta=array._meta)
 
