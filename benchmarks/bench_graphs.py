@@ -111,10 +111,11 @@ def stages(folder, side, truth):
     stars = Table({"x": x[::10], "y": y[::10]})
     new = partial(Path, tempfile.mkdtemp(dir=folder))
     search = {"fwhm": FWHM, "max_grow_size": NEAR}
+    between = partial(fit_sky_between_sources, fit=fit_polynomial_sky, rounds=2, **search)  # more are the same again
     grow = partial(grow_mask, sky_level=0.0, sky_std=std, max_grow_size=NEAR)
 
     def chain():
-        model, masked = fit_sky_between_sources(mosaic["data"], fit=fit_polynomial_sky, **search)
+        model, masked = between(mosaic["data"])
         image = mosaic.galprep.subtract_sky(model)
         found = detect_sources(smooth(image["data"], FWHM), 3 * std, measure=image["data"])
         source_catalog(image["data"], found)
@@ -131,7 +132,7 @@ def stages(folder, side, truth):
         "piecewise sky": lambda: fit_piecewise_sky(mosaic["data"], masked, piece_size=4 * CHUNK),
         "mesh sky": lambda: fit_mesh_sky(mosaic["data"], masked, box_size=BOX),
         "sky models compared": lambda: compare_sky_models(mosaic["data"], masked),
-        "sky between sources": lambda: fit_sky_between_sources(mosaic["data"], fit=fit_polynomial_sky, **search),
+        "sky between sources": lambda: between(mosaic["data"]),
         "smooth, detect, measure": lambda: detect_sources(smooth(data, FWHM, mask), 3 * std, mask=mask, measure=data),
         "label image": lambda: write_segmentation(
             detect_sources(smooth(data, FWHM, mask), 3 * std, mask=mask), new("labels.fits")
