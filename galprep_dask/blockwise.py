@@ -38,7 +38,6 @@ __all__ = [
     "merge_blocks",
     "merge_blocks_at",
     "objects_of_blocks",
-    "sum_blocks",
 ]
 
 
@@ -124,37 +123,6 @@ def map_blocks_each(func: Callable, own: np.ndarray, *arrays: da.Array, dtype) -
 def _call_each(func, n_arrays, *blocks_and_more):
     own, origin = blocks_and_more[n_arrays:]
     return func(*blocks_and_more[:n_arrays], own=own, origin=origin)
-
-
-def sum_blocks(func: Callable, *arrays: da.Array, shape: tuple[int, ...], **kwargs) -> da.Array:
-    """
-    Sum ``func(*blocks, origin=(y0, x0), **kwargs)`` over all blocks, lazily, in float64, by a tree.
-
-    Parameters
-    ----------
-    func : callable
-        Gives a float64 array of shape ``shape`` for one block.
-    *arrays : (ny, nx) dask arrays
-        Images of the same chunks.
-    shape : tuple of int
-        Of each block's contribution, and so of the result.
-    **kwargs
-        Handed to ``func``.
-
-    Returns
-    -------
-    dask array of shape ``shape``
-        One chunk. Chunks of the image change the order of summation and nothing else.
-    """
-    arguments = [part for array in arrays for part in (array, "ij")]
-    axes = "abcdefgh"[: len(shape)]
-    per_block = da.blockwise(
-        partial(_call_at, partial(_as_summand, func), len(arrays), **kwargs), "ij" + axes,
-        *arguments, _origins(arrays[0].chunks), "ij",
-        new_axes=dict(zip(axes, shape, strict=True)), adjust_chunks={"i": 1, "j": 1},
-        dtype=np.float64, meta=np.empty((0,) * (2 + len(shape))), align_arrays=False,
-    )  # fmt: skip
-    return per_block.sum(axis=(0, 1))
 
 
 def merge_blocks(func: Callable, merge: Callable, *arrays: da.Array, **kwargs) -> da.Array:
@@ -414,10 +382,6 @@ def _origins(chunks) -> ArrayValuesDep:
 
 def _call_at(func, n_arrays, *blocks_and_origin, **kwargs):
     return func(*blocks_and_origin[:n_arrays], origin=blocks_and_origin[n_arrays], **kwargs)
-
-
-def _as_summand(func, *blocks, **kwargs):
-    return np.asarray(func(*blocks, **kwargs), dtype=np.float64)[None, None]
 
 
 def keep(array: da.Array) -> da.Array:

@@ -3,7 +3,7 @@
 The image is divided into a grid of pieces, on each of which the sky is a polynomial of degree ``order`` in row and
 in column; where pieces meet, it and its first ``order - 1`` derivatives are continuous. Such functions are sums of
 products of B-splines, whose knots are the borders of the pieces. The sums that the fit needs are those of a polynomial
-on every piece (``sky_sums`` of the kernels); that the joins are smooth comes in afterwards, when they are gathered
+on every piece (``sums_and_band`` of the kernels); that the joins are smooth comes in afterwards, when they are gathered
 into the normal equations of the splines.
 """
 

@@ -9,7 +9,7 @@ from numba import njit
 from numpy.polynomial.chebyshev import chebvander
 
 __all__ = [
-    "ANY_ORDER", "Band", "change_of_sums", "compiled_float", "evaluate_block", "join_bands", "on_domain", "sky_sums",
+    "ANY_ORDER", "Band", "change_of_sums", "compiled_float", "evaluate_block", "join_bands", "on_domain",
     "sums_and_band",
 ]  # fmt: skip
 
@@ -83,26 +83,20 @@ def join_bands(bands: list[Band]) -> Band:
     )  # fmt: skip
 
 
-def sky_sums(block, *planes, limit, **kwargs) -> np.ndarray:
-    """
-    All sums of one block that a fit needs, in one vector.
-
-    In this order: moments of the weights with T_i(y) T_j(x) to degree ``2 * order``, shape (2 order + 1)^2;
-    moments of weight * residual to degree ``order``, shape (order + 1)^2; the sum of weight * residual^2; the
-    number of pixels. Residuals are taken about ``model``; pixels with sqrt(weight) * |residual| above
-    ``limit`` are left out (None: none is).
-    """
-    return sums_and_band(block, *planes, limit=limit, edges=(np.inf, np.inf), room=0, corner=(0, 0), **kwargs)[0]
-
-
 def sums_and_band(
     block, *planes, origin, image_shape, order, model, limit, edges, room, corner, has_mask, has_weight
 ) -> tuple[np.ndarray, Band]:  # fmt: skip
     """
-    Take the sums of :func:`sky_sums`, and the pixels whose residuals lie between two ``edges`` one by one.
+    All sums of one block that a fit needs, in one vector, and one by one the pixels that another limit may concern.
 
-    ``room`` is for how many there is room at most. ``origin`` is where the block begins in the domain of the
-    polynomial, of shape ``image_shape``, and ``corner`` where that begins in the image.
+    The sums are, in this order: moments of the weights with T_i(y) T_j(x) to degree ``2 * order``, shape
+    (2 order + 1)^2; moments of weight * residual to degree ``order``, shape (order + 1)^2; the sum of
+    weight * residual^2; the number of pixels. Residuals are taken about ``model``; pixels with
+    sqrt(weight) * |residual| above ``limit`` are left out (None: none is). The band has those for which it lies between
+    two ``edges``, as far as there is ``room`` for them.
+
+    ``origin`` is where the block begins in the domain of the polynomial, of shape ``image_shape``, and ``corner``
+    where that begins in the image.
     """
     planes = list(planes)
     mask = planes.pop(0) if has_mask else np.empty((0, 0), np.bool_)
@@ -125,7 +119,7 @@ def sums_and_band(
 
 def change_of_sums(band: Band, *, image_shape, order, model, shifted, limit) -> np.ndarray:
     """
-    By how much the sums of :func:`sky_sums` change where the limit is another, and is one about another model.
+    By how much the sums of :func:`sums_and_band` change where the limit is another, and is one about another model.
 
     The sums are taken about ``model`` as before; what counts is now within ``limit`` of ``shifted``. ``band.y`` and
     ``band.x`` are counted from where the domain of the polynomial begins, of shape ``image_shape``.
@@ -181,7 +175,7 @@ def _sums_of_rows(
     block, mask, weight, has_mask, has_weight, by_y, by_x, model, square_limit, lower, upper, places, values, inside
 ):  # fmt: skip
     """
-    Take the sums of :func:`sky_sums`: moments along x of one row after another, times T_i(y).
+    Take the sums of :func:`sums_and_band`: moments along x of one row after another, times T_i(y).
 
     ``by_x[j, x]`` is T_j(x), ``by_y[y, i]`` is T_i(y), ``model[y, j]`` the coefficients of T_j(x) of the model in
     row y. Three rows of float64 are all that is kept, and pixels with squares from ``lower`` to ``upper``, as far as
