@@ -56,7 +56,7 @@ class Counted:
     """Count the graphs that are computed, and the processor time that this thread takes between them."""
 
     def __init__(self):
-        self.passes, self.seconds = [], 0.0
+        self.passes, self.seconds, self.longest = [], 0.0, 0.0
 
     def __enter__(self):
         self._config = dask.config.set(scheduler=self._get)
@@ -69,11 +69,13 @@ class Counted:
         self._config.__exit__(*args)
 
     def _get(self, graph, keys, **kwargs):
-        self.seconds += time.thread_time() - self._since
+        took = time.thread_time() - self._since
         sent = len(cloudpickle.dumps(graph, protocol=pickle.HIGHEST_PROTOCOL))
         start = time.thread_time()
         tasks = dict(graph.__dask_graph__()) if hasattr(graph, "__dask_graph__") else dict(graph)
-        self.seconds += time.thread_time() - start  # on a cluster the scheduler does this
+        took += time.thread_time() - start  # on a cluster the scheduler does this
+        self.seconds += took
+        self.longest = max(self.longest, took)
         self.passes.append((len(tasks), sent))
         result = dask.threaded.get(tasks, keys, **kwargs)
         self._since = time.thread_time()
@@ -109,10 +111,11 @@ def stages(folder, side, truth):
     stars = Table({"x": x[::10], "y": y[::10]})
     new = partial(Path, tempfile.mkdtemp(dir=folder))
     search = {"fwhm": FWHM, "max_grow_size": NEAR}
+    between = partial(fit_sky_between_sources, fit=fit_polynomial_sky, rounds=2, **search)  # more are the same again
     grow = partial(grow_mask, sky_level=0.0, sky_std=std, max_grow_size=NEAR)
 
     def chain():
-        model, masked = fit_sky_between_sources(mosaic["data"], fit=fit_polynomial_sky, **search)
+        model, masked = between(mosaic["data"])
         image = mosaic.galprep.subtract_sky(model)
         found = detect_sources(smooth(image["data"], FWHM), 3 * std, measure=image["data"])
         source_catalog(image["data"], found)
@@ -129,7 +132,7 @@ def stages(folder, side, truth):
         "piecewise sky": lambda: fit_piecewise_sky(mosaic["data"], masked, piece_size=4 * CHUNK),
         "mesh sky": lambda: fit_mesh_sky(mosaic["data"], masked, box_size=BOX),
         "sky models compared": lambda: compare_sky_models(mosaic["data"], masked),
-        "sky between sources": lambda: fit_sky_between_sources(mosaic["data"], fit=fit_polynomial_sky, **search),
+        "sky between sources": lambda: between(mosaic["data"]),
         "smooth, detect, measure": lambda: detect_sources(smooth(data, FWHM, mask), 3 * std, mask=mask, measure=data),
         "label image": lambda: write_segmentation(
             detect_sources(smooth(data, FWHM, mask), 3 * std, mask=mask), new("labels.fits")
@@ -166,8 +169,9 @@ def main():
     print(machine_line())
     warnings.simplefilter("ignore")
     sides = arguments.side
-    print(f"{'':26}passes{'tasks per chunk':>{8 * len(sides)}}{'bytes per chunk':>17}{'CPU s to build':>18}")
-    print(f"{'chunks':32}" + "".join(f"{side**2:8}" for side in sides) + f"{sides[-1] ** 2:17}{sides[-1] ** 2:18}")
+    head = f"{'':26}passes{'tasks per chunk':>{8 * len(sides)}}{'bytes per chunk':>17}"
+    print(head + f"{'CPU s to build: all, longest':>30}")
+    print(f"{'chunks':32}" + "".join(f"{side**2:8}" for side in sides) + f"{sides[-1] ** 2:17}{sides[-1] ** 2:30}")
     with ExitStack() as stack:
         prepared = []
         for side in sides:
@@ -180,7 +184,7 @@ def main():
                     work[stage]()
                 tasks, sent = np.array(counted.passes).T / side**2
                 row += f"{len(tasks):6}" * (n == 0) + f"{tasks.max():8.2f}"
-            print(f"{row}{sent.max():17.0f}{counted.seconds:18.2f}", flush=True)
+            print(f"{row}{sent.max():17.0f}{counted.seconds:19.2f}{counted.longest:11.2f}", flush=True)
 
 
 if __name__ == "__main__":

@@ -16,10 +16,10 @@ from uuid import uuid4
 import dask
 import dask.array as da
 import numpy as np
-from dask._task_spec import Alias, convert_legacy_graph
 from dask.base import clone_key, tokenize
 from dask.highlevelgraph import HighLevelGraph
 from dask.layers import ArrayValuesDep
+from dask.task_spec import Alias
 
 from galprep_dask.cluster import computes_on_cluster, let_go, wait_for
 
@@ -38,7 +38,6 @@ __all__ = [
     "merge_blocks",
     "merge_blocks_at",
     "objects_of_blocks",
-    "sum_blocks",
 ]
 
 
@@ -126,37 +125,6 @@ def _call_each(func, n_arrays, *blocks_and_more):
     return func(*blocks_and_more[:n_arrays], own=own, origin=origin)
 
 
-def sum_blocks(func: Callable, *arrays: da.Array, shape: tuple[int, ...], **kwargs) -> da.Array:
-    """
-    Sum ``func(*blocks, origin=(y0, x0), **kwargs)`` over all blocks, lazily, in float64, by a tree.
-
-    Parameters
-    ----------
-    func : callable
-        Gives a float64 array of shape ``shape`` for one block.
-    *arrays : (ny, nx) dask arrays
-        Images of the same chunks.
-    shape : tuple of int
-        Of each block's contribution, and so of the result.
-    **kwargs
-        Handed to ``func``.
-
-    Returns
-    -------
-    dask array of shape ``shape``
-        One chunk. Chunks of the image change the order of summation and nothing else.
-    """
-    arguments = [part for array in arrays for part in (array, "ij")]
-    axes = "abcdefgh"[: len(shape)]
-    per_block = da.blockwise(
-        partial(_call_at, partial(_as_summand, func), len(arrays), **kwargs), "ij" + axes,
-        *arguments, _origins(arrays[0].chunks), "ij",
-        new_axes=dict(zip(axes, shape, strict=True)), adjust_chunks={"i": 1, "j": 1},
-        dtype=np.float64, meta=np.empty((0,) * (2 + len(shape))), align_arrays=False,
-    )  # fmt: skip
-    return per_block.sum(axis=(0, 1))
-
-
 def merge_blocks(func: Callable, merge: Callable, *arrays: da.Array, **kwargs) -> da.Array:
     """
     Apply ``func(*blocks, **kwargs)`` to every block and merge what it gives, lazily, by a tree.
@@ -189,6 +157,14 @@ def merge_blocks_now(func: Callable, merge: Callable, *arrays: da.Array, **kwarg
     """Give the object of :func:`merge_blocks`; of a block in memory without a graph, which would take milliseconds."""
     blocks = blocks_in_memory(*arrays)
     return merge([func(*blocks, **kwargs)]) if blocks else merge_blocks(func, merge, *arrays, **kwargs).compute()[0, 0]
+
+
+def merge_blocks_now_at(func: Callable, merge: Callable, *arrays: da.Array, **kwargs):
+    """Give the object of :func:`merge_blocks_at`; of a block in memory without a graph."""
+    blocks = blocks_in_memory(*arrays)
+    if blocks:
+        return merge([func(*blocks, origin=(0, 0), **kwargs)])
+    return merge_blocks_at(func, merge, *arrays, **kwargs).compute()[0, 0]
 
 
 def objects_now(func: Callable, *arrays: da.Array, **kwargs) -> np.ndarray:
@@ -408,10 +384,6 @@ def _call_at(func, n_arrays, *blocks_and_origin, **kwargs):
     return func(*blocks_and_origin[:n_arrays], origin=blocks_and_origin[n_arrays], **kwargs)
 
 
-def _as_summand(func, *blocks, **kwargs):
-    return np.asarray(func(*blocks, **kwargs), dtype=np.float64)[None, None]
-
-
 def keep(array: da.Array) -> da.Array:
     """
     Compute an array now, once, and keep its blocks in memory, on a cluster in that of the workers.
@@ -438,14 +410,14 @@ def keep(array: da.Array) -> da.Array:
 
 def _under_own_names(array: da.Array) -> da.Array:
     """Give a graph whose tasks are fused as they will be and have names that none else has, but for what is kept."""
-    (array,) = dask.optimize(array)
-    given = dict(array.__dask_graph__())
-    nodes = convert_legacy_graph(given)
+    with dask.config.set({"optimization.fuse.active": None}):  # not fused, tasks might be tuples still
+        (array,) = dask.optimize(array)
+    nodes = dict(array.__dask_graph__())
     kept = {key for key, node in nodes.items() if isinstance(node, Alias) and node.target == key}
     token = uuid4().hex
     names = {key: clone_key(key, token) for key in nodes if key not in kept}
     graph = {names[key]: nodes[key].substitute(names, key=names[key]) for key in names} | {
-        key: given[key] for key in kept
+        key: nodes[key] for key in kept
     }
     return da.Array(graph, clone_key(array.name, token), array.chunks, meta=array._meta)
 

@@ -11,9 +11,9 @@ from itertools import product
 
 import dask.array as da
 import numpy as np
-from dask._task_spec import Task, TaskRef
 from dask.base import tokenize
 from dask.highlevelgraph import HighLevelGraph
+from dask.task_spec import Task, TaskRef
 
 from galprep_dask.blockwise import as_object, block_edges
 

@@ -22,9 +22,9 @@ from galprep_dask.blockwise import (
     map_regions,
     merge_blocks_at,
     merge_blocks_now,
+    merge_blocks_now_at,
     objects_now,
     objects_of_blocks,
-    sum_blocks,
 )
 from galprep_dask.neighbours import gather_neighbours, map_halo, map_neighbours, unite_chunks
 
@@ -109,26 +109,16 @@ def moments(block, mask, origin, n):
 
 
 @given(chunked("f4", finite=True))
-def test_sum_blocks_equals_the_sum_over_the_whole_image(images):
+def test_what_blocks_give_is_merged_with_their_origins(images):
     whole, lazy = images
-    found = sum_blocks(moments, abs(lazy), lazy > 5, shape=(2, 3), n=3)
-    assert found.shape == (2, 3)
-    assert found.dtype == np.float64
+    found = merge_blocks_at(moments, sum, abs(lazy), lazy > 5, n=3)
     assert found.npartitions == 1
     expected = moments(np.abs(whole), whole > 5, (0, 0), 3)
     # All terms have one sign, so that the bound is one of rounding alone.
-    np.testing.assert_allclose(found.compute(scheduler="sync"), expected, rtol=1e-12, atol=0)
-
-
-def test_sum_blocks_adds_float32_in_float64():
-    lazy = da.full((1000, 1000), np.float32(0.1), chunks=77)
-    total = sum_blocks(lambda block, origin: np.array([block.sum(dtype=float)]), lazy, shape=(1,))
-    assert total.compute()[0] == pytest.approx(1e6 * float(np.float32(0.1)), rel=1e-12)
-
-
-def test_sum_blocks_of_scalars():
-    lazy = da.arange(60, chunks=7).reshape(6, 10).rechunk((4, 3))
-    assert sum_blocks(lambda block, origin: block.sum(), lazy, shape=()).compute() == 1770
+    np.testing.assert_allclose(found.compute(scheduler="sync")[0, 0], expected, rtol=1e-12, atol=0)
+    np.testing.assert_array_equal(merge_blocks_now_at(moments, sum, abs(lazy), lazy > 5, n=3), found.compute()[0, 0])
+    in_memory = [as_image(np.abs(whole)), as_image(whole > 5)]
+    np.testing.assert_array_equal(merge_blocks_now_at(moments, sum, *in_memory, n=3), expected)
 
 
 def test_nothing_is_computed_when_graphs_are_built(no_compute):
@@ -140,16 +130,16 @@ def test_nothing_is_computed_when_graphs_are_built(no_compute):
         map_halo(refuse, lazy, 3, dtype="f8")
         map_halo(refuse, lazy, 0, dtype="f8")
         map_blocks_at(refuse, lazy, dtype="f8")
-        sum_blocks(refuse, lazy, shape=(2,))
+        merge_blocks_at(refuse, refuse, lazy)
 
 
 def test_origins_and_sums_cost_two_tasks_a_chunk_with_the_source():
     for blocks in (8, 32):
         source = da.from_array(np.zeros((blocks * 4,) * 2), chunks=4, name=False, inline_array=True)
         at = map_blocks_at(lambda b, origin: b, source, dtype="f8")
-        summed = sum_blocks(lambda b, origin: b.sum(), source, shape=())
+        summed = merge_blocks_at(lambda b, origin: b.sum(), sum, source)
         assert tasks_of(dask.optimize(at)[0]) <= 2 * blocks**2
-        assert tasks_of(dask.optimize(summed)[0]) <= 2.5 * blocks**2
+        assert tasks_of(dask.optimize(summed)[0]) <= 2.1 * blocks**2
 
 
 def test_block_edges_do_not_overflow():

@@ -8,8 +8,9 @@ import dask
 import dask.array as da
 import numpy as np
 
-from galprep_dask.arrays import ImageLike, as_image, as_mask, like
-from galprep_dask.blockwise import collect_by_rows, give_back_memory, objects_of_blocks
+from galprep_dask.arrays import ImageLike, as_image, as_mask, like, take_off_unit
+from galprep_dask.blockwise import collect_by_rows, give_back_memory, keep, objects_of_blocks
+from galprep_dask.cluster import computes_on_cluster
 from galprep_dask.errors import ParameterError
 from galprep_dask.masks._kernels.fill import fill_growth
 from galprep_dask.masks._kernels.rings import Radii, measure_rings, merge_rings, rings_of
@@ -46,7 +47,7 @@ def grow_mask(
     data : (ny, nx) array, NumPy, dask or xarray
         The image. Not modified.
     sky_level, sky_std : float
-        Level and standard deviation of the sky, in the unit of ``data``.
+        Level and standard deviation of the sky, in the unit of ``data``: Quantities if it is one.
     max_grow_size : int
         Rings at most, in pixels.
     addgrow : float
@@ -63,7 +64,7 @@ def grow_mask(
     Raises
     ------
     ParameterError
-        A parameter is negative or not finite.
+        A parameter is negative or not finite; units differ.
     ImageShapeError
         Shapes differ.
 
@@ -129,6 +130,7 @@ _FIRST_RINGS = 12
 
 
 def _grown(segmentation, data, sky_level, sky_std, max_grow_size, addgrow, mask, dtype) -> da.Array:
+    (data, sky_level, sky_std), _ = take_off_unit(data=data, sky_level=sky_level, sky_std=sky_std)
     _check(sky_level, sky_std, max_grow_size, addgrow)
     addgrow = np.asarray(addgrow, np.float64)
     image = as_image(data)
@@ -161,7 +163,9 @@ def _runs_and_planes(segmentation, image: da.Array, mask, reach: int) -> tuple[d
     united = unite_chunks(image.chunks, _SIDE_PER_HALO * reach)
     planes = [labels, image] if mask is None else [labels, image, mask]
     labels, *planes = (plane.rechunk(united, method="tasks") for plane in planes)
-    return objects_of_blocks(_runs_of_block, labels), planes
+    runs = objects_of_blocks(_runs_of_block, labels)
+    # Here labels of what was detected are painted from memory; workers of a cluster would detect them again each time.
+    return keep(runs) if computes_on_cluster() else runs, planes
 
 
 def _stop(max_ring, sky_level, sky_std) -> dict:
@@ -291,6 +295,7 @@ def growth_rings(
     >>> growth_rings(segments, image, sky_level=0.0, sky_std=0.1, max_grow_size=20).tolist()
     [6]
     """
+    (data, sky_level, sky_std), _ = take_off_unit(data=data, sky_level=sky_level, sky_std=sky_std)
     _check(sky_level, sky_std, max_grow_size, 0)
     segmentation = as_segmentation(segmentation)
     image = as_image(data)

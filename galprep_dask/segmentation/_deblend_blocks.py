@@ -13,9 +13,9 @@ from typing import NamedTuple
 
 import dask.array as da
 import numpy as np
-from dask._task_spec import Task, TaskRef
 from dask.base import tokenize
 from dask.highlevelgraph import HighLevelGraph
+from dask.task_spec import Task, TaskRef
 from numba import njit
 
 from galprep_dask.blockwise import block_edges, keep, merge_blocks, objects_of_blocks

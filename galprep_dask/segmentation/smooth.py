@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from galprep_dask.arrays import ImageLike, as_image, as_mask, like
+from galprep_dask.arrays import ImageLike, as_image, as_mask, like, take_off_unit
 from galprep_dask.errors import ParameterError
 from galprep_dask.image import float_dtype
 from galprep_dask.neighbours import map_halo
@@ -35,7 +35,7 @@ def smooth(
     -------
     (ny, nx) float64 array, of the kind given
         The weighted mean of the good pixels around each pixel; NaN where there is none. Identical to
-        the bit for every chunking.
+        the bit for every chunking. A Quantity if ``data`` is one.
 
     Raises
     ------
@@ -52,6 +52,7 @@ def smooth(
     True
     """
     weights = _weights(fwhm, kernel)
+    (data,), unit = take_off_unit(data=data)
     image = as_image(data)
     mask = as_mask(mask, image)
     image = image.astype(float_dtype(image.dtype))
@@ -59,7 +60,8 @@ def smooth(
     smoothed = map_halo(
         smooth_window, image, depth, dtype=np.float64, fill=np.nan, mask=mask, trims=True, weights=weights, halo=depth
     )  # fmt: skip
-    return like(smoothed, data)
+    smoothed = like(smoothed, data)
+    return smoothed if unit is None else smoothed << unit
 
 
 def _weights(fwhm, kernel) -> np.ndarray:

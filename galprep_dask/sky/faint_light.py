@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import math
-from functools import partial
 from typing import NamedTuple
 
 import dask.array as da
 import numpy as np
 
-from galprep_dask.blockwise import block_edges, keep, keep_mask
-from galprep_dask.errors import NoGoodPixelsError
+from galprep_dask.blockwise import keep, keep_mask
+from galprep_dask.image import no_good_pixels
 from galprep_dask.masks import grow_mask
 from galprep_dask.segmentation import smooth
 from galprep_dask.segmentation.detect import find_sources
-from galprep_dask.sky._kernels.bins import bin_means, unite_scales
-from galprep_dask.stats import sigma_clipped_stats
+from galprep_dask.sky.squares import Grid, coarser_squares, mark_pixels, squares_of
+from galprep_dask.stats.clipped import clipped_together
 
 __all__ = ["FaintLight", "detect_faint_light", "stats_outside"]
 
 _LEAST_SIGMA = 3.0
+_BRIGHT, _DARK = 1, 2
 
 
 class FaintLight(NamedTuple):
@@ -29,19 +28,25 @@ class FaintLight(NamedTuple):
     dark: da.Array
 
 
-def stats_outside(data: da.Array, bad: da.Array | None, known: da.Array | None) -> tuple[float, float, float]:
-    """Take clipped statistics of the good pixels outside known sources, or of all good ones if none is outside."""
-    if known is not None:
-        try:
-            return sigma_clipped_stats(data, known if bad is None else bad | known)
-        except NoGoodPixelsError:
-            pass
-    return sigma_clipped_stats(data, bad)
+def stats_outside(*planes: tuple[da.Array, da.Array | None, da.Array | None]) -> list[tuple[float, float, float]]:
+    """
+    Take clipped statistics of the good pixels outside known sources, or of all good ones if none is outside.
+
+    ``planes`` are (image, mask of bad pixels, mask of known sources), all looked at in the same passes.
+    """
+    outside = [(image, bad if known is None else known if bad is None else bad | known) for image, bad, known in planes]
+    found = clipped_together(*outside)
+    if any(one is None for one in found):
+        inside = iter(clipped_together(*(plane[:2] for plane, one in zip(planes, found, strict=True) if one is None)))
+        found = [next(inside) if one is None else one for one in found]
+    if any(one is None for one in found):
+        raise no_good_pixels("take statistics")
+    return found
 
 
 def detect_faint_light(
-    image: da.Array, mask: da.Array | None, known: da.Array | None, *, sky_level, sky_std, max_grow_size, scales, fwhm,
-    n_sigma, **detection,
+    image: da.Array, smoothed: da.Array, smoothed_std: float, mask: da.Array | None, known: da.Array | None, *,
+    sky_level, sky_std, max_grow_size, scales, fwhm, n_sigma, **detection,
 ) -> FaintLight:  # fmt: skip
     """
     Mark what stands out of the sky by ``n_sigma`` standard deviations of the smoothed image, at any of ``scales``.
@@ -50,64 +55,36 @@ def detect_faint_light(
     What was found at one scale, and its growth, is left out at the wider ones, where it would drown its surroundings.
 
     Means over squares of pixels are taken on a grid that begins at the first pixel of the image, so that chunks do
-    not matter. They are kept in memory while they are looked at: a sixteenth of the image for a scale of 4.
+    not matter. They are kept in memory while they are looked at: a sixteenth of the image for a scale of 4. Those of
+    a scale that is a multiple of the one before are taken from its means, without a look at the image.
     """
     n_sigma = max(n_sigma, _LEAST_SIGMA)
-    chunks, wide = image.chunks, sorted({int(scale) for scale in scales} - {1})
-    on_grid = tuple(_on_grid(axis, math.lcm(*wide)) for axis in chunks)
-    bright = da.zeros(image.shape, chunks=chunks, dtype=bool)
-    left_out = mask
+    wide = sorted({int(scale) for scale in scales} - {1})
+    bright, left_out = None, mask
     if 1 in scales:
-        smoothed = smooth(image, fwhm, mask)
-        _, _, std = stats_outside(smoothed, None, known)
-        found = find_sources(smoothed, sky_level + n_sigma * std, mask=None, **detection)
+        found = find_sources(smoothed, sky_level + n_sigma * smoothed_std, mask=None, **detection)
         bright = keep_mask(found.data > 0)
         grown = grow_mask(found, image, sky_level=sky_level, sky_std=sky_std, max_grow_size=max_grow_size, mask=mask)
-        left_out = keep_mask(grown if mask is None else grown | mask)
-    squares_bright, squares_dark = [], []
-    image, left_out, known = (plane if plane is None else plane.rechunk(on_grid) for plane in (image, left_out, known))
-    nothing = da.zeros(image.shape, chunks=on_grid, dtype=bool)
+        left_out = grown if mask is None else grown | mask
+    if not wide:
+        return FaintLight(bright, da.zeros(image.shape, chunks=image.chunks, dtype=bool))
+    grid, marks = Grid(image.chunks, wide), {}
+    squares = None
     for scale in wide:
-        means = keep(_over_squares(scale, image, left_out))
-        outside = None if known is None else _over_squares(scale, known.astype(np.float32)) > 0.5
-        smoothed = smooth(means, fwhm)
-        _, _, std = stats_outside(smoothed, None, outside)
-        for sign, squares in ((1, squares_bright), (-1, squares_dark)):
-            found = find_sources(sign * smoothed, sign * sky_level + n_sigma * std, mask=None, **detection)
-            squares.append(found.data > 0)
-        left_out = _in_pixels(squares_bright[-1:], [scale], nothing if left_out is None else left_out)
-    return FaintLight(
-        keep_mask(bright | _in_pixels(squares_bright, wide, nothing).rechunk(chunks)),
-        keep_mask(_in_pixels(squares_dark, wide, nothing).rechunk(chunks)),
-    )
+        if squares is not None and scale % squares.side == 0:
+            squares = coarser_squares(squares, marks[squares.side], _BRIGHT, scale)
+        else:
+            beside = mark_pixels(grid, marks, _BRIGHT, left_out) if marks else left_out
+            squares = squares_of(grid, scale, image, beside, known)
+        smoothed = smooth(squares.means, fwhm)
+        ((_, _, std),) = stats_outside((smoothed, None, None if known is None else squares.mostly_known))
+        marked = (
+            find_sources(sign * smoothed, sign * sky_level + n_sigma * std, mask=None, **detection).data
+            for sign in (1, -1)
+        )
+        marks[scale] = keep(da.map_blocks(_marks, *marked, dtype=np.uint8, meta=np.empty((0, 0), np.uint8)))
+    return FaintLight(mark_pixels(grid, marks, _BRIGHT, bright), mark_pixels(grid, marks, _DARK))
 
 
-def _on_grid(sizes: tuple[int, ...], step: int) -> tuple[int, ...]:
-    """Chunks of an axis whose borders are the nearest multiples of ``step``."""
-    edges = block_edges(sizes)
-    inner = np.unique(np.round(edges[1:-1] / step).astype(int) * step)
-    inner = inner[(inner > 0) & (inner < edges[-1])]
-    return tuple(np.diff([0, *inner, int(edges[-1])]).tolist())
-
-
-def _over_squares(scale: int, plane: da.Array, bad: da.Array | None = None) -> da.Array:
-    """Means over squares of ``scale`` pixels."""
-    sizes = tuple(tuple(-(-size // scale) for size in axis) for axis in plane.chunks)
-    planes = [plane] if bad is None else [plane, bad]
-    return da.map_blocks(
-        partial(_bin_block, factor=scale), *planes, chunks=sizes, dtype=plane.dtype,
-        meta=np.empty((0, 0), plane.dtype),
-    )  # fmt: skip
-
-
-def _bin_block(block, bad=None, *, factor):
-    return bin_means(block, bad, factor)
-
-
-def _in_pixels(squares: list[da.Array], factors, pixels: da.Array) -> da.Array:
-    """Mark the pixels that are set in ``pixels`` or lie in a marked square."""
-    arguments = [part for array in (pixels, *squares) for part in (array, "ij")]
-    return da.blockwise(
-        partial(unite_scales, factors=tuple(factors)), "ij", *arguments, dtype=bool, meta=np.empty((0, 0), bool),
-        align_arrays=False,
-    )  # fmt: skip
+def _marks(bright, dark):
+    return _BRIGHT * (bright > 0).astype(np.uint8) + _DARK * (dark > 0).astype(np.uint8)

@@ -13,7 +13,7 @@ from galprep_dask.arrays import ImageLike, as_image, as_mask, like
 from galprep_dask.blockwise import keep_mask
 from galprep_dask.errors import LittleSkyWarning, ParameterError
 from galprep_dask.image import bad_pixels
-from galprep_dask.sky.source_mask import check_search, masked_pixels
+from galprep_dask.sky.source_mask import check_search, count_pixels, masked_pixels
 from galprep_dask.sky.subtract import subtract_sky
 
 __all__ = ["fit_sky_between_sources"]
@@ -115,12 +115,13 @@ def fit_sky_between_sources(
         if n >= _GROWING_ONLY:
             masked = keep_mask(masked | known)
         sky = fit(image, masked)
-        changed = float((masked if known is None else masked ^ known).mean())
+        n_masked, n_bad, n_changed = count_pixels(masked, bad, masked if known is None else masked ^ known)
+        changed = n_changed / image.size
         _log.info("round %d: %.2f %% of the pixels changed, sky rms %.6g", n + 1, 100 * changed, sky.rms)
         if changed < _STABLE:
             break
         known = masked
-    left, good = (1 - float(share) for share in da.compute(masked.mean(), bad.mean()))
+    left, good = (1 - n / image.size for n in (n_masked, n_bad))
     if left < _LITTLE_SKY * good:
         warnings.warn(
             f"the sky was fitted to {100 * left:.1f} % of the pixels, the others are masked as sources: a sky that the "

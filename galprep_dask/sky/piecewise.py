@@ -3,13 +3,14 @@
 The image is divided into a grid of pieces, on each of which the sky is a polynomial of degree ``order`` in row and
 in column; where pieces meet, it and its first ``order - 1`` derivatives are continuous. Such functions are sums of
 products of B-splines, whose knots are the borders of the pieces. The sums that the fit needs are those of a polynomial
-on every piece (``sky_sums`` of the kernels); that the joins are smooth comes in afterwards, when they are gathered
+on every piece (``sums_and_band`` of the kernels); that the joins are smooth comes in afterwards, when they are gathered
 into the normal equations of the splines.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import dask.array as da
 import numpy as np
@@ -20,11 +21,11 @@ from scipy.interpolate import BSpline
 from scipy.sparse.linalg import splu
 
 from galprep_dask.arrays import CHUNK_SIDE, ImageLike
-from galprep_dask.blockwise import map_blocks_at, sum_blocks
+from galprep_dask.blockwise import map_blocks_at
 from galprep_dask.errors import ParameterError
 from galprep_dask.image import no_good_pixels
-from galprep_dask.sky._kernels.chebyshev import sky_sums
-from galprep_dask.sky.least_squares import check_fit, fit_planes, normal_matrix
+from galprep_dask.sky._kernels.chebyshev import Band, change_of_sums, join_bands, sums_and_band
+from galprep_dask.sky.least_squares import Solution, check_fit, clipped_fit, fit_planes, normal_matrix
 
 __all__ = ["PiecewiseSky", "fit_piecewise_sky"]
 
@@ -154,7 +155,7 @@ def fit_piecewise_sky(
 
     Notes
     -----
-    One pass over the image per fit, and one to begin with. The pieces belong to the image and not to its
+    Passes over the image are those of :func:`fit_polynomial_sky`. The pieces belong to the image and not to its
     chunks, which change the rounding of sums and nothing else.
 
     References
@@ -175,29 +176,20 @@ def fit_piecewise_sky(
     edges = [_piece_edges(size, n, order) for size, n in zip(_sizes(piece_size), shape, strict=True)]
     system = _System(edges, order)
 
-    def one_pass(coefficients, limit):
-        sums = sum_blocks(
-            _sums_of_pieces, *planes, shape=system.shape_of_sums, edges_y=edges[0], edges_x=edges[1],
-            order=order, models=system.pieces_of(coefficients), limit=limit, has_mask=mask is not None,
-            has_weight=weight is not None,
-        )  # fmt: skip
-        return system.solve(sums.compute(), coefficients)
-
-    found = one_pass(np.zeros(system.shape), None)
-    coefficients = found.correction
-    # Once more, about the first solution, as for a polynomial: a high sky takes its digits from the noise.
-    found = one_pass(coefficients, None)
-    for _ in range(0 if sigma_clip is None else maxiters):
-        before = found.n_pixels
-        if found.scatter <= 8 * np.finfo(float).eps * np.abs(coefficients).max():
-            break  # noise of the arithmetic only
-        coefficients = coefficients + found.correction
-        found = one_pass(coefficients, sigma_clip * found.scatter)
-        if found.n_pixels == before:
-            break
+    pieces = {"edges_y": edges[0], "edges_x": edges[1], "order": order}
+    found = clipped_fit(
+        planes, np.zeros(system.shape), sigma_clip, maxiters, solve=system.solve, furthest=system.furthest,
+        rounding=_rounding, shown=system.pieces_of,
+        look=partial(_look_at_pieces, has_mask=mask is not None, has_weight=weight is not None, **pieces),
+        change=partial(_change_of_pieces, **pieces),
+    )  # fmt: skip
     return PiecewiseSky(
-        coefficients + found.correction, found.rms, shape, edges[0], edges[1], int(order), found.n_pixels
+        found.model + found.correction, system.rms(found), shape, edges[0], edges[1], int(order), found.n_pixels
     )
+
+
+def _rounding(found: Solution) -> float:
+    return float(8 * np.finfo(np.float64).eps * np.abs(found.model + found.correction).max())
 
 
 def _sizes(piece_size) -> tuple[int, int]:
@@ -233,21 +225,48 @@ def _evaluate_like(block, *, origin, coefficients, edges_y, edges_x, order):
     return y @ coefficients @ x.T
 
 
-def _sums_of_pieces(block, *planes, origin, edges_y, edges_x, order, models, limit, **which) -> np.ndarray:
+def _look_at_pieces(
+    block, *planes, origin, edges_y, edges_x, order, model, room, **how
+) -> tuple[np.ndarray, Band]:  # fmt: skip
     """Take the sums of every piece, shape (pieces along y, along x, sums): zero where the block has no part in it."""
-    total = np.zeros((len(edges_y) - 1, len(edges_x) - 1, (2 * order + 1) ** 2 + (order + 1) ** 2 + 2))
+    total, bands = _no_sums(edges_y, edges_x, order), []
     for i in _pieces_in(edges_y, origin[0], block.shape[0]):
         for j in _pieces_in(edges_x, origin[1], block.shape[1]):
-            corner = edges_y[i], edges_x[j]
+            corner = int(edges_y[i]), int(edges_x[j])
             shape = edges_y[i + 1] - edges_y[i], edges_x[j + 1] - edges_x[j]
             part, start = zip(*(
                 _overlap(*axis) for axis in zip(origin, block.shape, corner, shape, strict=True)
             ), strict=True)  # fmt: skip
-            total[i, j] = sky_sums(
+            total[i, j], band = sums_and_band(
                 block[part], *(plane[part] for plane in planes), origin=start, image_shape=shape, order=order,
-                model=models[i, j], limit=limit, **which,
+                model=model[i, j], corner=corner, room=room, **how,
             )  # fmt: skip
+            room -= len(band.values)
+            bands.append(band)
+    return total, join_bands(bands)
+
+
+def _change_of_pieces(band: Band, *, edges_y, edges_x, order, model, shifted, limit) -> np.ndarray:
+    """Take the change of the sums of every piece, from the pixels that lie in it."""
+    total = _no_sums(edges_y, edges_x, order)
+    i, j = (np.searchsorted(edges, at, side="right") - 1 for edges, at in ((edges_y, band.y), (edges_x, band.x)))
+    piece = i * total.shape[1] + j
+    in_order = np.argsort(piece, kind="stable")
+    first = np.flatnonzero(np.diff(piece[in_order], prepend=-1))
+    for members in np.split(in_order, first[1:]) if len(first) else []:
+        at = i[members[0]], j[members[0]]
+        y, x, *rest = (array[members] for array in band[:5])
+        y, x = y - edges_y[at[0]], x - edges_x[at[1]]
+        shape = edges_y[at[0] + 1] - edges_y[at[0]], edges_x[at[1] + 1] - edges_x[at[1]]
+        total[at] = change_of_sums(
+            Band(y, x, *rest, band.largest_weight, 0), image_shape=shape, order=order, model=model[at],
+            shifted=shifted[at], limit=limit,
+        )  # fmt: skip
     return total
+
+
+def _no_sums(edges_y, edges_x, order: int) -> np.ndarray:
+    return np.zeros((len(edges_y) - 1, len(edges_x) - 1, (2 * order + 1) ** 2 + (order + 1) ** 2 + 2))
 
 
 def _pieces_in(edges, start: int, length: int) -> range:
@@ -259,14 +278,6 @@ def _overlap(origin: int, length: int, corner: int, size: int) -> tuple[slice, i
     """Part of a block that lies in a piece, and where it begins in the piece."""
     low, high = max(origin, int(corner)), min(origin + length, int(corner + size))
     return slice(low - origin, high - origin), low - int(corner)
-
-
-@dataclass(frozen=True)
-class _Solution:
-    correction: np.ndarray
-    scatter: float
-    rms: float
-    n_pixels: int
 
 
 class _System:
@@ -289,7 +300,15 @@ class _System:
                 models[i, j] = along_y @ coefficients[i : i + k, j : j + k] @ along_x.T
         return models
 
-    def solve(self, sums: np.ndarray, coefficients: np.ndarray) -> _Solution:
+    def furthest(self, correction: np.ndarray) -> float:
+        """No less than what a correction of the coefficients changes at any pixel."""
+        return float(np.abs(correction).max())  # B-splines are positive, and their sum is one
+
+    def rms(self, found: Solution) -> float:
+        """Weighted standard deviation of the residuals; the first of the sums are those of weights."""
+        return found.scatter * float(np.sqrt(found.n_pixels / found.sums[..., 0].sum()))
+
+    def solve(self, sums: np.ndarray, coefficients: np.ndarray) -> Solution:
         """Gather the pieces into one sparse system, and solve it for the correction to ``coefficients``."""
         k, wide = self.order + 1, 2 * self.order + 1
         terms = [axis.ravel() for axis in np.indices((k, k))]
@@ -314,10 +333,12 @@ class _System:
         )
         stiffness = _STIFFNESS * weight / n_pixels * self.roughness
         correction = splu(sparse.csc_array(normal + stiffness)).solve(right - stiffness @ coefficients.ravel())
-        square = max(float(sums[..., -2].sum()) - 2 * correction @ right + correction @ (normal @ correction), 0.0)
-        return _Solution(
-            correction.reshape(self.shape), float(np.sqrt(square / n_pixels)), float(np.sqrt(square / weight)), n_pixels
-        )
+        before = float(sums[..., -2].sum())
+        square = max(before - 2 * correction @ right + correction @ (normal @ correction), 0.0)
+        return Solution(
+            coefficients, correction.reshape(self.shape), float(np.sqrt(square / n_pixels)),
+            square / before if before > 0 else 0.0, n_pixels, sums,
+        )  # fmt: skip
 
 
 def _to_chebyshev(edges: np.ndarray, order: int, piece: int) -> np.ndarray:

@@ -8,17 +8,18 @@ T_i T_k = (T_(i+k) + T_|i-k|) / 2, the whole normal matrix follows from the (2 o
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 
 import dask.array as da
 import numpy as np
 from astropy.io import fits
 
 from galprep_dask.arrays import CHUNK_SIDE, ImageLike
-from galprep_dask.blockwise import map_blocks_at, sum_blocks
+from galprep_dask.blockwise import map_blocks_at
 from galprep_dask.errors import ParameterError, TooFewPixelsError
 from galprep_dask.image import no_good_pixels
-from galprep_dask.sky._kernels.chebyshev import evaluate_block, sky_sums
-from galprep_dask.sky.least_squares import check_fit, fit_planes, normal_matrix
+from galprep_dask.sky._kernels.chebyshev import change_of_sums, evaluate_block, sums_and_band
+from galprep_dask.sky.least_squares import Solution, check_fit, clipped_fit, fit_planes, normal_matrix
 
 __all__ = ["PolynomialSky", "fit_polynomial_sky"]
 
@@ -184,8 +185,10 @@ def fit_polynomial_sky(
 
     Notes
     -----
-    One pass over the image per fit, and one to begin with, in which each block gives a vector of sums. Chunks
-    change the rounding of these sums and nothing else. The covariance supposes independent pixels with the
+    In a pass over the image each block gives a vector of sums, from which the fit follows. One pass for the first fit,
+    a second about the first solution where the sky is so high that sums of pixels would not do, and one for the fits
+    with clipping; more where a fit changes the limit by more than a few per cent. Chunks change the rounding of sums
+    and nothing else. The covariance supposes independent pixels with the
     noise that the residuals show.
 
     Examples
@@ -198,33 +201,36 @@ def fit_polynomial_sky(
     check_fit(order, 0, sigma_clip, maxiters)
     planes = fit_planes(data, mask, weight)
     shape = planes[0].shape
-
-    def one_pass(model, limit):
-        n = (2 * order + 1) ** 2 + (order + 1) ** 2 + 2
-        total = sum_blocks(
-            sky_sums, *planes, shape=(n,), image_shape=shape, order=order, model=model, limit=limit,
-            has_mask=mask is not None, has_weight=weight is not None,
-        )  # fmt: skip
-        return _Sums(total.compute(), order)
-
-    sums = one_pass(np.zeros((order + 1, order + 1)), None)
-    model = _solve(sums)
-    # Once more, about the first solution: a sky of 3e7 with noise 1 had taken its digits from the noise.
-    sums = one_pass(model, None)
-    correction = _solve(sums)
-    for _ in range(0 if sigma_clip is None else maxiters):
-        scatter, before = sums.scatter_about(correction), sums.n_pixels
-        if scatter <= sums.rounding_of(model):
-            break  # noise of the arithmetic only, and no pixel to be blamed for it
-        model = model + correction
-        sums = one_pass(model, sigma_clip * scatter)
-        correction = _solve(sums)
-        if sums.n_pixels == before:
-            break
-    return PolynomialSky(
-        model + correction, sums.rms_about(correction), shape, sums.n_pixels,
-        np.linalg.inv(sums.normal_matrix) * sums.reduced_chi2_about(correction),
+    zero = np.zeros((order + 1, order + 1))
+    domain = {"image_shape": shape, "order": order}
+    found = clipped_fit(
+        planes, zero, sigma_clip, maxiters, solve=_solved, furthest=_furthest, rounding=_rounding,
+        look=partial(sums_and_band, corner=(0, 0), has_mask=mask is not None, has_weight=weight is not None, **domain),
+        change=partial(change_of_sums, **domain),
     )  # fmt: skip
+    sums = _Sums(found.sums, order)
+    return PolynomialSky(
+        found.model + found.correction, sums.rms_about(found.correction), shape, found.n_pixels,
+        np.linalg.inv(sums.normal_matrix) * sums.reduced_chi2_about(found.correction),
+    )  # fmt: skip
+
+
+def _solved(vector: np.ndarray, model: np.ndarray) -> Solution:
+    sums = _Sums(vector, len(model) - 1)
+    correction = _solve(sums)
+    left = sums.square_about(correction)
+    return Solution(
+        model, correction, sums.scatter_about(correction), left / sums.square if sums.square > 0 else 0.0,
+        sums.n_pixels, vector,
+    )  # fmt: skip
+
+
+def _furthest(correction: np.ndarray) -> float:
+    return float(np.abs(correction).sum())  # no Chebyshev polynomial exceeds one
+
+
+def _rounding(found: Solution) -> float:
+    return _Sums(found.sums, len(found.model) - 1).rounding_of(found.model + found.correction)
 
 
 class _Sums:

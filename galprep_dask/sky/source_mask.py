@@ -8,7 +8,7 @@ import dask.array as da
 import numpy as np
 
 from galprep_dask.arrays import ImageLike, as_image, as_mask, like
-from galprep_dask.blockwise import keep_mask
+from galprep_dask.blockwise import keep_mask, merge_blocks_now
 from galprep_dask.errors import ParameterError
 from galprep_dask.image import bad_pixels, float_dtype
 from galprep_dask.masks import grow_by, grow_mask, growth_rings
@@ -107,6 +107,15 @@ def source_mask(
     return like(masked, data)
 
 
+def count_pixels(*masks: da.Array) -> list[int]:
+    """Count the pixels that are set in each of a few masks, and compute them together."""
+    return merge_blocks_now(_count, sum, *masks).tolist()
+
+
+def _count(*blocks) -> np.ndarray:
+    return np.array([np.count_nonzero(block) for block in blocks])
+
+
 def check_search(faint_scales, margin) -> None:
     """Raise ParameterError unless scales and margin make sense."""
     if not (math.isfinite(margin) and margin >= 0):
@@ -125,23 +134,26 @@ def masked_pixels(
     ``bad`` has the non-finite pixels as well. To make it takes the pixels, so that it is asked for only where ``mask``
     does not do.
     """
-    _, median, std = stats_outside(image, mask, known)
+    smoothed = smooth(image, fwhm, mask)
+    planes = [(image, mask, known)] + ([(smoothed, None, known)] if 1 in faint_scales else [])
+    (_, median, std), *of_smoothed = stats_outside(*planes)
     level = median if sky_level is None else sky_level
     growth = {"sky_level": level, "sky_std": std, "max_grow_size": max_grow_size, "mask": mask}
 
     if faint_scales:
         faint = detect_faint_light(
-            image, mask, known, sky_level=level, sky_std=std, max_grow_size=max_grow_size, scales=faint_scales,
-            fwhm=fwhm, n_sigma=n_sigma, n_pixels=n_pixels, connectivity=connectivity,
+            image, smoothed, of_smoothed[0][2] if of_smoothed else np.nan, mask, known, sky_level=level, sky_std=std,
+            max_grow_size=max_grow_size, scales=faint_scales, fwhm=fwhm, n_sigma=n_sigma, n_pixels=n_pixels,
+            connectivity=connectivity,
         )  # fmt: skip
         sources = find_sources(faint.bright.astype(np.uint8), 0, 1, connectivity, bad)
         rings = growth_rings(sources, image, **growth)
         for part in (margin, margin / 2, margin / 4, 0.0):
             widths = rings + addgrow + np.minimum(part * (np.sqrt(sources.areas / np.pi) + rings), max_grow_size)
             masked = keep_mask(grow_by(sources, widths) | faint.dark | bad)
-            n_good, n_masked = da.compute((~bad).sum(), (masked & ~bad).sum())
-            if int(n_good) - int(n_masked) >= _LEAST_SKY * int(n_good):
+            n_masked, n_bad = count_pixels(masked, bad)
+            if image.size - n_masked >= _LEAST_SKY * (image.size - n_bad):  # what is bad is masked
                 return masked, part
 
-    sources = find_sources(smooth(image, fwhm, mask), level + n_sigma * std, n_pixels, connectivity, bad)
+    sources = find_sources(smoothed, level + n_sigma * std, n_pixels, connectivity, bad)
     return keep_mask(grow_mask(sources, image, addgrow=addgrow, **growth) | bad), 0.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import product
 from uuid import uuid4
 
@@ -83,17 +84,67 @@ def sigma_clipped_stats(
         raise ParameterError(f"maxiters={maxiters!r}; expected 0 or more, or None.")
     data = as_image(_lent(data))
     mask = as_mask(_lent(mask, data.chunks), data)
-    arrays = (data,) if mask is None else (data, mask)
-    counts = merge_blocks_now(count_cells, merge_cells, *arrays)
-    if len(counts.n) == 0:
+    (found,) = clipped_together((data, mask), sigma=sigma, maxiters=maxiters)
+    if found is None:
         raise no_good_pixels("take statistics")
-    cells = sort_cells(*cell_bounds(counts, data.dtype), counts.n)
-    if (cells.low == cells.high).all():
-        values, nothing = cells.low, np.zeros(len(cells.n))
-        return clip(in_order(values[:0], cells.n, values, nothing, values, values, nothing), sigma, maxiters)
-    plan = plan_second_pass(cells, sigma, maxiters)
-    measured = merge_blocks_now(_measure_block, merge_measured, *arrays, plan=plan)
-    return clip(ordered_values(measured, plan), sigma, maxiters)
+    return found
+
+
+def clipped_together(
+    *planes: tuple[da.Array, da.Array | None], sigma: float = 3.0, maxiters: int | None = 5
+) -> list[tuple[float, float, float] | None]:
+    """
+    Take the statistics of :func:`sigma_clipped_stats` of several images, that share what they are made of.
+
+    Parameters
+    ----------
+    *planes : (image, mask)
+        (ny, nx) dask arrays of the same chunks; the mask may be None.
+    sigma, maxiters : float, int
+        As for :func:`sigma_clipped_stats`.
+
+    Returns
+    -------
+    list of (mean, median, std)
+        None for an image without a good pixel. What the images have in common is read and made twice, however many
+        they are.
+    """
+    arrays = [(data,) if mask is None else (data, mask) for data, mask in planes]
+    found, plans = [None] * len(planes), {}
+    for n, counts in enumerate(_merged_together(count_cells, merge_cells, arrays)):
+        if len(counts.n) == 0:
+            continue
+        cells = sort_cells(*cell_bounds(counts, planes[n][0].dtype), counts.n)
+        if (cells.low == cells.high).all():
+            values, nothing = cells.low, np.zeros(len(cells.n))
+            ordered = in_order(values[:0], cells.n, values, nothing, values, values, nothing)
+            found[n] = clip(ordered, sigma, maxiters)
+        else:
+            plans[n] = plan_second_pass(cells, sigma, maxiters)
+    how = [{"plan": plan} for plan in plans.values()]
+    measured = _merged_together(_measure_block, merge_measured, [arrays[n] for n in plans], how)
+    for (n, plan), values in zip(plans.items(), measured, strict=True):
+        found[n] = clip(ordered_values(values, plan), sigma, maxiters)
+    return found
+
+
+def _merged_together(func, merge, arrays: list[tuple], how: list[dict] | None = None) -> list:
+    """Give the objects of ``merge_blocks_now`` for several groups of arrays, all from one task a chunk."""
+    how = how or [{}] * len(arrays)
+    if len(arrays) == 1:
+        return [merge_blocks_now(func, merge, *arrays[0], **how[0])]
+    once = {array.name: array for group in arrays for array in group}
+    places = [[list(once).index(array.name) for array in group] for group in arrays]
+    each = partial(_each_of_block, func=func, places=places, how=how)
+    return merge_blocks_now(each, partial(_merged_each, merge), *once.values()) if arrays else []
+
+
+def _each_of_block(*blocks, func, places, how) -> list:
+    return [func(*(blocks[n] for n in some), **one) for some, one in zip(places, how, strict=True)]
+
+
+def _merged_each(merge, parts: list[list]) -> list:
+    return [merge(list(some)) for some in zip(*parts, strict=True)]
 
 
 def _lent(array, chunks=None):

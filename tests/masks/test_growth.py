@@ -7,12 +7,13 @@ import dask.array as da
 import numpy as np
 import pytest
 import xarray as xr
+from astropy import units as u
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from strategies import chunks_for
 
 from galprep_dask.errors import ImageShapeError, ParameterError
-from galprep_dask.masks import grow_mask, grow_segmentation, growth
+from galprep_dask.masks import grow_mask, grow_segmentation, growth, growth_rings
 from galprep_dask.masks._kernels import spread
 from galprep_dask.segmentation import Segmentation
 
@@ -406,6 +407,22 @@ def test_few_tasks_a_chunk_and_the_same_at_64_and_1024_chunks(blocks):
     np.testing.assert_array_equal(grown, np.tile(expected, (blocks, blocks)))
     # Each task knows the labels in its sight.
     assert len(pickle.dumps(grown)) < 4000 * blocks**2
+
+
+def test_units_are_one_and_change_nothing():
+    labels, light, _ = disc(lambda r: np.exp(-r / 5.0))
+    sizes = {"max_grow_size": 20, "addgrow": 1}
+    sky = {"sky_level": 0.0 * u.Jy, "sky_std": 0.05 * u.Jy}
+    bare = {name: value.value for name, value in sky.items()}
+    for grow in (grow_mask, grow_segmentation):
+        np.testing.assert_array_equal(grow(labels, light << u.Jy, **sky, **sizes), grow(labels, light, **bare, **sizes))
+    rings = growth_rings(labels, light << u.Jy, **sky, max_grow_size=20)
+    np.testing.assert_array_equal(rings, growth_rings(labels, light, **bare, max_grow_size=20))
+    mixed = [(light << u.Jy, bare), (light, sky), (light << u.mJy, sky), (light << u.Jy, sky | {"sky_std": 1.0})]
+    for data, levels in mixed:
+        for grow in (grow_mask, grow_segmentation, growth_rings):
+            with pytest.raises(ParameterError, match=r"sky_std has .* expected one unit"):
+                grow(labels, data, **levels, max_grow_size=4)
 
 
 def test_errors():

@@ -4,13 +4,14 @@ import dask.array as da
 import numpy as np
 import pytest
 import xarray as xr
+from astropy import units as u
 from astropy.convolution import convolve
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from strategies import chunked, scenes
 
 from galprep_dask.errors import ImageShapeError, ParameterError
-from galprep_dask.segmentation import smooth
+from galprep_dask.segmentation import detect_sources, smooth
 
 
 def weighted_means(image, bad, fwhm):
@@ -103,6 +104,14 @@ def test_kinds_and_dtypes():
     assert isinstance(found.data, da.Array)
     np.testing.assert_array_equal(found["y"], named["y"])
     np.testing.assert_array_equal(found, expected)
+
+
+def test_a_unit_is_kept():
+    image = np.random.default_rng(0).normal(size=(15, 20)).astype("f4")
+    found = smooth(image << u.Jy, 2.0, image > 1)
+    assert found.unit == u.Jy
+    np.testing.assert_array_equal(found.value, smooth(image, 2.0, image > 1))
+    assert detect_sources(found, 0.1 * u.Jy).n_labels == detect_sources(found.value, 0.1).n_labels
 
 
 KERNEL = np.array([[0.0, 1.0, 2.0], [1.0, 5.0, 3.0], [0.0, 2.0, 1.0], [1.0, 0.0, 0.5], [0.25, 0.0, 4.0]])

@@ -1,10 +1,12 @@
 """Sums of one block against the same sums written down plainly."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 from numpy.polynomial.chebyshev import chebvander
 
-from galprep_dask.sky._kernels.chebyshev import on_domain, sky_sums
+from galprep_dask.sky._kernels.chebyshev import Band, change_of_sums, join_bands, on_domain, sums_and_band
 from galprep_dask.sky._kernels.sort import sort_rows
 
 ORDER, SHAPE, ORIGIN, IMAGE_SHAPE = 3, (37, 53), (20, 40), (90, 120)
@@ -38,10 +40,12 @@ def test_sums_of_a_block(dtype, limit, planes):
     weight = rng.uniform(0.5, 2, SHAPE)
     block.flags.writeable = mask.flags.writeable = weight.flags.writeable = False
     given = {"mask": mask, "weight": weight}
-    found = sky_sums(
-        block, *[given[name] for name in planes.split()], origin=ORIGIN, image_shape=IMAGE_SHAPE, order=ORDER,
-        model=MODEL, limit=limit, has_mask="mask" in planes, has_weight="weight" in planes,
+    domain = {"image_shape": IMAGE_SHAPE, "order": ORDER, "model": MODEL}
+    look = partial(
+        sums_and_band, block, *[given[name] for name in planes.split()], origin=ORIGIN, edges=(1.0, 2.5), corner=(7, 9),
+        has_mask="mask" in planes, has_weight="weight" in planes, **domain,
     )  # fmt: skip
+    found, band = look(limit=limit, room=10**6)
     expected = plain_sums(
         block,
         mask if "mask" in planes else np.zeros(SHAPE, bool),
@@ -50,6 +54,21 @@ def test_sums_of_a_block(dtype, limit, planes):
     )
     np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-12 * np.abs(expected).max())
     assert found[-1] == expected[-1]
+
+    # From the pixels near one limit follow the sums of another, and of one about another sky.
+    assert band.n_lost == 0
+    assert band.largest_weight == 1 if "weight" not in planes else 1.9 < band.largest_weight < 2
+    np.testing.assert_array_equal(block[band.y - ORIGIN[0] - 7, band.x - ORIGIN[1] - 9], band.values)
+    parts = [Band(*(array[part] for array in band[:5]), *band[5:]) for part in (slice(40), slice(40, None))]
+    band = join_bands(parts)
+    here = band._replace(y=band.y - 7, x=band.x - 9)
+    for other in (1.2, 2.4):
+        if limit is not None:
+            more = change_of_sums(here, shifted=MODEL, limit=other, **domain)
+            np.testing.assert_allclose(found + more, look(limit=other, room=0)[0], rtol=1e-11, atol=1e-9)
+            assert (found + more)[-1] == look(limit=other, room=0)[0][-1]
+    few = look(limit=limit, room=5)[1]
+    assert len(few.values) + few.n_lost == len(band.values) > 5
 
 
 @pytest.mark.parametrize("n", [1, 511, 512, 3000])
