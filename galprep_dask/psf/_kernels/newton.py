@@ -18,6 +18,7 @@ from galprep_dask.psf._kernels.loss import (
     ROUNDING,
     Stars,
     look,
+    mixed,
     profiles,
     sky_variance,
     total_variation,
@@ -25,7 +26,15 @@ from galprep_dask.psf._kernels.loss import (
     variation_diagonal,
     variation_gradient,
 )  # fmt: skip
-from galprep_dask.psf._kernels.render import coverage_matrices
+from galprep_dask.psf._kernels.parts import (
+    Matrices,
+    joined,
+    parts_of,
+    refined,
+    rendered,
+    spread,
+    transposed,
+)
 
 __all__ = ["Round", "Summary", "filtered", "newton_round", "prior_curvature", "star_round"]
 
@@ -57,8 +66,7 @@ class Round(NamedTuple):
 class _Pieces(NamedTuple):
     """What conjugate gradients need of a group of stars."""
 
-    x: jax.Array  #: (b, n, N)
-    y: jax.Array
+    matrices: Matrices
     root: jax.Array  #: (b, n, n) flux / sigma of stars that P is fitted to, else 0
     columns: tuple  #: of 4 (b, n, n) arrays: model over sigma in the star's flux, dx, dy and sky
     factor: jax.Array  #: (b, 4, 4) that makes an orthonormal basis of them, of what they can explain
@@ -92,12 +100,11 @@ def _whitened(normal):
     return inverse / scale[:, None, :]
 
 
-def _prepare(psf, group, settings, sky_weight, oversampling, half):
+def _prepare(parts, group, settings, sky_weight, fine, oversampling, half):
     """Look at a group: what conjugate gradients need of it, its part of the diagonal, and what it tells."""
     fitted, tolerance, stars, stamps = group
-    size, fine = stamps.data.shape[-1], psf.shape[-1]
     found, matrices, residual, weight, clipped, misfit = look(
-        psf, stars, stamps, tolerance, settings, oversampling, half
+        parts, stars, stamps, tolerance, settings, fine, oversampling, half
     )
     root = jnp.sqrt(weight)
     columns, normal, held = _star_normal(found, root, stamps, stars, settings, sky_weight)
@@ -105,11 +112,10 @@ def _prepare(psf, group, settings, sky_weight, oversampling, half):
     held_sky = -held * stars.sky * settings.free_sky
     along = _along(columns, factor, root * residual) + factor[:, :, 3] * held_sky[:, None]
     flux = jnp.where(fitted > 0, stars.flux, 0)
-    x1, y1 = (coverage_matrices(shift, size, fine, oversampling, jnp) for shift in (stars.dx, stars.dy))
-    diagonal = jnp.matmul(y1.swapaxes(1, 2), weight * (flux**2)[:, None, None], precision=HIGHEST)
-    diagonal = _sum_over_stars(stamps.basis**2, diagonal, x1)
+    squared = partial(_sum_over_stars, stamps.basis**2)
+    diagonal = spread(weight * (flux**2)[:, None, None], stars.dx, stars.dy, fine, oversampling, squared)
     pieces = _Pieces(
-        *matrices, root * flux[:, None, None], columns, factor, stamps.basis,
+        matrices, root * flux[:, None, None], columns, factor, stamps.basis,
         _unexplained(columns, factor, root * residual, along), along,
     )  # fmt: skip
     chi2 = (weight * residual**2).sum((1, 2))
@@ -153,7 +159,8 @@ def _summed(function, groups, start):
     """Sum of ``function`` over groups of stars."""
     if jax.tree.leaves(groups)[0].shape[0] == 1:
         return function(jax.tree.map(lambda part: part[0], groups))
-    return jax.lax.scan(lambda total, group: (total + function(group), None), start, groups)[0]
+    add = lambda total, group: (jax.tree.map(jnp.add, total, function(group)), None)  # noqa: E731
+    return jax.lax.scan(add, start, groups)[0]
 
 
 def _along(columns, factor, image):
@@ -168,11 +175,9 @@ def _unexplained(columns, factor, image, along):
     return image - sum(own[:, i, None, None] * column for i, column in enumerate(columns))
 
 
-def _change(pieces, step):
-    """Change of the weighted model of a group when P changes by ``step``."""
-    change = step if step.shape[0] == 1 else jnp.einsum("bm,mij->bij", pieces.basis, step, precision=HIGHEST)
-    half = jnp.matmul(pieces.y, change, precision=HIGHEST)
-    return pieces.root * jnp.matmul(half, pieces.x.swapaxes(1, 2), precision=HIGHEST)
+def _change(pieces, parts):
+    """Change of the weighted model of a group when the parts of P change by these."""
+    return pieces.root * rendered(mixed(parts, pieces.basis), pieces.matrices)
 
 
 def _sum_over_stars(basis, half, x):
@@ -185,9 +190,8 @@ def _sum_over_stars(basis, half, x):
 
 
 def _back(pieces, image):
-    """Transpose of the change of the weighted model."""
-    half = jnp.matmul(pieces.y.swapaxes(1, 2), pieces.root * image, precision=HIGHEST)
-    return _sum_over_stars(pieces.basis, half, pieces.x)
+    """Transpose of the change of the weighted model: both parts of P."""
+    return transposed(pieces.root * image, pieces.matrices, partial(_sum_over_stars, pieces.basis))
 
 
 @partial(jax.jit, static_argnames=("oversampling", "half", "regular"))
@@ -229,11 +233,15 @@ def newton_round(
     n_good_all = jnp.maximum((stamps.good * on).sum(), 1)
     n_all = jnp.maximum((fitted > 0).sum(), 1)
     sky_weight = 2 * settings.a_sky * n_good_all / n_all
+    size, fine = stamps.data.shape[-1], psf.shape[-1]
+    parts = partial(parts_of, size=size, oversampling=oversampling)
+    join = partial(joined, size=size, fine=fine, oversampling=oversampling)
+    now = parts(psf)
     pieces, diagonal, told, sky_loss = _of_groups(
-        lambda group: _prepare(psf, group, settings, sky_weight, oversampling, half),
+        lambda group: _prepare(now, group, settings, sky_weight, fine, oversampling, half),
         (fitted, tolerance, stars, stamps),
     )
-    diagonal = diagonal.sum(0)
+    diagonal = refined(diagonal.sum(0), fine, oversampling)
     diagonal = jnp.maximum(diagonal, 1e-6 * diagonal.mean((1, 2), keepdims=True) + 1e-30)
     chi2, n_good = told[:2]
     n_used = jnp.maximum(jnp.where(fitted > 0, n_good, 0).sum(), 1)
@@ -268,15 +276,19 @@ def newton_round(
         step = step / (1 + (prior.shrink + varied) / diagonal)
         return filtered(step / root, 1 / (prior.spectrum + prior.strength + prior.smooth)) / root
 
+    none = jax.tree.map(jnp.zeros_like, now)
+
     def normal(step):
+        changed = parts(step)
+
         def of_group(piece):
-            image = _change(piece, step)
+            image = _change(piece, changed)
             own = _along(piece.columns, piece.factor, image)
             return _back(piece, _unexplained(piece.columns, piece.factor, image, own))
 
-        return _summed(of_group, pieces, jnp.zeros_like(psf)) + penalty(step)
+        return join(_summed(of_group, pieces, none)) + penalty(step)
 
-    right = _summed(lambda piece: _back(piece, piece.residual), pieces, jnp.zeros_like(psf))
+    right = join(_summed(lambda piece: _back(piece, piece.residual), pieces, none))
     if regular:
         pull = root * filtered(root * (prior.start - psf), prior.strength) - prior_curvature(psf, prior, root)
         held = settings.a_tv * n_used * variation_gradient(psf[0], rounding)
@@ -300,10 +312,11 @@ def newton_round(
     z = precondition(right)
     first = jnp.vdot(right, z)
     step = jax.lax.while_loop(going_on, once, (0, jnp.zeros_like(psf), right, z, first))[1]
+    changed = parts(step)
 
     def moved(group):
         piece, stars, stamps = group
-        along = piece.along - _along(piece.columns, piece.factor, _change(piece, step))
+        along = piece.along - _along(piece.columns, piece.factor, _change(piece, changed))
         return _moved(stars, stamps, piece.factor, along, settings)
 
     loss = 0.5 * jnp.where(fitted > 0, chi2, 0).sum() / n_used + settings.a_sky * sky_loss.sum() / n_all
@@ -331,10 +344,13 @@ def star_round(psf, stars, stamps, tolerance, settings, *, oversampling, half):
     good = stamps.good.sum((2, 3))
     sky_weight = 2 * settings.a_sky * good.sum() / jnp.maximum((good > 0).sum(), 1)
 
+    size, fine = stamps.data.shape[-1], psf.shape[-1]
+    parts = parts_of(psf, size, oversampling)
+
     def of_group(group):
-        pieces, _, told, _ = _prepare(psf, group, settings, sky_weight, oversampling, half)
+        pieces, _, told, _ = _prepare(parts, group, settings, sky_weight, fine, oversampling, half)
         _, _, stars, stamps = group
-        light = profiles(psf, stamps.basis, stars.dx, stars.dy, stamps.data.shape[-1], oversampling)
+        light = profiles(parts, stamps.basis, stars.dx, stars.dy, size, fine, oversampling)
         return _moved(stars, stamps, pieces.factor, pieces.along, settings), told, light
 
     return _of_groups(of_group, (jnp.ones_like(tolerance), tolerance, stars, stamps))
