@@ -17,7 +17,7 @@ from scipy.special import erfc
 
 from galprep_dask.psf._kernels.render import box_response, coverage_matrices, frequencies, inside, shift_matrices
 
-__all__ = ["HIGHEST", "Matrices", "joined", "matrices_of", "parts_of", "refined", "rendered", "spread", "transposed"]
+__all__ = ["HIGHEST", "Matrices", "joined", "matrices_of", "parts_of", "pitch_of", "refined", "rendered", "spread", "transposed"]
 
 #: float32 products stay float32 on every device; some would take fewer bits.
 HIGHEST = jax.lax.Precision.HIGHEST
@@ -39,7 +39,7 @@ def _is_split(size, oversampling):
     return oversampling > 1 and size >= 2 * BOX + 5
 
 
-def _pitch(size, fine, oversampling):
+def pitch_of(size, fine, oversampling):
     """Pixels and oversampling of the part that fills the stamp."""
     return (size, 1) if _is_split(size, oversampling) else (fine, oversampling)
 
@@ -84,7 +84,7 @@ def joined(parts, size, fine, oversampling):
 
 def matrices_of(dx, dy, size, fine, oversampling, derivative=False):
     """Matrices of stars at (b,) dx and dy, and with ``derivative`` their derivatives."""
-    pixels, pitch = _pitch(size, fine, oversampling)
+    pixels, pitch = pitch_of(size, fine, oversampling)
     found = [shift_matrices(shift, size, pixels, pitch, jnp, derivative) for shift in (dx, dy)]
     if _is_split(size, oversampling):
         across, side = 2 * BOX + 3, 2 * BOX * oversampling + 1
@@ -105,8 +105,8 @@ def rendered(parts, matrices):
     if core is None:
         return stars
     edge = (stars.shape[-1] - core_x.shape[1]) // 2
-    box = slice(edge, edge + core_x.shape[1])
-    return stars.at[:, box, box].add(_product(_product(core_y, core), core_x.swapaxes(1, 2)))
+    middle = _product(_product(core_y, core), core_x.swapaxes(1, 2))
+    return stars + jnp.pad(middle, ((0, 0), (edge, edge), (edge, edge)))
 
 
 def transposed(image, matrices, summed):
@@ -127,7 +127,7 @@ def transposed(image, matrices, summed):
 def spread(weight, dx, dy, fine, oversampling, summed):
     """Weights (b, n, n) of the data's pixels put on the fine grid by overlap, and added up over stars."""
     size = weight.shape[-1]
-    pixels, pitch = _pitch(size, fine, oversampling)
+    pixels, pitch = pitch_of(size, fine, oversampling)
     x, y = (coverage_matrices(shift, size, pixels, pitch, jnp) for shift in (dx, dy))
     return summed(_product(y.swapaxes(1, 2), weight), x)
 
