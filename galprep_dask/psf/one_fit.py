@@ -11,7 +11,8 @@ from galprep_dask.errors import NotConvergedWarning, TooFewStarsError
 from galprep_dask.psf.assemble import assemble
 from galprep_dask.psf.field import make_field
 from galprep_dask.psf.gauge import fix_gauge
-from galprep_dask.psf.prior import TIMES, first_prior, learned_prior
+from galprep_dask.psf.prior import first_prior, learned_prior
+from galprep_dask.psf import prior as P
 from galprep_dask.psf.solve import Batch, Solution, fit_stars, minimise
 from galprep_dask.psf.stack import stack_of
 from galprep_dask.psf.validate import folds_of, predicted, summarised
@@ -56,7 +57,7 @@ class OneFit:
         self.batch = Batch(problem, start.psf.shape[-1])
         terms = problem.basis.shape[1]
         psf = np.concatenate([start.psf, np.zeros((terms - 1, *start.psf.shape[1:]))])
-        self.prior = first_prior(psf, problem)
+        self.prior = first_prior(psf, problem, start.flux, usable)
         self.solution = Solution(psf, start.flux.copy(), start.dx.copy(), start.dy.copy(), start.sky.copy())
         fold, n_folds = folds_of(snr, usable, reserve, seed)
         self.reserved = np.zeros(len(fold), bool)
@@ -112,9 +113,9 @@ class OneFit:
         return alive
 
     def _minimise(self, alive, warm=False):
-        s = self.problem.oversampling
+        s = 2 if P.ALWAYS else self.problem.oversampling
         if (self.field is not None or s > 1) and not warm:
-            for _ in range(TIMES - 1 if s > 1 else 1):
+            for _ in range(P.TIMES - 1 if s > 1 else 1):
                 self._run(alive, False, 5)
                 if s > 1:
                     # Drawn to where a fit has got: what it was held back by is left behind (Tikhonov, iterated).
@@ -142,7 +143,7 @@ class OneFit:
             descend(self.batch, self.solution, alive, prior, warm=warm, **options)
 
     def _regular(self):
-        return self.problem.oversampling > 1 or self.field is not None or self.problem.a_tv > 0
+        return P.ALWAYS or self.problem.oversampling > 1 or self.field is not None or self.problem.a_tv > 0
 
     def _alike(self, alive):
         """Stamps whose adaptive size is like that of the others; all of them where that would leave few."""

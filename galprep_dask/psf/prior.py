@@ -14,6 +14,7 @@ __all__ = ["TIMES", "first_prior", "information_spectrum", "learned_prior", "noi
 WEAKEST = 1e-5
 #: An oversampled P is fitted so many times, each time drawn to where the one before has got.
 TIMES = 3
+ALWAYS, KNOWN, FLOOR = False, 1.0, 1e-5
 #: Least transfer of the start that is believed.
 FAINTEST = 2e-3
 #: Variance of a coefficient is not believed below this fraction of its noise.
@@ -33,19 +34,31 @@ def information_spectrum(fine: int, oversampling: int) -> np.ndarray:
     return np.outer(y, x)
 
 
-def first_prior(start: np.ndarray, problem: Problem) -> Prior:
+def first_prior(start: np.ndarray, problem: Problem, flux, usable) -> Prior:
     """
-    Draw an oversampled P to its start at the frequencies that pixels blur away.
+    Draw P to its start at the frequencies that the data do not tell.
 
     Deviations from the start are expected to have a spectrum like the start's own, so what the data cannot tell, as
     the pattern of one data pixel's period, stays as smooth as the start is.
     """
     count, fine = start.shape[0], start.shape[-1]
-    spectrum = information_spectrum(fine, problem.oversampling)
+    s = problem.oversampling
+    spectrum = information_spectrum(fine, s)
     strength = np.zeros_like(spectrum)
-    if problem.oversampling > 1:
-        transfer = np.abs(np.fft.rfft2(start[0])) / start[0].sum()
-        strength = WEAKEST * problem.oversampling**2 / np.maximum(transfer, FAINTEST) ** 2
+    if s > 1 or ALWAYS:
+        share = problem.good.mean((1, 2))
+        light = np.maximum(start[0], 0) * s**2
+        background = np.array([np.median(v[g]) if g.any() else 1.0 for v, g in zip(problem.variance, problem.good)])
+        information = np.zeros_like(light)
+        for f, b, w in zip(flux[usable], background[usable], share[usable]):
+            information += w * f**2 / (b + f * light * problem.inverse_gain)
+        expected = np.abs(np.fft.rfft2(np.sqrt(information) * start[0])) ** 2 / fine**2
+        fy, fx = _grid(fine)
+        band = np.rint(np.hypot(fy[:, None], fx) * fine).astype(int)
+        pixels = np.bincount(band.ravel())
+        expected = (np.bincount(band.ravel(), expected.ravel()) / pixels)[band]
+        expected = np.maximum(expected, FLOOR**2 * expected.max())
+        strength = 1 / (KNOWN**2 * expected)
     smooth = np.zeros((count, *spectrum.shape) if count > 1 else (1, 1, 1))
     return Prior(start, spectrum, strength, smooth, np.zeros((count, fine, fine)))
 
@@ -64,7 +77,7 @@ def noise_factors(prior: Prior, oversampling: int, fine: int) -> tuple[np.ndarra
     twice = np.where(np.arange(fine // 2 + 1) == 0, 1.0, 2.0)  # the other half of the transform
     held = prior.spectrum + prior.strength + prior.smooth
     # Every further fit lets through more of the signal, and of the noise; what is never told is as uncertain as before.
-    through = 1 - (1 - prior.spectrum / held) ** (TIMES if oversampling > 1 else 1)
+    through = 1 - (1 - prior.spectrum / held) ** (TIMES if oversampling > 1 or ALWAYS else 1)
     inverse = twice * np.maximum(through**2 / np.maximum(prior.spectrum, 1e-12), 1 / held) / fine**2
     per_fine, per_pixel = inverse.sum((1, 2)), (inverse * response).sum((1, 2))
     return per_fine, per_pixel
