@@ -119,7 +119,7 @@ class OneFit:
                 self._run(alive, False, 5)
                 if s > 1:
                     # Drawn to where a fit has got: what it was held back by is left behind (Tikhonov, iterated).
-                    self.prior = self.prior._replace(start=self.solution.psf.copy())
+                    self.prior = P.released(self.prior, self.solution)
             if self.field is not None:
                 self.prior = learned_prior(self.prior, self.solution, s)
             warm = True

@@ -14,6 +14,7 @@ __all__ = ["TIMES", "first_prior", "information_spectrum", "learned_prior", "noi
 WEAKEST = 1e-5
 #: An oversampled P is fitted so many times, each time drawn to where the one before has got.
 TIMES = 3
+SURE, LOOSE, MOVE = 3.0, 2.0, False
 ALWAYS, KNOWN, FLOOR = False, 1.0, 1e-5
 #: Least transfer of the start that is believed.
 FAINTEST = 2e-3
@@ -57,10 +58,31 @@ def first_prior(start: np.ndarray, problem: Problem, flux, usable) -> Prior:
         band = np.rint(np.hypot(fy[:, None], fx) * fine).astype(int)
         pixels = np.bincount(band.ravel())
         expected = (np.bincount(band.ravel(), expected.ravel()) / pixels)[band]
-        expected = np.maximum(expected, FLOOR**2 * expected.max())
+        expected = np.maximum(expected, FLOOR)
         strength = 1 / (KNOWN**2 * expected)
     smooth = np.zeros((count, *spectrum.shape) if count > 1 else (1, 1, 1))
     return Prior(start, spectrum, strength, smooth, np.zeros((count, fine, fine)))
+
+
+def released(prior, solution):
+    """Let go of the start where the first fit has moved further from it than it was expected to."""
+    fine = solution.psf.shape[-1]
+    moved = np.sqrt(solution.diagonal[0]) * (solution.psf[0] - prior.start[0])
+    power = np.abs(np.fft.rfft2(moved)) ** 2 / fine**2
+    through = prior.spectrum / (prior.spectrum + prior.strength)
+    fy, fx = _grid(fine)
+    band = np.rint(np.hypot(fy[:, None], fx) * fine).astype(int)
+    count = np.bincount(band.ravel())
+    mean = lambda values: np.bincount(band.ravel(), values.ravel()) / count
+    noise = 1 / prior.spectrum
+    t2 = mean(through**2 )
+    variance = (mean(power) - mean(through**2 * noise)) / np.maximum(t2, 1e-12)
+    error = np.sqrt(2 / count) * mean(through**2 * noise) / np.maximum(t2, 1e-12)
+    variance = np.where(variance > SURE * error, variance, 0)
+    # between neighbours
+    expected = np.maximum(1 / prior.strength, LOOSE * variance[band])
+    new = prior._replace(strength=1 / expected)
+    return new._replace(start=solution.psf.copy()) if MOVE else new
 
 
 def noise_factors(prior: Prior, oversampling: int, fine: int) -> tuple[np.ndarray, np.ndarray]:
@@ -77,7 +99,7 @@ def noise_factors(prior: Prior, oversampling: int, fine: int) -> tuple[np.ndarra
     twice = np.where(np.arange(fine // 2 + 1) == 0, 1.0, 2.0)  # the other half of the transform
     held = prior.spectrum + prior.strength + prior.smooth
     # Every further fit lets through more of the signal, and of the noise; what is never told is as uncertain as before.
-    through = 1 - (1 - prior.spectrum / held) ** (TIMES if oversampling > 1 or ALWAYS else 1)
+    through = 1 - (1 - prior.spectrum / held) ** (TIMES if MOVE else 1)
     inverse = twice * np.maximum(through**2 / np.maximum(prior.spectrum, 1e-12), 1 / held) / fine**2
     per_fine, per_pixel = inverse.sum((1, 2)), (inverse * response).sum((1, 2))
     return per_fine, per_pixel

@@ -148,6 +148,22 @@ def prior_curvature(step, prior, root):
     return smooth + prior.shrink * step
 
 
+def _slopes(image):
+    """Derivatives of an image, which shifts are made of."""
+    return tuple(0.5 * (jnp.roll(image, -1, axis) - jnp.roll(image, 1, axis)) for axis in (0, 1))
+
+
+def _orthonormal(images):
+    """Orthonormal basis of what images span; one that is zero stays zero."""
+    basis = []
+    for image in images:
+        for _ in range(2):  # what rounding has left is taken off again
+            image = image - sum((own * jnp.sum(own * image) for own in basis), jnp.zeros_like(image))
+        length2 = jnp.sum(image**2)
+        basis.append(image * jnp.where(length2 > 0, jax.lax.rsqrt(jnp.maximum(length2, 1e-30)), 0))
+    return jnp.stack(basis)
+
+
 def _of_groups(function, groups):
     """Map over groups of stars, one at a time; a single one is not wrapped into a loop."""
     if jax.tree.leaves(groups)[0].shape[0] == 1:
@@ -248,16 +264,15 @@ def newton_round(
     rounding = ROUNDING * psf[0].max()
     root = jnp.sqrt(diagonal)
 
-    # Fluxes make up for any scale of P and free skies for any level, so the total variation would take both to nothing.
-    own = psf[0] / jnp.sqrt(jnp.sum(psf[0] ** 2))
-    flat = 1 - own * own.sum()
-    flat = flat / jnp.sqrt(jnp.sum(flat**2))
-    varies = jnp.where(settings.a_tv > 0, 1, 0)
-    levels = varies * jnp.where((settings.free_sky > 0) & (settings.a_sky == 0), 1, 0)
+    # The stars' own parameters make up for any scale and shift of P, free skies for its level: no step is taken there,
+    # where the prior and the total variation would pull against nothing.
+    level = jnp.where((settings.free_sky > 0) & (settings.a_sky == 0), 1, 0)
+    idle = _orthonormal((psf[0], *_slopes(psf[0]), level * jnp.ones_like(psf[0]))) if regular else None
 
-    def made_up_for(image):
-        """Give the part of an image that the stars' own parameters make up for."""
-        return varies * own * jnp.sum(own * image) + levels * flat * jnp.sum(flat * image)
+    def projected(step):
+        if not regular:
+            return step
+        return step.at[0].add(-jnp.tensordot(jnp.tensordot(idle, step[0], 2), idle, 1))
 
     def penalty(step):
         """Curvature of the prior and of the total variation."""
@@ -265,8 +280,7 @@ def newton_round(
             return jnp.zeros_like(step)
         given = root * filtered(root * step, prior.strength) + prior_curvature(step, prior, root)
         held = settings.a_tv * n_used * variation_curvature(step[0], psf[0], rounding)
-        # A weight far above all the others holds what is made up for.
-        return given.at[0].add(held + 10 * diagonal.max() * made_up_for(step[0]))
+        return given.at[0].add(held)
 
     varied = settings.a_tv * n_used * variation_diagonal(psf[0], rounding) if regular else 0
 
@@ -274,7 +288,7 @@ def newton_round(
         if not regular:
             return step / diagonal
         step = step / (1 + (prior.shrink + varied) / diagonal)
-        return filtered(step / root, 1 / (prior.spectrum + prior.strength + prior.smooth)) / root
+        return projected(filtered(step / root, 1 / (prior.spectrum + prior.strength + prior.smooth)) / root)
 
     none = jax.tree.map(jnp.zeros_like, now)
 
@@ -286,14 +300,14 @@ def newton_round(
             own = _along(piece.columns, piece.factor, image)
             return _back(piece, _unexplained(piece.columns, piece.factor, image, own))
 
-        return join(_summed(of_group, pieces, none)) + penalty(step)
+        return projected(join(_summed(of_group, pieces, none)) + penalty(step))
 
     right = join(_summed(lambda piece: _back(piece, piece.residual), pieces, none))
     if regular:
         pull = root * filtered(root * (prior.start - psf), prior.strength) - prior_curvature(psf, prior, root)
         held = settings.a_tv * n_used * variation_gradient(psf[0], rounding)
         right = right + pull.at[0].add(-held)
-        right = right.at[0].add(-made_up_for(right[0]))
+        right = projected(right)
 
     def going_on(state):
         number, _, _, _, rz = state
