@@ -14,7 +14,7 @@ __all__ = ["TIMES", "first_prior", "information_spectrum", "learned_prior", "noi
 WEAKEST = 1e-5
 #: An oversampled P is fitted so many times, each time drawn to where the one before has got.
 TIMES = 3
-SURE, LOOSE, MOVE = 3.0, 2.0, False
+SURE, LOOSE, MOVE, TOLD = 3.0, 2.0, False, 0.1
 ALWAYS, KNOWN, FLOOR = False, 1.0, 1e-5
 #: Least transfer of the start that is believed.
 FAINTEST = 2e-3
@@ -78,7 +78,7 @@ def released(prior, solution):
     t2 = mean(through**2 )
     variance = (mean(power) - mean(through**2 * noise)) / np.maximum(t2, 1e-12)
     error = np.sqrt(2 / count) * mean(through**2 * noise) / np.maximum(t2, 1e-12)
-    variance = np.where(variance > SURE * error, variance, 0)
+    variance = np.where((variance > SURE * error) & (t2 > TOLD**2), variance, 0)
     # between neighbours
     expected = np.maximum(1 / prior.strength, LOOSE * variance[band])
     new = prior._replace(strength=1 / expected)
