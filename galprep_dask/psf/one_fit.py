@@ -35,7 +35,7 @@ WORTH = 1.0
 class OneFit:
     """A PSF of one degree, fitted and validated; ``finished`` makes the model of it."""
 
-    def __init__(self, problem, start, reasons, snr, x, y, degree, reserve, seed, options):
+    def __init__(self, problem, start, reasons, snr, fwhm, x, y, degree, reserve, seed, options):
         usable = reasons == ""
         self.problem, self.options, self.field = problem, options, None
         self.base, self.reasons = reasons, reasons
@@ -57,7 +57,7 @@ class OneFit:
         self.batch = Batch(problem, start.psf.shape[-1])
         terms = problem.basis.shape[1]
         psf = np.concatenate([start.psf, np.zeros((terms - 1, *start.psf.shape[1:]))])
-        self.prior = first_prior(psf, problem, start.flux, usable)
+        self.prior = first_prior(psf, problem, start.flux, usable, fwhm)
         self.solution = Solution(psf, start.flux.copy(), start.dx.copy(), start.dy.copy(), start.sky.copy())
         fold, n_folds = folds_of(snr, usable, reserve, seed)
         self.reserved = np.zeros(len(fold), bool)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from scipy.special import erfc
 
 from galprep_dask.psf._kernels.prior import Prior
 from galprep_dask.psf._kernels.render import box_response
@@ -10,14 +11,10 @@ from galprep_dask.psf.solve import Problem, Solution
 
 __all__ = ["TIMES", "first_prior", "information_spectrum", "learned_prior", "noise_factors"]
 
-#: Information of the prior at a frequency where the start has all its light, as a fraction of that of the data.
-WEAKEST = 1e-5
-#: An oversampled P is fitted so many times, each time drawn to where the one before has got.
-TIMES = 3
+TIMES = 2
 SURE, LOOSE, MOVE, TOLD = 3.0, 2.0, False, 0.1
-ALWAYS, KNOWN, FLOOR = False, 1.0, 1e-5
-#: Least transfer of the start that is believed.
-FAINTEST = 2e-3
+ALWAYS, KNOWN, FLOOR, MOST = False, [1.0, 1.0], [0.03, 0.03], 1e4
+CORE, GENTLE = 1.5, 0.4
 #: Variance of a coefficient is not believed below this fraction of its noise.
 QUIETEST = 0.1
 #: Variances are taken for so many times what they look like: held too loosely costs little, too tightly is a bias.
@@ -35,53 +32,77 @@ def information_spectrum(fine: int, oversampling: int) -> np.ndarray:
     return np.outer(y, x)
 
 
-def first_prior(start: np.ndarray, problem: Problem, flux, usable) -> Prior:
+def first_prior(start: np.ndarray, problem: Problem, flux, usable, fwhm) -> Prior:
     """
     Draw P to its start at the frequencies that the data do not tell.
 
-    Deviations from the start are expected to have a spectrum like the start's own, so what the data cannot tell, as
-    the pattern of one data pixel's period, stays as smooth as the start is.
+    Deviations from the start are expected to have a spectrum like the start's own, in units of the noise, so what the
+    data cannot tell, as the pattern of one data pixel's period, stays as smooth as the start is. The core and what
+    lies beyond are held apart: most of a deviation is where the light is, most of the noise is not.
     """
     count, fine = start.shape[0], start.shape[-1]
     s = problem.oversampling
     spectrum = information_spectrum(fine, s)
-    strength = np.zeros_like(spectrum)
-    if s > 1 or ALWAYS:
-        share = problem.good.mean((1, 2))
-        light = np.maximum(start[0], 0) * s**2
-        background = np.array([np.median(v[g]) if g.any() else 1.0 for v, g in zip(problem.variance, problem.good)])
-        information = np.zeros_like(light)
-        for f, b, w in zip(flux[usable], background[usable], share[usable]):
-            information += w * f**2 / (b + f * light * problem.inverse_gain)
-        expected = np.abs(np.fft.rfft2(np.sqrt(information) * start[0])) ** 2 / fine**2
-        fy, fx = _grid(fine)
-        band = np.rint(np.hypot(fy[:, None], fx) * fine).astype(int)
-        pixels = np.bincount(band.ravel())
-        expected = (np.bincount(band.ravel(), expected.ravel()) / pixels)[band]
-        expected = np.maximum(expected, FLOOR)
-        strength = 1 / (KNOWN**2 * expected)
+    window = _zones(fine, s, fwhm)
+    strength = np.zeros((2, *spectrum.shape))
+    if s > 1 or (ALWAYS and count == 1):
+        whitened = np.sqrt(_information(start[0] * s**2, problem, flux, usable)) * start[0]
+        ring = _rings(fine)
+        power = _mean_of(np.abs(np.fft.rfft2(whitened)) ** 2, ring)[ring]
+        for zone, known, least in zip((0, 1), KNOWN, FLOOR, strict=True):
+            area = (window[0] ** 2).sum() if zone == 0 else fine**2
+            strength[zone] = 1 / np.clip(known**2 * power / area, least, MOST)
     smooth = np.zeros((count, *spectrum.shape) if count > 1 else (1, 1, 1))
-    return Prior(start, spectrum, strength, smooth, np.zeros((count, fine, fine)))
+    return Prior(start, spectrum, strength, window, smooth, np.zeros((count, fine, fine)))
 
 
-def released(prior, solution):
-    """Let go of the start where the first fit has moved further from it than it was expected to."""
-    fine = solution.psf.shape[-1]
-    moved = np.sqrt(solution.diagonal[0]) * (solution.psf[0] - prior.start[0])
-    power = np.abs(np.fft.rfft2(moved)) ** 2 / fine**2
-    through = prior.spectrum / (prior.spectrum + prior.strength)
+def _zones(fine, oversampling, fwhm):
+    """Roots of what belongs to the core and of what lies beyond it, (2, N, N): their squares add up to 1."""
+    r = np.hypot(*np.meshgrid(*(np.arange(fine) - (fine - 1) / 2,) * 2)) / oversampling
+    core = 0.5 * erfc((r / fwhm - CORE) / GENTLE)
+    return np.sqrt([core, 1 - core])
+
+
+def _rings(fine):
     fy, fx = _grid(fine)
-    band = np.rint(np.hypot(fy[:, None], fx) * fine).astype(int)
-    count = np.bincount(band.ravel())
-    mean = lambda values: np.bincount(band.ravel(), values.ravel()) / count
-    noise = 1 / prior.spectrum
-    t2 = mean(through**2 )
-    variance = (mean(power) - mean(through**2 * noise)) / np.maximum(t2, 1e-12)
-    error = np.sqrt(2 / count) * mean(through**2 * noise) / np.maximum(t2, 1e-12)
-    variance = np.where((variance > SURE * error) & (t2 > TOLD**2), variance, 0)
-    # between neighbours
-    expected = np.maximum(1 / prior.strength, LOOSE * variance[band])
-    new = prior._replace(strength=1 / expected)
+    return np.rint(np.hypot(fy[:, None], fx) * fine).astype(int)
+
+
+def _mean_of(values, ring):
+    return np.bincount(ring.ravel(), values.ravel()) / np.bincount(ring.ravel())
+
+
+def _information(light, problem, flux, usable):
+    """Information of all stars on every pixel of P, about: their light is that of a first guess."""
+    total = np.zeros_like(light)
+    for k in np.flatnonzero(usable):
+        good = problem.good[k]
+        background = np.median(problem.variance[k][good])
+        total += good.mean() * flux[k] ** 2 / (background + flux[k] * light * problem.inverse_gain)
+    return total
+
+
+def released(prior: Prior, solution: Solution) -> Prior:
+    """
+    Let go of the start where a first fit has moved further from it than was expected.
+
+    The mean square of what it has moved by at a frequency, less its noise, over what the prior has let through, is what
+    the deviation is there.
+    """
+    fine, ring = solution.psf.shape[-1], _rings(solution.psf.shape[-1])
+    modes = np.bincount(ring.ravel())
+    strength = prior.strength.copy()
+    for zone in (0, 1):
+        moved = prior.window[zone] * np.sqrt(solution.diagonal[0]) * (solution.psf[0] - prior.start[0])
+        area = (prior.window[zone] ** 2).sum()
+        power = _mean_of(np.abs(np.fft.rfft2(moved)) ** 2, ring) / area
+        through = prior.spectrum / (prior.spectrum + prior.strength[zone])
+        passed, noise = _mean_of(through**2, ring), _mean_of(through**2 / prior.spectrum, ring)
+        error = np.sqrt(2 * fine**2 / area / modes) * noise
+        sure = (power - noise > SURE * error) & (passed > TOLD**2)
+        variance = np.where(sure, (power - noise) / np.maximum(passed, TOLD**2), 0)[ring]
+        strength[zone] = 1 / np.clip(np.maximum(1 / prior.strength[zone], LOOSE * variance), 0, MOST)
+    new = prior._replace(strength=strength)
     return new._replace(start=solution.psf.copy()) if MOVE else new
 
 
@@ -91,17 +112,20 @@ def noise_factors(prior: Prior, oversampling: int, fine: int) -> tuple[np.ndarra
 
     Returns
     -------
-    per_fine, per_pixel : (m,) arrays
+    per_fine, per_pixel : (m, N, N) arrays
         Per fine pixel, and of the coefficient integrated over a data pixel.
     """
     fy, fx = _grid(fine)
     response = np.outer(box_response(fy, oversampling), box_response(fx, oversampling)) ** 2
     twice = np.where(np.arange(fine // 2 + 1) == 0, 1.0, 2.0)  # the other half of the transform
-    held = prior.spectrum + prior.strength + prior.smooth
-    # Every further fit lets through more of the signal, and of the noise; what is never told is as uncertain as before.
-    through = 1 - (1 - prior.spectrum / held) ** (TIMES if MOVE else 1)
-    inverse = twice * np.maximum(through**2 / np.maximum(prior.spectrum, 1e-12), 1 / held) / fine**2
-    per_fine, per_pixel = inverse.sum((1, 2)), (inverse * response).sum((1, 2))
+    per_fine = per_pixel = 0.0
+    for strength, window in zip(prior.strength, prior.window, strict=True):
+        held = prior.spectrum + strength + prior.smooth
+        through = 1 - (1 - prior.spectrum / held) ** (TIMES if MOVE else 1)
+        inverse = twice * np.maximum(through**2 / np.maximum(prior.spectrum, 1e-12), 1 / held) / fine**2
+        share = window**2
+        per_fine = per_fine + inverse.sum((1, 2))[:, None, None] * share
+        per_pixel = per_pixel + (inverse * response).sum((1, 2))[:, None, None] * share
     return per_fine, per_pixel
 
 
@@ -114,7 +138,7 @@ def learned_prior(prior: Prior, solution: Solution, oversampling: int) -> Prior:
     field do not pay for polynomials that the wings do not need, nor for detail that the optics do not make.
     """
     count, fine = solution.psf.shape[0], solution.psf.shape[-1]
-    noise = noise_factors(prior, oversampling, fine)[0][:, None, None] / solution.diagonal
+    noise = noise_factors(prior, oversampling, fine)[0] / solution.diagonal
     r = np.hypot(*np.meshgrid(*(np.arange(fine) - (fine - 1) / 2,) * 2))
     ring = np.rint(r / oversampling).astype(int)
     fy, fx = _grid(fine)
@@ -122,7 +146,7 @@ def learned_prior(prior: Prior, solution: Solution, oversampling: int) -> Prior:
     # In units of its noise at the data's sampling a coefficient has white noise of variance 1.
     whitened = np.sqrt(solution.diagonal) * solution.psf
     power = np.abs(np.fft.rfft2(whitened)) ** 2 / fine**2
-    white = 1 / (prior.spectrum + prior.strength)
+    white = 1 / (prior.spectrum + prior.strength[1])
     shrink, smooth = np.zeros_like(solution.psf), np.zeros((count, *band.shape))
     for m in range(1, count):
         shrink[m] = 1 / _expected(solution.psf[m] ** 2, noise[m], ring)

@@ -9,7 +9,7 @@ import optax
 
 from galprep_dask.psf._kernels.loss import ROUNDING, Stars, look, profiles, sky_variance, total_variation
 from galprep_dask.psf._kernels.parts import parts_of
-from galprep_dask.psf._kernels.newton import filtered, prior_curvature
+from galprep_dask.psf._kernels.newton import filtered, prior_curvature, start_curvature
 
 __all__ = ["Units", "descend_round", "initial_state"]
 
@@ -66,7 +66,7 @@ def _loss(values, units, stamps, weight, prior, root, settings, oversampling):
     if prior is None:
         return loss
     from_start = psf - prior.start
-    drawn = jnp.vdot(from_start, root * filtered(root * from_start, prior.strength))
+    drawn = jnp.vdot(from_start, start_curvature(from_start, prior, root))
     return loss + 0.5 / n_good * (drawn + jnp.vdot(psf, prior_curvature(psf, prior, root)))
 
 

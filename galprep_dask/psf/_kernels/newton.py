@@ -36,7 +36,7 @@ from galprep_dask.psf._kernels.parts import (
     transposed,
 )
 
-__all__ = ["Round", "Summary", "filtered", "newton_round", "prior_curvature", "star_round"]
+__all__ = ["Round", "Summary", "filtered", "newton_round", "prior_curvature", "star_round", "start_curvature"]
 
 #: Largest step of a position in one round, data pixels.
 LONGEST_STEP = 0.5
@@ -140,6 +140,15 @@ def _moved(stars, stamps, factor, along, settings):
 def filtered(image, response):
     """Multiply the frequencies of (m, N, N) images."""
     return jnp.fft.irfft2(response * jnp.fft.rfft2(image), s=image.shape[1:])
+
+
+def start_curvature(step, prior, root):
+    """Curvature of what draws P to its start, times ``step``: in the core and beyond it each as strongly as it should."""
+    zones = [
+        window * filtered(window * root * step, held)
+        for window, held in zip(prior.window, prior.strength, strict=True)
+    ]
+    return root * sum(zones)
 
 
 def prior_curvature(step, prior, root):
@@ -278,7 +287,7 @@ def newton_round(
         """Curvature of the prior and of the total variation."""
         if not regular:
             return jnp.zeros_like(step)
-        given = root * filtered(root * step, prior.strength) + prior_curvature(step, prior, root)
+        given = start_curvature(step, prior, root) + prior_curvature(step, prior, root)
         held = settings.a_tv * n_used * variation_curvature(step[0], psf[0], rounding)
         return given.at[0].add(held)
 
@@ -288,7 +297,11 @@ def newton_round(
         if not regular:
             return step / diagonal
         step = step / (1 + (prior.shrink + varied) / diagonal)
-        return projected(filtered(step / root, 1 / (prior.spectrum + prior.strength + prior.smooth)) / root)
+        step = sum(
+            window * filtered(window * step / root, 1 / (prior.spectrum + held + prior.smooth))
+            for window, held in zip(prior.window, prior.strength, strict=True)
+        )
+        return projected(step / root)
 
     none = jax.tree.map(jnp.zeros_like, now)
 
@@ -304,7 +317,7 @@ def newton_round(
 
     right = join(_summed(lambda piece: _back(piece, piece.residual), pieces, none))
     if regular:
-        pull = root * filtered(root * (prior.start - psf), prior.strength) - prior_curvature(psf, prior, root)
+        pull = start_curvature(prior.start - psf, prior, root) - prior_curvature(psf, prior, root)
         held = settings.a_tv * n_used * variation_gradient(psf[0], rounding)
         right = right + pull.at[0].add(-held)
         right = projected(right)
