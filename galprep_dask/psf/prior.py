@@ -15,6 +15,7 @@ TIMES = 2
 SURE, LOOSE, MOVE, TOLD = 3.0, 2.0, False, 0.1
 ALWAYS, KNOWN, FLOOR, MOST = False, [1.0, 1.0], [0.03, 0.03], 1e4
 CORE, GENTLE = 1.5, 0.4
+BELIEVED = 0.3
 #: Variance of a coefficient is not believed below this fraction of its noise.
 QUIETEST = 0.1
 #: Variances are taken for so many times what they look like: held too loosely costs little, too tightly is a bias.
@@ -99,9 +100,13 @@ def released(prior: Prior, solution: Solution) -> Prior:
         through = prior.spectrum / (prior.spectrum + prior.strength[zone])
         passed, noise = _mean_of(through**2, ring), _mean_of(through**2 / prior.spectrum, ring)
         error = np.sqrt(2 * fine**2 / area / modes) * noise
-        sure = (power - noise > SURE * error) & (passed > TOLD**2)
-        variance = np.where(sure, (power - noise) / np.maximum(passed, TOLD**2), 0)[ring]
-        strength[zone] = 1 / np.clip(np.maximum(1 / prior.strength[zone], LOOSE * variance), 0, MOST)
+        told = passed > TOLD**2
+        variance = np.where(told & (power - noise > SURE * error), (power - noise) / np.maximum(passed, TOLD**2), 0)
+        expected = _mean_of(1 / prior.strength[zone], ring)
+        larger = np.maximum(LOOSE * variance / expected, 1)
+        last = np.flatnonzero(told)[-1] if told.any() else 0
+        larger[last + 1 :] = larger[max(last - 2, 0) : last + 1].max()
+        strength[zone] = 1 / np.minimum(larger[ring] / prior.strength[zone], MOST)
     new = prior._replace(strength=strength)
     return new._replace(start=solution.psf.copy()) if MOVE else new
 
@@ -121,8 +126,8 @@ def noise_factors(prior: Prior, oversampling: int, fine: int) -> tuple[np.ndarra
     per_fine = per_pixel = 0.0
     for strength, window in zip(prior.strength, prior.window, strict=True):
         held = prior.spectrum + strength + prior.smooth
-        through = 1 - (1 - prior.spectrum / held) ** (TIMES if MOVE else 1)
-        inverse = twice * np.maximum(through**2 / np.maximum(prior.spectrum, 1e-12), 1 / held) / fine**2
+        # What noise does, and what is left of a deviation, of which more was expected than there is.
+        inverse = twice * (prior.spectrum + BELIEVED * (strength + prior.smooth)) / held**2 / fine**2
         share = window**2
         per_fine = per_fine + inverse.sum((1, 2))[:, None, None] * share
         per_pixel = per_pixel + (inverse * response).sum((1, 2))[:, None, None] * share
