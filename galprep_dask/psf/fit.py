@@ -147,7 +147,9 @@ def fit_psf(
     usable = reasons == ""
     if not usable.any():
         raise TooFewStarsError(f"none of the {count} stamps has enough good pixels in its middle to be fitted.")
-    chosen, slope = grid_for(data, good, variance, gain, sky, dx, dy, flux, fwhm, usable, oversampling)
+    chosen, slope = grid_for(
+        data, good, variance, gain, sky, dx, dy, flux, fwhm, usable, oversampling, varies=degree != 0
+    )
     fine = size * chosen - (size * chosen + 1) % 2
     problem = Problem(
         data, good, variance, np.ones((count, 1)), chosen, 1 / gain if gain else 0.0, clip, local_sky, a_TV, a_sky,

@@ -13,8 +13,8 @@ __all__ = ["TIMES", "first_prior", "information_spectrum", "learned_prior", "noi
 
 TIMES = 2
 SURE, LOOSE, MOVE, TOLD = 3.0, 2.0, False, 0.1
-ALWAYS, KNOWN, FLOOR, MOST = False, [1.0, 1.0], [0.03, 0.03], 1e4
-CORE, GENTLE = 1.5, 0.4
+ALWAYS, KNOWN, FLOOR, MOST = True, [1.5, 1.0], [0.05, 0.03], 1e4
+CORE, GENTLE = 1.0, 0.4
 BELIEVED = 0.3
 #: Variance of a coefficient is not believed below this fraction of its noise.
 QUIETEST = 0.1
