@@ -10,9 +10,8 @@ import numpy as np
 from galprep_dask.errors import NotConvergedWarning, TooFewStarsError
 from galprep_dask.psf.assemble import assemble
 from galprep_dask.psf.field import make_field
-from galprep_dask.psf.gauge import fix_gauge
-from galprep_dask.psf.prior import first_prior, learned_prior
-from galprep_dask.psf import prior as P
+from galprep_dask.psf.gauge import fix_gauge, resolved
+from galprep_dask.psf.prior import first_prior, learned_prior, released
 from galprep_dask.psf.solve import Batch, Solution, fit_stars, minimise
 from galprep_dask.psf.stack import stack_of
 from galprep_dask.psf.validate import folds_of, predicted, summarised
@@ -113,37 +112,39 @@ class OneFit:
         return alive
 
     def _minimise(self, alive, warm=False):
-        s = 2 if P.ALWAYS else self.problem.oversampling
-        if (self.field is not None or s > 1) and not warm:
-            for _ in range(P.TIMES - 1 if s > 1 else 1):
-                self._run(alive, False, 5)
-                if s > 1:
-                    # Drawn to where a fit has got: what it was held back by is left behind (Tikhonov, iterated).
-                    self.prior = P.released(self.prior, self.solution)
+        if self._regular() and not warm:
+            # Whatever the solver, Newton's method is quick enough to find out how far the stars are from the start.
+            newton = self.options["solver"] == "newton"
+            first = self.solution if newton else replace(self.solution, loss_history=[])
+            self._newton(first, alive, 5)
+            if self.prior.strength.any():
+                self.prior = released(self.prior, first)
             if self.field is not None:
-                self.prior = learned_prior(self.prior, self.solution, s)
-            warm = True
+                self.prior = learned_prior(self.prior, first, self.problem.oversampling)
+            warm = newton
         self._run(alive, warm)
         self.level_variance = fix_gauge(self.solution, self.problem, alive)
 
-    def _run(self, alive, warm, most=None):
-        """Run the solver, Newton's method for no more than ``most`` rounds."""
-        prior, options = self.prior if self._regular() else None, self.options
-        if options["solver"] == "newton":
-            # The total variation ties pixels to their neighbours, which the preconditioner knows nothing of, and it is
-            # no quadratic.
-            most_rounds, steps = (60, 100) if self.problem.a_tv > 0 else (20, 12)
-            rounds = min(options["num_steps"] or most_rounds, MOST_ROUNDS)
-            minimise(
-                self.batch, self.solution, alive, prior, rounds=min(rounds, most or rounds), steps=steps, warm=warm
-            )
+    def _run(self, alive, warm):
+        """Run the solver."""
+        if self.options["solver"] == "newton":
+            self._newton(self.solution, alive, MOST_ROUNDS, warm)
         else:
             from galprep_dask.psf.descend import descend
 
-            descend(self.batch, self.solution, alive, prior, warm=warm, **options)
+            prior = self.prior if self._regular() else None
+            descend(self.batch, self.solution, alive, prior, warm=warm, **self.options)
+
+    def _newton(self, solution, alive, most, warm=False):
+        """Run Newton's method for no more than ``most`` rounds."""
+        # The total variation ties pixels to their neighbours, which the preconditioner knows nothing of, and it is no
+        # quadratic.
+        rounds, steps = (60, 100) if self.problem.a_tv > 0 else (20, 12)
+        rounds, prior = min(self.options["num_steps"] or rounds, most), self.prior if self._regular() else None
+        minimise(self.batch, solution, alive, prior, rounds=rounds, steps=steps, warm=warm)
 
     def _regular(self):
-        return P.ALWAYS or self.problem.oversampling > 1 or self.field is not None or self.problem.a_tv > 0
+        return bool(self.prior.strength.any()) or self.field is not None or self.problem.a_tv > 0
 
     def _alike(self, alive):
         """Stamps whose adaptive size is like that of the others; all of them where that would leave few."""
@@ -184,7 +185,9 @@ class OneFit:
         stack = stack_of(
             p.data[stars], p.good[stars], p.variance[stars], s.flux[stars], s.dx[stars], s.dy[stars], s.sky[stars]
         )
-        plain = replace(p.of(seen), oversampling=1, basis=np.ones((len(seen), 1)))
+        plain = replace(p.of(seen), basis=np.ones((len(seen), 1)))
+        # On the grid of P, for which everything is compiled already.
+        stack = resolved(stack, s.psf.shape[-1], p.oversampling)
         return self._predicted(plain, stack[None], seen, 1)
 
     def _predicted(self, problem, psf, seen, steps):

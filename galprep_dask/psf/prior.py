@@ -1,4 +1,4 @@
-"""What is known of P before the stars are seen: needed when it is finer than the data, or varies over the field."""
+"""What is known of P before the stars are seen, and what a first fit has to say to that."""
 
 from __future__ import annotations
 
@@ -9,12 +9,17 @@ from galprep_dask.psf._kernels.prior import Prior
 from galprep_dask.psf._kernels.render import box_response
 from galprep_dask.psf.solve import Problem, Solution
 
-__all__ = ["TIMES", "first_prior", "information_spectrum", "learned_prior", "noise_factors"]
+__all__ = ["first_prior", "information_spectrum", "learned_prior", "noise_factors", "released"]
 
-TIMES = 2
-SURE, LOOSE, MOVE, TOLD = 3.0, 2.0, False, 0.1
-ALWAYS, KNOWN, FLOOR, MOST = True, [1.5, 1.0], [0.05, 0.03], 1e4
+#: Deviations from the start are expected to have its light times this, in the core and beyond, and no less than that
+#: fraction of the noise; information of the prior is never less than 1 / MOST of that of the data.
+KNOWN, LEAST, MOST = (1.5, 1.0), (0.05, 0.03), 1e4
+#: Radius of the core and how fast it ends, FWHM.
 CORE, GENTLE = 1.0, 0.4
+#: A deviation that a first fit has found counts if it is above so many errors, where more than this fraction of one got
+#: through; it may be so many times larger.
+SURE, TOLD, LOOSE = 3.0, 0.1, 2.0
+#: What is left of a deviation, over what was expected to be left.
 BELIEVED = 0.3
 #: Variance of a coefficient is not believed below this fraction of its noise.
 QUIETEST = 0.1
@@ -46,11 +51,11 @@ def first_prior(start: np.ndarray, problem: Problem, flux, usable, fwhm) -> Prio
     spectrum = information_spectrum(fine, s)
     window = _zones(fine, s, fwhm)
     strength = np.zeros((2, *spectrum.shape))
-    if s > 1 or (ALWAYS and count == 1):
+    if s > 1 or count == 1:
         whitened = np.sqrt(_information(start[0] * s**2, problem, flux, usable)) * start[0]
         ring = _rings(fine)
         power = _mean_of(np.abs(np.fft.rfft2(whitened)) ** 2, ring)[ring]
-        for zone, known, least in zip((0, 1), KNOWN, FLOOR, strict=True):
+        for zone, known, least in zip((0, 1), KNOWN, LEAST, strict=True):
             area = (window[0] ** 2).sum() if zone == 0 else fine**2
             strength[zone] = 1 / np.clip(known**2 * power / area, least, MOST)
     smooth = np.zeros((count, *spectrum.shape) if count > 1 else (1, 1, 1))
@@ -65,11 +70,13 @@ def _zones(fine, oversampling, fwhm):
 
 
 def _rings(fine):
+    """Give the ring that every frequency belongs to."""
     fy, fx = _grid(fine)
     return np.rint(np.hypot(fy[:, None], fx) * fine).astype(int)
 
 
 def _mean_of(values, ring):
+    """Mean of every ring."""
     return np.bincount(ring.ravel(), values.ravel()) / np.bincount(ring.ravel())
 
 
@@ -88,7 +95,7 @@ def released(prior: Prior, solution: Solution) -> Prior:
     Let go of the start where a first fit has moved further from it than was expected.
 
     The mean square of what it has moved by at a frequency, less its noise, over what the prior has let through, is what
-    the deviation is there.
+    the deviation is there. Beyond the frequencies of which stars can tell it is expected to be as much larger.
     """
     fine, ring = solution.psf.shape[-1], _rings(solution.psf.shape[-1])
     modes = np.bincount(ring.ravel())
@@ -107,8 +114,7 @@ def released(prior: Prior, solution: Solution) -> Prior:
         last = np.flatnonzero(told)[-1] if told.any() else 0
         larger[last + 1 :] = larger[max(last - 2, 0) : last + 1].max()
         strength[zone] = 1 / np.minimum(larger[ring] / prior.strength[zone], MOST)
-    new = prior._replace(strength=strength)
-    return new._replace(start=solution.psf.copy()) if MOVE else new
+    return prior._replace(strength=strength)
 
 
 def noise_factors(prior: Prior, oversampling: int, fine: int) -> tuple[np.ndarray, np.ndarray]:

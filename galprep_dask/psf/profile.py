@@ -12,8 +12,8 @@ __all__ = ["lost_to_sampling", "needed_oversampling", "slope_of"]
 #: Slopes of a Moffat profile that are tried: from broad wings to nearly a Gaussian.
 SLOPES = (1.8, 2.3, 3.0, 4.0, 6.0, 12.0)
 #: So many of the brightest stars tell the slope, within so many FWHM; their cores may be wrong by ROUGH, and a pixel
-#: further off than FAR sigmas counts no more than that.
-TELLING, REACH, ROUGH, FAR = 20, 4.0, 0.02, 10.0
+#: further off than FAR sigmas counts no more than that, one further off than WILD in a ring.
+TELLING, REACH, ROUGH, FAR, WILD = 20, 4.0, 0.02, 10.0, 40.0
 #: chi2 that the data's own sampling may cost before twice finer pixels are taken: of one PSF, and where it varies.
 LOST, LOST_VARYING = 5.0, 1000.0
 #: Stars are unlike a Moffat profile that is wrong by this fraction of itself in a ring, of so many FWHM, out to NEAR.
@@ -50,8 +50,8 @@ def slope_of(data, good, variance, inverse_gain, flux, dx, dy, fwhm) -> tuple[fl
         weight = good / (variance + light * inverse_gain + (ROUGH * light) ** 2)
         own = (weight * star * data).sum((1, 2)) / np.maximum((weight * star**2).sum((1, 2)), 1e-300)
         light = own[:, None, None] * star
-        pull = np.clip(np.sqrt(weight) * (data - light), -FAR, FAR)
-        found.append(((pull**2).sum(), slope, _wrong_by(pull, np.sqrt(weight) * light, r / fwhm)))
+        pull, light = np.sqrt(weight) * (data - light), np.sqrt(weight) * light
+        found.append((np.minimum(pull**2, FAR**2).sum(), slope, _wrong_by(np.clip(pull, -WILD, WILD), light, r / fwhm)))
     _, slope, wrong = min(found)
     return slope, wrong < UNLIKE
 

@@ -73,7 +73,7 @@ def _ladder(count: int) -> int:
 
 
 def _grouping(count, size, widest):
-    """Groups and stars of a group; ``widest`` is the side of the widest array of a star."""
+    """Give the number of groups and of stars in one; ``widest`` is the side of the widest array of a star."""
     group = max(GROUP_PIXELS // (size * widest), 8)
     if count <= group:
         return 1, min(max(_ladder(count), 8), group)

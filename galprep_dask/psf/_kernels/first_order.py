@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import optax
 
 from galprep_dask.psf._kernels.loss import ROUNDING, Stars, look, profiles, sky_variance, total_variation
-from galprep_dask.psf._kernels.parts import parts_of
 from galprep_dask.psf._kernels.newton import filtered, prior_curvature, start_curvature
+from galprep_dask.psf._kernels.parts import parts_of
 
 __all__ = ["Units", "descend_round", "initial_state"]
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from galprep_dask.psf._kernels.parts import HIGHEST, matrices_of, parts_of, rendered
+from galprep_dask.psf._kernels.parts import HIGHEST, matrices_of, rendered
 from galprep_dask.psf._kernels.render import inside
 
 __all__ = [

@@ -143,7 +143,7 @@ def filtered(image, response):
 
 
 def start_curvature(step, prior, root):
-    """Curvature of what draws P to its start, times ``step``: in the core and beyond it each as strongly as it should."""
+    """Curvature of what draws P to its start, in the core and beyond it, times ``step``."""
     zones = [
         window * filtered(window * root * step, held)
         for window, held in zip(prior.window, prior.strength, strict=True)
@@ -158,7 +158,7 @@ def prior_curvature(step, prior, root):
 
 
 def _slopes(image):
-    """Derivatives of an image, which shifts are made of."""
+    """Give the derivatives of an image, which shifts are made of."""
     return tuple(0.5 * (jnp.roll(image, -1, axis) - jnp.roll(image, 1, axis)) for axis in (0, 1))
 
 

@@ -17,7 +17,10 @@ from scipy.special import erfc
 
 from galprep_dask.psf._kernels.render import box_response, coverage_matrices, frequencies, inside, shift_matrices
 
-__all__ = ["HIGHEST", "Matrices", "joined", "matrices_of", "parts_of", "pitch_of", "refined", "rendered", "spread", "transposed"]
+__all__ = [
+    "HIGHEST", "Matrices", "joined", "matrices_of", "parts_of", "pitch_of", "refined", "rendered", "spread",
+    "transposed",
+]  # fmt: skip
 
 #: float32 products stay float32 on every device; some would take fewer bits.
 HIGHEST = jax.lax.Precision.HIGHEST
