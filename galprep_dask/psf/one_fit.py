@@ -117,6 +117,7 @@ class OneFit:
             newton = self.options["solver"] == "newton"
             first = self.solution if newton else replace(self.solution, loss_history=[])
             self._newton(first, alive, 5)
+            fix_gauge(first, self.problem, alive)  # the start is in the middle and of sum 1
             if self.prior.strength.any():
                 self.prior = released(self.prior, first)
             if self.field is not None:
