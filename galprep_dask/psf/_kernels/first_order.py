@@ -65,7 +65,7 @@ def _loss(values, units, stamps, weight, prior, root, settings, oversampling):
         return loss
     from_start = psf - prior.start
     drawn = jnp.vdot(from_start, root * filtered(root * from_start, prior.strength))
-    return loss + 0.5 / n_good * (drawn + jnp.vdot(psf, prior_curvature(psf, prior, root)))
+    return loss + 0.5 / n_good * (drawn + jnp.vdot(from_start, prior_curvature(from_start, prior, root)))
 
 
 def initial_state(values, solver, schedule, learning_rate, num_steps):

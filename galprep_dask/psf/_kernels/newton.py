@@ -278,7 +278,8 @@ def newton_round(
 
     right = _summed(lambda piece: _back(piece, piece.residual), pieces, jnp.zeros_like(psf))
     if regular:
-        pull = root * filtered(root * (prior.start - psf), prior.strength) - prior_curvature(psf, prior, root)
+        off = prior.start - psf
+        pull = root * filtered(root * off, prior.strength) + prior_curvature(off, prior, root)
         held = settings.a_tv * n_used * variation_gradient(psf[0], rounding)
         right = right + pull.at[0].add(-held)
         right = right.at[0].add(-made_up_for(right[0]))
