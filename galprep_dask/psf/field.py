@@ -11,6 +11,9 @@ from scipy.spatial import ConvexHull, QhullError, cKDTree
 
 __all__ = ["Field", "chebyshev_products", "make_field"]
 
+#: Stars per coefficient from which on polynomials are as good beyond the hull as they are at its rim.
+MANY = 16
+
 
 @dataclass(frozen=True)
 class Field:
@@ -31,7 +34,7 @@ class Field:
     hull : (h, 2) array
         Corners (x, y) of the convex hull of the stars, counterclockwise.
     reach : float
-        Typical distance of a star from the next.
+        Typical distance of a star from the next; less where there are few for so many polynomials.
     """
 
     degree: int
@@ -120,4 +123,5 @@ def make_field(x, y, degree: int, weight, total: int | None = None) -> Field:
     except (QhullError, ValueError):
         hull = points[[np.argmin(x + y), np.argmax(x + y)]]
     apart = cKDTree(points).query(points, min(2, len(points)))[0].reshape(len(points), -1)[:, -1]
-    return Field(degree, domain, transform, hull, float(np.median(apart)))
+    many = min(len(points) / (MANY * (degree + 1) * (degree + 2) / 2), 1.0)
+    return Field(degree, domain, transform, hull, float(many * np.median(apart)))

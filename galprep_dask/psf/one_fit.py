@@ -31,6 +31,8 @@ SUSPECT = 1.25
 MOST_ROUNDS = 200
 #: Highest degree of what follows from size and shape, and steps in which a first guess is made of it.
 HIGHEST, FEW_STEPS = 4, 4
+#: Stars per coefficient that this takes.
+PER_TERM = 4
 #: FWHM of a Gaussian over its standard deviation.
 FWHM = 2.3548
 #: A higher degree is chosen when it lowers chi2 of reserved stars by more than this per star.
@@ -57,7 +59,7 @@ class OneFit:
             kept = np.where(usable)[0]
             # Size and shape may vary to twice the degree, as far as there are stars for that.
             total = min(2 * degree, max(degree, HIGHEST))
-            while total > degree and (total + 1) * (total + 2) > fitted:
+            while total > degree and PER_TERM * (total + 1) * (total + 2) > 2 * fitted:
                 total -= 1
             self.field = make_field(np.asarray(x)[kept], np.asarray(y)[kept], degree, weight[kept] + 1e-12, total)
             self.free, self.weight = terms, weight
