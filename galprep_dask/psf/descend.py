@@ -105,6 +105,6 @@ def _units(batch, solution, prior, solver):
     pixel, response = solution.diagonal, one
     if prior is not None:
         pixel = pixel + prior.shrink
-        response = np.asarray((prior.spectrum + prior.strength + prior.smooth) ** -0.5, problem.dtype)
+        response = np.asarray((prior.spectrum + prior.strength[1] + prior.smooth) ** -0.5, problem.dtype)
     pixel = np.asarray(pixel**-0.5, problem.dtype)
     return Units(psf.astype(problem.dtype), pixel, response, flux, np.minimum(np.minimum(dx, dy), 1), sky)

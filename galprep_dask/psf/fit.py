@@ -147,7 +147,9 @@ def fit_psf(
     usable = reasons == ""
     if not usable.any():
         raise TooFewStarsError(f"none of the {count} stamps has enough good pixels in its middle to be fitted.")
-    chosen, slope = grid_for(data, good, variance, gain, sky, dx, dy, flux, fwhm, usable, oversampling)
+    chosen, slope = grid_for(
+        data, good, variance, gain, sky, dx, dy, flux, fwhm, usable, oversampling, varies=degree != 0
+    )
     fine = size * chosen - (size * chosen + 1) % 2
     problem = Problem(
         data, good, variance, np.ones((count, 1)), chosen, 1 / gain if gain else 0.0, clip, local_sky, a_TV, a_sky,
@@ -159,7 +161,7 @@ def fit_psf(
     with precision(dtype):
         best, failed = None, 0
         for trial in range(degree_max + 1) if degree == "auto" else (degree,):
-            fitted = OneFit(problem, start, reasons.copy(), snr, x, y, trial, reserve, seed, options)
+            fitted = OneFit(problem, start, reasons.copy(), snr, fwhm, x, y, trial, reserve, seed, options)
             if neighbours == "fit":
                 # What was found is taken off, and the fit begins again; the second time the PSF is good enough to stay.
                 found = None
@@ -170,7 +172,7 @@ def fit_psf(
                         break
                     begin = replace(fitted.solution, psf=fitted.solution.psf[:1], loss_history=[])
                     cleaned = replace(cleaned, basis=problem.basis)
-                    fitted = OneFit(cleaned, begin, reasons.copy(), snr, x, y, trial, reserve, seed, options)
+                    fitted = OneFit(cleaned, begin, reasons.copy(), snr, fwhm, x, y, trial, reserve, seed, options)
             if best is None or fitted.better_than(best):
                 best, failed = fitted, 0
             else:

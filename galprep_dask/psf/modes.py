@@ -1,4 +1,4 @@
-"""The few ways in which a PSF varies over the field, learnt from a first fit: its size, its shape, and what else stands out."""
+"""The few ways in which a PSF varies over the field, learnt from a first fit: size, shape and what else stands out."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def smooth_images(width: float, root) -> np.ndarray:
 
 def shape_derivatives(psf, root, width: float):
     """
-    Derivatives of a PSF in ln size, e1 and e2, by which its coordinates are stretched.
+    Differentiate a PSF in ln size, e1 and e2, by which its coordinates are stretched.
 
     Derivatives of noise would be larger than noise, so they are those of a sum of Gaussians like the PSF.
 
