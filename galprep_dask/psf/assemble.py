@@ -49,6 +49,9 @@ def _variances(fit, size):
     shrink = fit.prior.shrink
     variance = 1 / (information / per_fine + shrink)
     image_variance = 1 / (sampled / per_pixel[:, at[:, None], at] + shrink[:, at[:, None], at] / s**2)
+    if fit.field is not None:  # what the coefficients are drawn to is not known exactly, and matters as far as they are
+        wrong = fit.mean_variance * (shrink * variance) ** 2
+        variance, image_variance = variance + wrong, image_variance + s**4 * wrong[:, at[:, None], at]
     level = fit.level_variance
     variance[0] += level
     image_variance[0] += level * s**4

@@ -8,10 +8,12 @@ from dataclasses import replace
 import numpy as np
 
 from galprep_dask.errors import NotConvergedWarning, TooFewStarsError
+from galprep_dask.psf._kernels.moments import adaptive_moments
 from galprep_dask.psf.assemble import assemble
 from galprep_dask.psf.field import make_field
 from galprep_dask.psf.gauge import fix_gauge, resolved
-from galprep_dask.psf.prior import first_prior, learned_prior, released
+from galprep_dask.psf.modes import find_modes
+from galprep_dask.psf.prior import first_prior, held_prior, learned_prior, released
 from galprep_dask.psf.solve import Batch, Solution, fit_stars, minimise
 from galprep_dask.psf.stack import stack_of
 from galprep_dask.psf.validate import folds_of, predicted, summarised
@@ -27,6 +29,12 @@ MISFIT_SIGMAS, MISFIT_RATIO, MISFIT_LEAST = 6.0, 4.0, 0.1
 SUSPECT = 1.25
 #: Rounds of Newton's method at most, whatever is asked for: scripts that ask for thousands mean the steps of Adam.
 MOST_ROUNDS = 200
+#: Highest degree of what follows from size and shape, and steps in which a first guess is made of it.
+HIGHEST, FEW_STEPS = 4, 4
+#: Stars per coefficient that this takes.
+PER_TERM = 4
+#: FWHM of a Gaussian over its standard deviation.
+FWHM = 2.3548
 #: A higher degree is chosen when it lowers chi2 of reserved stars by more than this per star.
 WORTH = 1.0
 
@@ -37,6 +45,7 @@ class OneFit:
     def __init__(self, problem, start, reasons, snr, fwhm, x, y, degree, reserve, seed, options):
         usable = reasons == ""
         self.problem, self.options, self.field = problem, options, None
+        self.mean_variance = 0.0
         self.base, self.reasons = reasons, reasons
         if degree > 0:
             terms = (degree + 1) * (degree + 2) // 2
@@ -48,7 +57,12 @@ class OneFit:
                 )
             weight = np.where(usable, np.clip(snr, 0, None) ** 2, 0)
             kept = np.where(usable)[0]
-            self.field = make_field(np.asarray(x)[kept], np.asarray(y)[kept], degree, weight[kept] + 1e-12)
+            # Size and shape may vary to twice the degree, as far as there are stars for that.
+            total = min(2 * degree, max(degree, HIGHEST))
+            while total > degree and PER_TERM * (total + 1) * (total + 2) > 2 * fitted:
+                total -= 1
+            self.field = make_field(np.asarray(x)[kept], np.asarray(y)[kept], degree, weight[kept] + 1e-12, total)
+            self.free, self.weight = terms, weight
             # Stars that are left out may lie anywhere; they are looked at as if in the middle.
             anywhere = [np.where(usable, at, np.mean(np.asarray(at)[kept])) for at in (x, y)]
             basis = self.field.basis(*anywhere)
@@ -116,15 +130,31 @@ class OneFit:
             # Whatever the solver, Newton's method is quick enough to find out how far the stars are from the start.
             newton = self.options["solver"] == "newton"
             first = self.solution if newton else replace(self.solution, loss_history=[])
+            if self.field is not None:
+                level = np.sum(first.flux[alive] ** 2) / np.median(self.problem.variance)
+                self.prior = held_prior(self.prior, self.free, level)
             self._newton(first, alive, 5)
             fix_gauge(first, self.problem, alive)  # the start is in the middle and of sum 1
             if self.prior.strength.any():
                 self.prior = released(self.prior, first)
             if self.field is not None:
-                self.prior = learned_prior(self.prior, first, self.problem.oversampling)
+                self._learn(first, alive)
             warm = newton
         self._run(alive, warm)
         self.level_variance = fix_gauge(self.solution, self.problem, alive)
+
+    def _learn(self, first, alive):
+        """Learn from a first fit how P varies, and begin there."""
+        s, fine = self.problem.oversampling, first.psf.shape[-1]
+        if self.free < len(first.psf):
+            # A few steps tell where the higher coefficients would go.
+            loose = self.prior._replace(shrink=np.zeros_like(self.prior.shrink))
+            minimise(self.batch, first, alive, loose, rounds=1, steps=FEW_STEPS, warm=True)
+        around = adaptive_moments(first.psf[:1], sigma=1.5 * s)
+        width = float(np.clip(np.nan_to_num(around.fwhm[0], nan=3.0 * s) / FWHM, 0.7 * s, fine / 8))
+        modes = find_modes(first.psf, first.diagonal, self.problem.basis, self.weight, self.free, width)
+        self.prior = learned_prior(self.prior, first, s, modes.mean, self.free)
+        self.solution.psf[1:], self.mean_variance = modes.mean[1:], modes.variance
 
     def _run(self, alive, warm):
         """Run the solver."""
@@ -149,8 +179,6 @@ class OneFit:
 
     def _alike(self, alive):
         """Stamps whose adaptive size is like that of the others; all of them where that would leave few."""
-        from galprep_dask.psf._kernels.moments import adaptive_moments
-
         p, s = self.problem, self.solution
         light = np.where(p.good, p.data - s.sky[:, None, None], 0.0)
         found = adaptive_moments(light, sigma=2.0, centre=np.stack([s.dx, s.dy], 1), iterations=40, tolerance=1e-2).fwhm

@@ -9,7 +9,7 @@ from galprep_dask.psf._kernels.prior import Prior
 from galprep_dask.psf._kernels.render import box_response
 from galprep_dask.psf.solve import Problem, Solution
 
-__all__ = ["first_prior", "information_spectrum", "learned_prior", "noise_factors", "released"]
+__all__ = ["first_prior", "held_prior", "information_spectrum", "learned_prior", "noise_factors", "released"]
 
 #: Deviations from the start are expected to have its light times this, in the core and beyond, and no less than that
 #: fraction of the noise; information of the prior is never less than 1 / MOST of that of the data.
@@ -23,8 +23,10 @@ SURE, TOLD, LOOSE = 3.0, 0.1, 2.0
 BELIEVED = 0.3
 #: Variance of a coefficient is not believed below this fraction of its noise.
 QUIETEST = 0.1
+#: What may not move is held by this times the largest diagonal of the normal matrix.
+FIRMLY = 1e6
 #: Variances are taken for so many times what they look like: held too loosely costs little, too tightly is a bias.
-CAUTION = 8.0
+CAUTION = 2.0
 
 
 def _grid(fine):
@@ -140,13 +142,21 @@ def noise_factors(prior: Prior, oversampling: int, fine: int) -> tuple[np.ndarra
     return per_fine, per_pixel
 
 
-def learned_prior(prior: Prior, solution: Solution, oversampling: int) -> Prior:
-    """
-    Learn from a first fit how much every coefficient of the field varies, and shrink it accordingly.
+def held_prior(prior: Prior, free: int, diagonal: float) -> Prior:
+    """Hold all coefficients but the first ``free`` where they start, against this diagonal of the normal matrix."""
+    shrink = prior.shrink.copy()
+    shrink[free:] = FIRMLY * diagonal
+    return prior._replace(shrink=shrink)
 
-    The mean square of a coefficient at a radius or a frequency, less its noise, is the variance it is expected to have
-    there (empirical Bayes). Where it does not rise above its noise it is held near zero, so that the corners of the
-    field do not pay for polynomials that the wings do not need, nor for detail that the optics do not make.
+
+def learned_prior(prior: Prior, solution: Solution, oversampling: int, mean: np.ndarray, free: int) -> Prior:
+    """
+    Learn from a first fit how far every coefficient of the field is from ``mean``, and draw it there accordingly.
+
+    The mean square of the difference at a radius or a frequency, less its noise, is the variance that it is expected to
+    have there (empirical Bayes). Where it does not rise above its noise it is held near the mean, so that the corners
+    of the field do not pay for polynomials that the wings do not need, nor for detail that the optics do not make. All
+    but the first ``free`` coefficients are the mean.
     """
     count, fine = solution.psf.shape[0], solution.psf.shape[-1]
     noise = noise_factors(prior, oversampling, fine)[0] / solution.diagonal
@@ -155,14 +165,17 @@ def learned_prior(prior: Prior, solution: Solution, oversampling: int) -> Prior:
     fy, fx = _grid(fine)
     band = np.rint(np.hypot(fy[:, None], fx) * fine).astype(int)
     # In units of its noise at the data's sampling a coefficient has white noise of variance 1.
-    whitened = np.sqrt(solution.diagonal) * solution.psf
+    rest = solution.psf - mean
+    whitened = np.sqrt(solution.diagonal) * rest
     power = np.abs(np.fft.rfft2(whitened)) ** 2 / fine**2
     white = 1 / (prior.spectrum + prior.strength[1])
     shrink, smooth = np.zeros_like(solution.psf), np.zeros((count, *band.shape))
-    for m in range(1, count):
-        shrink[m] = 1 / _expected(solution.psf[m] ** 2, noise[m], ring)
+    for m in range(1, free):
+        shrink[m] = 1 / _expected(rest[m] ** 2, noise[m], ring)
         smooth[m] = 1 / _expected(power[m], white, band)
-    return prior._replace(shrink=shrink, smooth=smooth)
+    start = np.concatenate([prior.start[:1], mean[1:]])
+    learned = prior._replace(start=start, shrink=shrink, smooth=smooth)
+    return held_prior(learned, free, solution.diagonal.max())
 
 
 def _expected(square, noise, ring):

@@ -66,8 +66,8 @@ def _loss(values, units, stamps, weight, prior, root, settings, oversampling):
     if prior is None:
         return loss
     from_start = psf - prior.start
-    drawn = jnp.vdot(from_start, start_curvature(from_start, prior, root))
-    return loss + 0.5 / n_good * (drawn + jnp.vdot(psf, prior_curvature(psf, prior, root)))
+    drawn = start_curvature(from_start, prior, root) + prior_curvature(from_start, prior, root)
+    return loss + 0.5 / n_good * jnp.vdot(from_start, drawn)
 
 
 def initial_state(values, solver, schedule, learning_rate, num_steps):

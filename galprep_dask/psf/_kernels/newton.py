@@ -316,7 +316,8 @@ def newton_round(
 
     right = join(_summed(lambda piece: _back(piece, piece.residual), pieces, none))
     if regular:
-        pull = start_curvature(prior.start - psf, prior, root) - prior_curvature(psf, prior, root)
+        off = prior.start - psf
+        pull = start_curvature(off, prior, root) + prior_curvature(off, prior, root)
         held = settings.a_tv * n_used * variation_gradient(psf[0], rounding)
         right = right + pull.at[0].add(-held)
         right = projected(right)
