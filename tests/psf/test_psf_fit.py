@@ -158,7 +158,7 @@ def test_lbfgs_settles_where_newton_does(local_sky):
 
 def test_adam_comes_close_and_says_that_it_has_not_settled():
     data, mask, _ = sample()
-    given = {"refit": False, "local_sky": False}
+    given = {"refit": False, "local_sky": False, "oversampling": 1}
     newton = fit(data, mask, **given)
     with pytest.warns(NotConvergedWarning, match="num_steps"):
         adam = fit(data, mask, solver="adam", learning_rate=3e-4, num_steps=400, **given)
