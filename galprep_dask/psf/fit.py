@@ -49,8 +49,7 @@ def fit_psf(
         Positions of the stars in the field, for ``degree`` above 0.
     oversampling : int or "auto"
         Fine pixels of P per data pixel. "auto": 4 to the FWHM for stars below 2.5 px, since a sharper PSF cannot be
-        shifted at the data's own sampling; 2 where stars are so bright that they show what that sampling loses of
-        their profile; else 1. ``oversampling`` of the result and its repr say what was chosen.
+        shifted at the data's own sampling; 2 where stars show what that sampling loses of their profile; else 1. ``oversampling`` of the result and its repr say what was chosen.
     degree : int or "auto"
         Total degree, 0 to 4, of the polynomials in (x, y) by which P varies. "auto": the degree that predicts reserved
         stars best.
@@ -109,9 +108,9 @@ def fit_psf(
     Notes
     -----
     Newton's method eliminates the stars' own parameters from the normal equations and solves those of P by
-    preconditioned conjugate gradients [1]_. At the data's sampling nothing regularises P, so its error is the
-    Cramer-Rao bound where the model holds; an oversampled P is drawn to a Moffat profile at the frequencies that
-    pixels blur away, and coefficients that vary over the field are shrunk to what the stars show of them.
+    preconditioned conjugate gradients [1]_. P is drawn to a Moffat profile like the stars at the frequencies where
+    that has less light than there is noise, and let go of where a first fit shows that it is another; so its error is
+    below the Cramer-Rao bound of free pixels. Coefficients that vary over the field are shrunk to what the stars show.
 
     With a client of ``dask.distributed`` the fit is one task of one worker, with one thread.
 
