@@ -49,8 +49,8 @@ def fit_psf(
         Positions of the stars in the field, for ``degree`` above 0.
     oversampling : int or "auto"
         Fine pixels of P per data pixel. "auto": 4 to the FWHM for stars below 2.5 px, since a sharper PSF cannot be
-        shifted at the data's own sampling; 2 where stars are so bright that they show what that sampling loses of
-        their profile; else 1. ``oversampling`` of the result and its repr say what was chosen.
+        shifted at the data's own sampling; 2 where stars show what that sampling loses of their profile; else 1.
+        ``oversampling`` of the result and its repr say what was chosen.
     degree : int or "auto"
         Total degree, 0 to 4, of the polynomials in (x, y) by which every pixel of P varies; what follows from its size
         and shape may vary to twice that, up to 4, where there are stars enough. "auto": the degree that predicts
@@ -110,10 +110,10 @@ def fit_psf(
     Notes
     -----
     Newton's method eliminates the stars' own parameters from the normal equations and solves those of P by
-    preconditioned conjugate gradients [1]_. At the data's sampling nothing regularises P, so its error is the
-    Cramer-Rao bound where the model holds; an oversampled P is drawn to a Moffat profile at the frequencies that
-    pixels blur away, and coefficients that vary over the field are drawn to what the stars show of size, shape and
-    few other modes.
+    preconditioned conjugate gradients [1]_. P is drawn to a Moffat profile like the stars at the frequencies where
+    that has less light than there is noise, and let go of where a first fit shows that it is another; so its error is
+    below the Cramer-Rao bound of free pixels. Coefficients that vary over the field are drawn to what the stars show
+    of size, shape and few other modes.
 
     With a client of ``dask.distributed`` the fit is one task of one worker, with one thread.
 

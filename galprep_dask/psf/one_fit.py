@@ -134,6 +134,7 @@ class OneFit:
                 level = np.sum(first.flux[alive] ** 2) / np.median(self.problem.variance)
                 self.prior = held_prior(self.prior, self.free, level)
             self._newton(first, alive, 5)
+            fix_gauge(first, self.problem, alive)  # the start is in the middle and of sum 1
             if self.prior.strength.any():
                 self.prior = released(self.prior, first)
             if self.field is not None:

@@ -17,7 +17,7 @@ TELLING, REACH, ROUGH, FAR, WILD = 20, 4.0, 0.02, 10.0, 40.0
 #: chi2 that the data's own sampling may cost before twice finer pixels are taken: of one PSF, and where it varies.
 LOST, LOST_VARYING = 5.0, 1000.0
 #: Stars are unlike a Moffat profile that is wrong by this fraction of itself in a ring, of so many FWHM, out to NEAR.
-UNLIKE, RING, NEAR = 0.4, 0.25, 1.4
+UNLIKE, RING, NEAR = 0.4, 0.25, 2.0
 
 
 def slope_of(data, good, variance, inverse_gain, flux, dx, dy, fwhm) -> tuple[float, bool]:

@@ -171,7 +171,7 @@ class Rounds:
             self.psf, self.stars, self.batch.stamps, self.fitted, self.tolerance, settings_of(self.problem, floor),
             self.prior, oversampling=self.problem.oversampling, half=self.problem.core, steps=steps,
             regular=self.prior is not None, left=np.asarray(left, self.problem.dtype),
-            enough=np.asarray(0.1 * SETTLED * self.psf.size, self.problem.dtype),
+            enough=np.asarray(0.1 * SETTLED * self.psf.size / self.problem.oversampling**2, self.problem.dtype),
         )  # fmt: skip
 
     def keep(self, solution, summary):
@@ -285,7 +285,7 @@ def minimise(batch: Batch, solution: Solution, alive, prior=None, *, rounds: int
             continue
         least = min(least, history[-1])
         promise = float(summary.promise)
-        settled = promise < SETTLED * state.psf.size
+        settled = promise < SETTLED * state.psf.size / batch.problem.oversampling**2
         converged = late and settled
         state.psf, state.stars = found.psf, found.stars
         if converged:  # what was seen before this last, small step is as good as what would be seen after it

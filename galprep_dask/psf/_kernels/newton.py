@@ -145,8 +145,7 @@ def filtered(image, response):
 def start_curvature(step, prior, root):
     """Curvature of what draws P to its start, in the core and beyond it, times ``step``."""
     zones = [
-        window * filtered(window * root * step, held)
-        for window, held in zip(prior.window, prior.strength, strict=True)
+        window * filtered(window * root * step, held) for window, held in zip(prior.window, prior.strength, strict=True)
     ]
     return root * sum(zones)
 

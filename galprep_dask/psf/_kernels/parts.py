@@ -38,8 +38,8 @@ class Matrices(NamedTuple):
 
 
 def _is_split(size, oversampling):
-    """Whether stamps are so large, and pixels so fine, that two parts are less work than one."""
-    return oversampling > 1 and size >= 2 * BOX + 5
+    """Whether two parts are less work than one; stars that need finer pixels are too sharp to be cut in two."""
+    return oversampling == 2 and size >= 2 * BOX + 5
 
 
 def pitch_of(size, fine, oversampling):
