@@ -52,8 +52,9 @@ def fit_psf(
         shifted at the data's own sampling; 2 where stars show what that sampling loses of their profile; else 1.
         ``oversampling`` of the result and its repr say what was chosen.
     degree : int or "auto"
-        Total degree, 0 to 4, of the polynomials in (x, y) by which P varies. "auto": the degree that predicts reserved
-        stars best.
+        Total degree, 0 to 4, of the polynomials in (x, y) by which every pixel of P varies; what follows from its size
+        and shape may vary to twice that, up to 4, where there are stars enough. "auto": the degree that predicts
+        reserved stars best.
     solver : {"newton", "lbfgs", "adam"}
         Newton settles by itself in a few rounds; the others are optax's.
     a_TV, a_sky : float
@@ -111,7 +112,8 @@ def fit_psf(
     Newton's method eliminates the stars' own parameters from the normal equations and solves those of P by
     preconditioned conjugate gradients [1]_. P is drawn to a Moffat profile like the stars at the frequencies where
     that has less light than there is noise, and let go of where a first fit shows that it is another; so its error is
-    below the Cramer-Rao bound of free pixels. Coefficients that vary over the field are shrunk to what the stars show.
+    below the Cramer-Rao bound of free pixels. Coefficients that vary over the field are drawn to what the stars show
+    of size, shape and few other modes.
 
     With a client of ``dask.distributed`` the fit is one task of one worker, with one thread.
 

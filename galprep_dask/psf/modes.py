@@ -60,11 +60,12 @@ def find_modes(psf, diagonal, basis, weight, free: int, width: float) -> Modes:
     ----------
     .. [1] Gavish and Donoho 2017, IEEE Transactions on Information Theory 63, 2137.
     """
-    count, fine = len(psf) - 1, psf.shape[-1]
+    fine = psf.shape[-1]
     root = np.sqrt(diagonal[0])
     smooth, first, second = shape_derivatives(psf[0], root, width)
-    told = _shape_of(psf[1:], root, smooth, first, second, basis[:, 1:], weight / weight.sum())
-    shape, squares, error2 = told
+    shape, squares, error2 = _shape_of(
+        psf[1:], root, smooth, first, second, basis[:, 1:], weight / weight.sum()
+    )  # fmt: skip
     mean, variance = np.zeros_like(psf), np.zeros_like(psf)
     mean[1:] = np.tensordot(shape, first, 1) + 0.5 * np.tensordot(squares, second.reshape(9, fine, fine), 1)
     variance[1:] = np.tensordot(error2, first**2, 1)
@@ -74,17 +75,19 @@ def find_modes(psf, diagonal, basis, weight, free: int, width: float) -> Modes:
     found = np.einsum("rq,qij->rij", right, images) / root
     mean[1:free] += np.tensordot(left, found, 1)
     variance[1:free] += (found**2).sum(0)
-    return Modes(mean, variance, shape[:count], len(right))
+    return Modes(mean, variance, shape, len(right))
 
 
 def _functions(y, x, width, fine):
     """Gaussians of all widths, times waves around the middle: (q, N, N)."""
     r2, around = x**2 + y**2, x + 1j * y
+    waves = [around**order for order in ORDERS]
     images, sigma = [], NARROWEST * width
     while sigma < max(WIDEST * fine, 1.01 * NARROWEST * width):
-        for order in ORDERS:
-            image = np.exp(-r2 / (2 * sigma**2)) * (around / sigma) ** order
-            images += [image.real, image.imag] if order else [image.real]
+        round_one = np.exp(-r2 / (2 * sigma**2))
+        for order, wave in zip(ORDERS, waves, strict=True):
+            light = round_one / sigma**order
+            images += [light * wave.real, light * wave.imag] if order else [light]
         sigma *= STEP
     return np.stack(images)
 
