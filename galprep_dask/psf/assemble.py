@@ -40,7 +40,7 @@ def _variances(fit, size):
     """Variances of the coefficients, and of the image at the data's sampling, from the normal matrix."""
     problem, solution = fit.problem, fit.solution
     fine, s = solution.psf.shape[-1], problem.oversampling
-    per_fine, per_pixel = (factor[:, None, None] for factor in noise_factors(fit.prior, s, fine))
+    per_fine, per_pixel = noise_factors(fit.prior, s, fine)
     information = solution.diagonal
     # The middle of every data pixel on the fine grid, nearest where it falls between two.
     at = np.rint((fine - 1) / 2 + s * (np.arange(size) - (size - 1) / 2)).astype(int)
@@ -48,7 +48,10 @@ def _variances(fit, size):
     sampled = information[:, at[:, None], at]
     shrink = fit.prior.shrink
     variance = 1 / (information / per_fine + shrink)
-    image_variance = 1 / (sampled / per_pixel + shrink[:, at[:, None], at] / s**2)
+    image_variance = 1 / (sampled / per_pixel[:, at[:, None], at] + shrink[:, at[:, None], at] / s**2)
+    if fit.field is not None:  # what the coefficients are drawn to is not known exactly, and matters as far as they are
+        wrong = fit.mean_variance * (shrink * variance) ** 2
+        variance, image_variance = variance + wrong, image_variance + s**4 * wrong[:, at[:, None], at]
     level = fit.level_variance
     variance[0] += level
     image_variance[0] += level * s**4

@@ -78,7 +78,7 @@ def descend(
         summary = rounds.round(0, floor).summary
         history.append(float(summary.loss))
         late = warm or number >= len(TOLERANCES) - 1
-        if late and float(summary.promise) < NEARER * SETTLED * solution.psf.size:
+        if late and float(summary.promise) < NEARER * SETTLED * solution.psf.size / problem.oversampling**2:
             settled = True
             break
         rounds.tolerance = np.maximum(summary.misfit, rounds.tolerance) if late else np.asarray(summary.misfit)
@@ -105,6 +105,8 @@ def _units(batch, solution, prior, solver):
     pixel, response = solution.diagonal, one
     if prior is not None:
         pixel = pixel + prior.shrink
-        response = np.asarray((prior.spectrum + prior.strength + prior.smooth) ** -0.5, problem.dtype)
+        response = np.asarray(
+            (prior.spectrum + np.sqrt(prior.strength[0] * prior.strength[1]) + prior.smooth) ** -0.5, problem.dtype
+        )
     pixel = np.asarray(pixel**-0.5, problem.dtype)
     return Units(psf.astype(problem.dtype), pixel, response, flux, np.minimum(np.minimum(dx, dy), 1), sky)

@@ -49,11 +49,12 @@ def fit_psf(
         Positions of the stars in the field, for ``degree`` above 0.
     oversampling : int or "auto"
         Fine pixels of P per data pixel. "auto": 4 to the FWHM for stars below 2.5 px, since a sharper PSF cannot be
-        shifted at the data's own sampling; 2 where stars are so bright that they show what that sampling loses of
-        their profile; else 1. ``oversampling`` of the result and its repr say what was chosen.
+        shifted at the data's own sampling; 2 where stars show what that sampling loses of their profile; else 1.
+        ``oversampling`` of the result and its repr say what was chosen.
     degree : int or "auto"
-        Total degree, 0 to 4, of the polynomials in (x, y) by which P varies. "auto": the degree that predicts reserved
-        stars best.
+        Total degree, 0 to 4, of the polynomials in (x, y) by which every pixel of P varies; what follows from its size
+        and shape may vary to twice that, up to 4, where there are stars enough. "auto": the degree that predicts
+        reserved stars best.
     solver : {"newton", "lbfgs", "adam"}
         Newton settles by itself in a few rounds; the others are optax's.
     a_TV, a_sky : float
@@ -109,9 +110,10 @@ def fit_psf(
     Notes
     -----
     Newton's method eliminates the stars' own parameters from the normal equations and solves those of P by
-    preconditioned conjugate gradients [1]_. At the data's sampling nothing regularises P, so its error is the
-    Cramer-Rao bound where the model holds; an oversampled P is drawn to a Moffat profile at the frequencies that
-    pixels blur away, and coefficients that vary over the field are shrunk to what the stars show of them.
+    preconditioned conjugate gradients [1]_. P is drawn to a Moffat profile like the stars at the frequencies where
+    that has less light than there is noise, and let go of where a first fit shows that it is another; so its error is
+    below the Cramer-Rao bound of free pixels. Coefficients that vary over the field are drawn to what the stars show
+    of size, shape and few other modes.
 
     With a client of ``dask.distributed`` the fit is one task of one worker, with one thread.
 
@@ -147,7 +149,9 @@ def fit_psf(
     usable = reasons == ""
     if not usable.any():
         raise TooFewStarsError(f"none of the {count} stamps has enough good pixels in its middle to be fitted.")
-    chosen, slope = grid_for(data, good, variance, gain, sky, dx, dy, flux, fwhm, usable, oversampling)
+    chosen, slope = grid_for(
+        data, good, variance, gain, sky, dx, dy, flux, fwhm, usable, oversampling, varies=degree != 0
+    )
     fine = size * chosen - (size * chosen + 1) % 2
     problem = Problem(
         data, good, variance, np.ones((count, 1)), chosen, 1 / gain if gain else 0.0, clip, local_sky, a_TV, a_sky,
@@ -159,7 +163,7 @@ def fit_psf(
     with precision(dtype):
         best, failed = None, 0
         for trial in range(degree_max + 1) if degree == "auto" else (degree,):
-            fitted = OneFit(problem, start, reasons.copy(), snr, x, y, trial, reserve, seed, options)
+            fitted = OneFit(problem, start, reasons.copy(), snr, fwhm, x, y, trial, reserve, seed, options)
             if neighbours == "fit":
                 # What was found is taken off, and the fit begins again; the second time the PSF is good enough to stay.
                 found = None
@@ -170,7 +174,7 @@ def fit_psf(
                         break
                     begin = replace(fitted.solution, psf=fitted.solution.psf[:1], loss_history=[])
                     cleaned = replace(cleaned, basis=problem.basis)
-                    fitted = OneFit(cleaned, begin, reasons.copy(), snr, x, y, trial, reserve, seed, options)
+                    fitted = OneFit(cleaned, begin, reasons.copy(), snr, fwhm, x, y, trial, reserve, seed, options)
             if best is None or fitted.better_than(best):
                 best, failed = fitted, 0
             else:

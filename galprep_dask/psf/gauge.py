@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from galprep_dask.psf._kernels.moments import adaptive_moments
-from galprep_dask.psf._kernels.render import shift_matrices, shifted
+from galprep_dask.psf._kernels.render import box_response, frequencies, shift_matrices, shifted
 from galprep_dask.psf.solve import Problem, Solution
 
-__all__ = ["centred", "fix_gauge", "polished", "sampled"]
+__all__ = ["centred", "fix_gauge", "polished", "resolved", "sampled"]
 
 #: A level of P against the skies that a first guess may have got wrong, fraction of the peak.
 LIKELY_LEVEL = 3e-4
@@ -92,6 +92,18 @@ def sampled(psf, size: int, oversampling: int, dx: float = 0.0, dy: float = 0.0)
     fine = psf.shape[-1]
     y, x = (shift_matrices(np.array([float(d)]), size, fine, oversampling)[0] for d in (dy, dx))
     return y @ psf @ x.T
+
+
+def resolved(image, fine: int, oversampling: int) -> np.ndarray:
+    """Give the fine PSF (N, N) that is this image (n, n) once it is integrated over data pixels."""
+    size = image.shape[-1]
+    if fine == size:
+        return image
+    f = frequencies(size)
+    amplitude = np.where(f == 0, 1.0, 2.0) / size / box_response(f / oversampling, oversampling)
+    distance = np.subtract.outer((np.arange(fine) - (fine - 1) / 2) / oversampling, np.arange(size) - (size - 1) / 2)
+    matrix = np.tensordot(amplitude, np.cos(2 * np.pi * f[:, None, None] * distance), 1)
+    return matrix @ image @ matrix.T
 
 
 def polished(image) -> np.ndarray:

@@ -6,7 +6,6 @@ import numpy as np
 
 from galprep_dask.errors import ImageShapeError, NoGoodPixelsError, ParameterError, TooFewStarsError
 from galprep_dask.psf.profile import lost_to_sampling, needed_oversampling, slope_of
-from galprep_dask.psf.start import BETA
 
 __all__ = ["check_numbers", "checked_stamps", "grid_for", "unusable_stamps", "variances_of"]
 
@@ -115,10 +114,8 @@ def variances_of(data, good, sigma, sky_std, gain, sky):
     return np.broadcast_to(np.broadcast_to(sky_std, (count,))[:, None, None] ** 2, data.shape), good
 
 
-def grid_for(data, good, variance, gain, sky, dx, dy, flux, fwhm, usable, oversampling):
-    """Fine pixels per data pixel, and the slope of the profile that an oversampled P starts from."""
-    if oversampling == 1:
-        return 1, BETA
+def grid_for(data, good, variance, gain, sky, dx, dy, flux, fwhm, usable, oversampling, varies):
+    """Fine pixels per data pixel, and the slope of the profile that P starts from."""
     kept = np.nonzero(usable)[0]
     inverse_gain, size = 1 / gain if gain else 0.0, data.shape[-1]
     light = data[kept] - sky[kept, None, None]
@@ -128,7 +125,7 @@ def grid_for(data, good, variance, gain, sky, dx, dy, flux, fwhm, usable, oversa
     bright = kept[np.argsort(-flux[kept], kind="stable")[:TELLING]]
     background = np.median(variance[bright], axis=(1, 2))
     lost = lambda: lost_to_sampling(flux[bright], background, inverse_gain, fwhm, slope, size)  # noqa: E731
-    return needed_oversampling(fwhm, lost if alike else float), slope
+    return needed_oversampling(fwhm, lost if alike else float, varies), slope
 
 
 def unusable_stamps(good, fwhm):

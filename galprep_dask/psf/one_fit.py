@@ -8,10 +8,12 @@ from dataclasses import replace
 import numpy as np
 
 from galprep_dask.errors import NotConvergedWarning, TooFewStarsError
+from galprep_dask.psf._kernels.moments import adaptive_moments
 from galprep_dask.psf.assemble import assemble
 from galprep_dask.psf.field import make_field
-from galprep_dask.psf.gauge import fix_gauge
-from galprep_dask.psf.prior import TIMES, first_prior, learned_prior
+from galprep_dask.psf.gauge import fix_gauge, resolved
+from galprep_dask.psf.modes import find_modes
+from galprep_dask.psf.prior import first_prior, held_prior, learned_prior, released
 from galprep_dask.psf.solve import Batch, Solution, fit_stars, minimise
 from galprep_dask.psf.stack import stack_of
 from galprep_dask.psf.validate import folds_of, predicted, summarised
@@ -27,6 +29,12 @@ MISFIT_SIGMAS, MISFIT_RATIO, MISFIT_LEAST = 6.0, 4.0, 0.1
 SUSPECT = 1.25
 #: Rounds of Newton's method at most, whatever is asked for: scripts that ask for thousands mean the steps of Adam.
 MOST_ROUNDS = 200
+#: Highest degree of what follows from size and shape, and steps in which a first guess is made of it.
+HIGHEST, FEW_STEPS = 4, 4
+#: Stars per coefficient that this takes.
+PER_TERM = 4
+#: FWHM of a Gaussian over its standard deviation.
+FWHM = 2.3548
 #: A higher degree is chosen when it lowers chi2 of reserved stars by more than this per star.
 WORTH = 1.0
 
@@ -34,9 +42,10 @@ WORTH = 1.0
 class OneFit:
     """A PSF of one degree, fitted and validated; ``finished`` makes the model of it."""
 
-    def __init__(self, problem, start, reasons, snr, x, y, degree, reserve, seed, options):
+    def __init__(self, problem, start, reasons, snr, fwhm, x, y, degree, reserve, seed, options):
         usable = reasons == ""
         self.problem, self.options, self.field = problem, options, None
+        self.mean_variance = 0.0
         self.base, self.reasons = reasons, reasons
         if degree > 0:
             terms = (degree + 1) * (degree + 2) // 2
@@ -48,7 +57,12 @@ class OneFit:
                 )
             weight = np.where(usable, np.clip(snr, 0, None) ** 2, 0)
             kept = np.where(usable)[0]
-            self.field = make_field(np.asarray(x)[kept], np.asarray(y)[kept], degree, weight[kept] + 1e-12)
+            # Size and shape may vary to twice the degree, as far as there are stars for that.
+            total = min(2 * degree, max(degree, HIGHEST))
+            while total > degree and PER_TERM * (total + 1) * (total + 2) > 2 * fitted:
+                total -= 1
+            self.field = make_field(np.asarray(x)[kept], np.asarray(y)[kept], degree, weight[kept] + 1e-12, total)
+            self.free, self.weight = terms, weight
             # Stars that are left out may lie anywhere; they are looked at as if in the middle.
             anywhere = [np.where(usable, at, np.mean(np.asarray(at)[kept])) for at in (x, y)]
             basis = self.field.basis(*anywhere)
@@ -56,7 +70,7 @@ class OneFit:
         self.batch = Batch(problem, start.psf.shape[-1])
         terms = problem.basis.shape[1]
         psf = np.concatenate([start.psf, np.zeros((terms - 1, *start.psf.shape[1:]))])
-        self.prior = first_prior(psf, problem)
+        self.prior = first_prior(psf, problem, start.flux, usable, fwhm)
         self.solution = Solution(psf, start.flux.copy(), start.dx.copy(), start.dy.copy(), start.sky.copy())
         fold, n_folds = folds_of(snr, usable, reserve, seed)
         self.reserved = np.zeros(len(fold), bool)
@@ -112,42 +126,59 @@ class OneFit:
         return alive
 
     def _minimise(self, alive, warm=False):
-        s = self.problem.oversampling
-        if (self.field is not None or s > 1) and not warm:
-            for _ in range(TIMES - 1 if s > 1 else 1):
-                self._run(alive, False, 5)
-                if s > 1:
-                    # Drawn to where a fit has got: what it was held back by is left behind (Tikhonov, iterated).
-                    self.prior = self.prior._replace(start=self.solution.psf.copy())
+        if self._regular() and not warm:
+            # Whatever the solver, Newton's method is quick enough to find out how far the stars are from the start.
+            newton = self.options["solver"] == "newton"
+            first = self.solution if newton else replace(self.solution, loss_history=[])
             if self.field is not None:
-                self.prior = learned_prior(self.prior, self.solution, s)
-            warm = True
+                level = np.sum(first.flux[alive] ** 2) / np.median(self.problem.variance)
+                self.prior = held_prior(self.prior, self.free, level)
+            self._newton(first, alive, 5)
+            fix_gauge(first, self.problem, alive)  # the start is in the middle and of sum 1
+            if self.prior.strength.any():
+                self.prior = released(self.prior, first)
+            if self.field is not None:
+                self._learn(first, alive)
+            warm = newton
         self._run(alive, warm)
         self.level_variance = fix_gauge(self.solution, self.problem, alive)
 
-    def _run(self, alive, warm, most=None):
-        """Run the solver, Newton's method for no more than ``most`` rounds."""
-        prior, options = self.prior if self._regular() else None, self.options
-        if options["solver"] == "newton":
-            # The total variation ties pixels to their neighbours, which the preconditioner knows nothing of, and it is
-            # no quadratic.
-            most_rounds, steps = (60, 100) if self.problem.a_tv > 0 else (20, 12)
-            rounds = min(options["num_steps"] or most_rounds, MOST_ROUNDS)
-            minimise(
-                self.batch, self.solution, alive, prior, rounds=min(rounds, most or rounds), steps=steps, warm=warm
-            )
+    def _learn(self, first, alive):
+        """Learn from a first fit how P varies, and begin there."""
+        s, fine = self.problem.oversampling, first.psf.shape[-1]
+        if self.free < len(first.psf):
+            # A few steps tell where the higher coefficients would go.
+            loose = self.prior._replace(shrink=np.zeros_like(self.prior.shrink))
+            minimise(self.batch, first, alive, loose, rounds=1, steps=FEW_STEPS, warm=True)
+        around = adaptive_moments(first.psf[:1], sigma=1.5 * s)
+        width = float(np.clip(np.nan_to_num(around.fwhm[0], nan=3.0 * s) / FWHM, 0.7 * s, fine / 8))
+        modes = find_modes(first.psf, first.diagonal, self.problem.basis, self.weight, self.free, width)
+        self.prior = learned_prior(self.prior, first, s, modes.mean, self.free)
+        self.solution.psf[1:], self.mean_variance = modes.mean[1:], modes.variance
+
+    def _run(self, alive, warm):
+        """Run the solver."""
+        if self.options["solver"] == "newton":
+            self._newton(self.solution, alive, MOST_ROUNDS, warm)
         else:
             from galprep_dask.psf.descend import descend
 
-            descend(self.batch, self.solution, alive, prior, warm=warm, **options)
+            prior = self.prior if self._regular() else None
+            descend(self.batch, self.solution, alive, prior, warm=warm, **self.options)
+
+    def _newton(self, solution, alive, most, warm=False):
+        """Run Newton's method for no more than ``most`` rounds."""
+        # The total variation ties pixels to their neighbours, which the preconditioner knows nothing of, and it is no
+        # quadratic.
+        rounds, steps = (60, 100) if self.problem.a_tv > 0 else (20, 12)
+        rounds, prior = min(self.options["num_steps"] or rounds, most), self.prior if self._regular() else None
+        minimise(self.batch, solution, alive, prior, rounds=rounds, steps=steps, warm=warm)
 
     def _regular(self):
-        return self.problem.oversampling > 1 or self.field is not None or self.problem.a_tv > 0
+        return bool(self.prior.strength.any()) or self.field is not None or self.problem.a_tv > 0
 
     def _alike(self, alive):
         """Stamps whose adaptive size is like that of the others; all of them where that would leave few."""
-        from galprep_dask.psf._kernels.moments import adaptive_moments
-
         p, s = self.problem, self.solution
         light = np.where(p.good, p.data - s.sky[:, None, None], 0.0)
         found = adaptive_moments(light, sigma=2.0, centre=np.stack([s.dx, s.dy], 1), iterations=40, tolerance=1e-2).fwhm
@@ -183,7 +214,9 @@ class OneFit:
         stack = stack_of(
             p.data[stars], p.good[stars], p.variance[stars], s.flux[stars], s.dx[stars], s.dy[stars], s.sky[stars]
         )
-        plain = replace(p.of(seen), oversampling=1, basis=np.ones((len(seen), 1)))
+        plain = replace(p.of(seen), basis=np.ones((len(seen), 1)))
+        # On the grid of P, for which everything is compiled already.
+        stack = resolved(stack, s.psf.shape[-1], p.oversampling)
         return self._predicted(plain, stack[None], seen, 1)
 
     def _predicted(self, problem, psf, seen, steps):

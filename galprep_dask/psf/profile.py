@@ -12,12 +12,12 @@ __all__ = ["lost_to_sampling", "needed_oversampling", "slope_of"]
 #: Slopes of a Moffat profile that are tried: from broad wings to nearly a Gaussian.
 SLOPES = (1.8, 2.3, 3.0, 4.0, 6.0, 12.0)
 #: So many of the brightest stars tell the slope, within so many FWHM; their cores may be wrong by ROUGH, and a pixel
-#: further off than FAR sigmas counts no more than that.
-TELLING, REACH, ROUGH, FAR = 20, 4.0, 0.02, 10.0
-#: chi2 that the data's own sampling may cost before twice finer pixels are taken.
-LOST = 1000.0
-#: Mean chi2 of a pixel above which stars do not have a Moffat profile, and are not drawn to one without need.
-UNLIKE = 25.0
+#: further off than FAR sigmas counts no more than that, one further off than WILD in a ring.
+TELLING, REACH, ROUGH, FAR, WILD = 20, 4.0, 0.02, 10.0, 40.0
+#: chi2 that the data's own sampling may cost before twice finer pixels are taken: of one PSF, and where it varies.
+LOST, LOST_VARYING = 5.0, 1000.0
+#: Stars are unlike a Moffat profile that is wrong by this fraction of itself in a ring, of so many FWHM, out to NEAR.
+UNLIKE, RING, NEAR = 0.4, 0.25, 2.0
 
 
 def slope_of(data, good, variance, inverse_gain, flux, dx, dy, fwhm) -> tuple[float, bool]:
@@ -41,15 +41,27 @@ def slope_of(data, good, variance, inverse_gain, flux, dx, dy, fwhm) -> tuple[fl
     flux, s, side = flux[told, None, None], max(choose_oversampling(0.9 * fwhm), 2), 2 * half + 1
     fine = side * s - (side * s + 1) % 2
     across, along = (shift_matrices(shift[told], side, fine, s) for shift in (dx, dy))
-    misfits = []
+    iy, ix = np.mgrid[:side, :side] - half
+    r = np.hypot(ix - dx[told, None, None], iy - dy[told, None, None])
+    found = []
     for slope in SLOPES:
         star = along @ moffat_psf(fwhm, side, fine, s, slope) @ across.swapaxes(1, 2)
         light = np.maximum(flux * star, 0)
         weight = good / (variance + light * inverse_gain + (ROUGH * light) ** 2)
         own = (weight * star * data).sum((1, 2)) / np.maximum((weight * star**2).sum((1, 2)), 1e-300)
-        misfits.append(np.minimum(weight * (data - own[:, None, None] * star) ** 2, FAR**2).sum())
-    best = int(np.argmin(misfits))
-    return SLOPES[best], misfits[best] < UNLIKE * max(np.count_nonzero(good), 1)
+        light = own[:, None, None] * star
+        pull, light = np.sqrt(weight) * (data - light), np.sqrt(weight) * light
+        found.append((np.minimum(pull**2, FAR**2).sum(), slope, _wrong_by(np.clip(pull, -WILD, WILD), light, r / fwhm)))
+    _, slope, wrong = min(found)
+    return slope, wrong < UNLIKE
+
+
+def _wrong_by(pull, light, r):
+    """Largest fraction by which a profile is wrong in a ring, more than by its noise; both are over sigma."""
+    ring = (r[r < NEAR] / RING).astype(int)
+    sums = [np.bincount(ring, values[r < NEAR]) for values in (pull * light, light**2)]
+    error = 1 / np.sqrt(np.maximum(sums[1], 1e-30))
+    return float((np.abs(sums[0]) * error**2 - 3 * error).max())
 
 
 def lost_to_sampling(flux, variance, inverse_gain, fwhm, slope, size) -> float:
@@ -83,6 +95,6 @@ def lost_to_sampling(flux, variance, inverse_gain, fwhm, slope, size) -> float:
     return float(chi2 * size**2)
 
 
-def needed_oversampling(fwhm, lost) -> int:
+def needed_oversampling(fwhm, lost, varies=False) -> int:
     """Give the oversampling for stars of ``fwhm``, of which ``lost()`` is lost to the data's sampling."""
-    return max(choose_oversampling(0.9 * fwhm), 1 + (lost() > LOST))
+    return max(choose_oversampling(0.9 * fwhm), 1 + (lost() > (LOST_VARYING if varies else LOST)))

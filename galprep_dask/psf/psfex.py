@@ -130,7 +130,7 @@ def write_psfex(model: PSFModel, path: str | os.PathLike, *, overwrite: bool = F
     """
     if not isinstance(model, PSFModel):
         raise ParameterError(f"a PSFModel is expected, not {type(model).__name__}.")
-    s, degree = model.oversampling, model.degree
+    s, degree = model.oversampling, 0 if model.field is None else model.field.total
     samples = model.coefficients.shape[-1]
     mask = effective_samples(model.coefficients, s, samples, s) / s**2
     header = fits.Header()

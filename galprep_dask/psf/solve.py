@@ -67,15 +67,16 @@ class Solution:
 
 
 def _ladder(count: int) -> int:
-    """Round up to 8, 10, 12, 14, 16, 20, 24 ...: few sizes, so that few are compiled."""
+    """Round up to 1, 2 ... 8, 10, 12, 14, 16, 20, 24 ...: few sizes, so that few are compiled."""
     step = 1 << max((count - 1).bit_length() - 3, 0)
-    return max(-(-count // step) * step, 8)
+    return -(-count // step) * step
 
 
-def _grouping(count, size, fine):
-    group = max(GROUP_PIXELS // (size * max(size, fine)), 1)
+def _grouping(count, size, widest):
+    """Give the number of groups and of stars in one; ``widest`` is the side of the widest array of a star."""
+    group = max(GROUP_PIXELS // (size * widest), 8)
     if count <= group:
-        return 1, min(_ladder(count), group)
+        return 1, min(max(_ladder(count), 8), group)
     return _ladder(-(-count // group)), group
 
 
@@ -84,7 +85,10 @@ class Batch:
 
     def __init__(self, problem: Problem, fine: int):
         self.problem, self.count = problem, len(problem.data)
-        self.shape = _grouping(self.count, problem.data.shape[-1], fine)
+        from galprep_dask.psf._kernels.parts import pitch_of  # brings JAX
+
+        size = problem.data.shape[-1]
+        self.shape = _grouping(self.count, size, max(size, pitch_of(size, fine, problem.oversampling)[0]))
         self._stamps = None
 
     def pad(self, values, fill=0.0):
@@ -167,7 +171,7 @@ class Rounds:
             self.psf, self.stars, self.batch.stamps, self.fitted, self.tolerance, settings_of(self.problem, floor),
             self.prior, oversampling=self.problem.oversampling, half=self.problem.core, steps=steps,
             regular=self.prior is not None, left=np.asarray(left, self.problem.dtype),
-            enough=np.asarray(0.1 * SETTLED * self.psf.size, self.problem.dtype),
+            enough=np.asarray(0.1 * SETTLED * self.psf.size / self.problem.oversampling**2, self.problem.dtype),
         )  # fmt: skip
 
     def keep(self, solution, summary):
@@ -281,7 +285,7 @@ def minimise(batch: Batch, solution: Solution, alive, prior=None, *, rounds: int
             continue
         least = min(least, history[-1])
         promise = float(summary.promise)
-        settled = promise < SETTLED * state.psf.size
+        settled = promise < SETTLED * state.psf.size / batch.problem.oversampling**2
         converged = late and settled
         state.psf, state.stars = found.psf, found.stars
         if converged:  # what was seen before this last, small step is as good as what would be seen after it

@@ -88,6 +88,27 @@ def test_hull_of_the_stars_survives_a_psfex_file(tmp_path):
         assert not again.inside(*outside)
 
 
+def test_shape_of_higher_degree_survives_files(tmp_path):
+    """Every pixel varies to degree 2, and what follows from size and shape to degree 4."""
+    rng = np.random.default_rng(3)
+    x, y = rng.uniform(0, 1000, (2, 80))
+    low, field = make_field(x, y, 2, np.ones(80)), make_field(x, y, 2, np.ones(80), 4)
+    np.testing.assert_allclose(field.basis(x, y)[:, :6], low.basis(x, y), atol=1e-9)
+    assert (low.total, field.degree, field.total) == (2, 2, 4)
+    plain = varying()
+    noise = rng.normal(0, 0.01 * plain.coefficients.max(), 9)[:, None, None]
+    model = PSFModel(np.concatenate([plain.coefficients, noise * plain.coefficients[1]]), 31, 1, field)
+    model.to_fits(tmp_path / "psf.fits")
+    again = PSFModel.from_fits(tmp_path / "psf.fits")
+    assert again.degree == 2
+    assert again.field.reach == field.reach > 0
+    np.testing.assert_array_equal(again.at(300, 700), model.at(300, 700))
+    write_psfex(model, tmp_path / "stars.psf")
+    exported = read_psfex(tmp_path / "stars.psf", oversampling=1)
+    assert exported.degree == 4
+    np.testing.assert_allclose(exported.at(300, 700), model.at(300, 700), atol=1e-6)
+
+
 def lanczos(x):
     """Kernel of order 4, with which PSFEx resamples."""
     return np.where(np.abs(x) < 4, np.sinc(x) * np.sinc(x / 4), 0)

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import optax
 
 from galprep_dask.psf._kernels.loss import ROUNDING, Stars, look, profiles, sky_variance, total_variation
-from galprep_dask.psf._kernels.newton import filtered, prior_curvature
+from galprep_dask.psf._kernels.newton import filtered, prior_curvature, start_curvature
+from galprep_dask.psf._kernels.parts import parts_of
 
 __all__ = ["Units", "descend_round", "initial_state"]
 
@@ -45,11 +46,12 @@ def _placed(values, units):
 
 def _loss(values, units, stamps, weight, prior, root, settings, oversampling):
     psf, stars = _placed(values, units)
-    size = stamps.data.shape[-1]
+    size, fine = stamps.data.shape[-1], psf.shape[-1]
+    parts = parts_of(psf, size, oversampling)
 
     def of_group(group):
         stars, stamps, weight = group
-        light = profiles(psf, stamps.basis, stars.dx, stars.dy, size, oversampling)
+        light = profiles(parts, stamps.basis, stars.dx, stars.dy, size, fine, oversampling)
         residual = stamps.data - stars.flux[:, None, None] * light - stars.sky[:, None, None]
         alive = stamps.good.sum((1, 2)) > 0
         held = jnp.sum(jnp.where(alive, stars.sky**2 / sky_variance(stamps), 0))
@@ -64,8 +66,8 @@ def _loss(values, units, stamps, weight, prior, root, settings, oversampling):
     if prior is None:
         return loss
     from_start = psf - prior.start
-    drawn = jnp.vdot(from_start, root * filtered(root * from_start, prior.strength))
-    return loss + 0.5 / n_good * (drawn + jnp.vdot(psf, prior_curvature(psf, prior, root)))
+    drawn = start_curvature(from_start, prior, root) + prior_curvature(from_start, prior, root)
+    return loss + 0.5 / n_good * jnp.vdot(from_start, drawn)
 
 
 def initial_state(values, solver, schedule, learning_rate, num_steps):
@@ -109,8 +111,9 @@ def descend_round(
     optimiser = _optimiser(solver, schedule, learning_rate, num_steps)
     stamps = stamps._replace(good=stamps.good * (fitted > 0)[:, :, None, None])
     psf, stars = _placed(values, units)
+    parts, fine = parts_of(psf, stamps.data.shape[-1], oversampling), psf.shape[-1]
     weight = jax.lax.map(
-        lambda group: look(psf, *group, settings, oversampling, half)[3], (stars, stamps, tolerance)
+        lambda group: look(parts, *group, settings, fine, oversampling, half)[3], (stars, stamps, tolerance)
     )  # fmt: skip
     root = jnp.sqrt(diagonal)
 

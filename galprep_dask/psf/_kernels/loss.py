@@ -9,15 +9,14 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from galprep_dask.psf._kernels.render import inside, shift_matrices
+from galprep_dask.psf._kernels.parts import HIGHEST, matrices_of, rendered
+from galprep_dask.psf._kernels.render import inside
 
 __all__ = [
     "Settings", "Stamps", "Stars", "clipped_pixels", "look", "mixed", "model_variance", "profiles",
     "sky_variance", "total_variation", "variation_curvature", "variation_diagonal", "variation_gradient",
 ]  # fmt: skip
 
-#: float32 products stay float32 on every device; some would take fewer bits.
-HIGHEST = jax.lax.Precision.HIGHEST
 #: Pixels beside a clipped one are clipped at this fraction of the limit.
 BESIDE = 0.5
 #: Factor of what is allowed in the wings.
@@ -57,23 +56,22 @@ class Stars(NamedTuple):
     sky: jax.Array
 
 
-def mixed(psf, basis):
-    """PSF of every star of a group: (b, N, N), or (1, N, N) where all have the same."""
-    return psf if psf.shape[0] == 1 else jnp.einsum("bm,mij->bij", basis, psf, precision=HIGHEST)
+def mixed(parts, basis):
+    """Parts of the PSF of every star of a group: (b, N, N), or (1, N, N) where all have the same."""
+    of_star = lambda part: jnp.einsum("bm,mij->bij", basis, part, precision=HIGHEST)  # noqa: E731
+    return jax.tree.map(lambda part: part if part.shape[0] == 1 else of_star(part), parts)
 
 
-def profiles(psf, basis, dx, dy, size, oversampling, derivative=False):
+def profiles(parts, basis, dx, dy, size, fine, oversampling, derivative=False):
     """Unit-flux stars of a group (b, n, n), with ``derivative`` those in dx and dy too, and their matrices."""
-    fine = psf.shape[-1]
-    per_star = mixed(psf, basis)
-    product = lambda a, b: jnp.matmul(a, b, precision=HIGHEST)  # noqa: E731
+    per_star = mixed(parts, basis)
     if not derivative:
-        x, y = (shift_matrices(shift, size, fine, oversampling, jnp) for shift in (dx, dy))
-        return product(product(y, per_star), x.swapaxes(1, 2))
-    (x, x1), (y, y1) = (shift_matrices(shift, size, fine, oversampling, jnp, derivative=True) for shift in (dx, dy))
-    half, across = product(y, per_star), x.swapaxes(1, 2)
-    found = product(half, across), product(half, x1.swapaxes(1, 2)), product(product(y1, per_star), across)
-    return found, (x, y)
+        return rendered(per_star, matrices_of(dx, dy, size, fine, oversampling))
+    own, slope = matrices_of(dx, dy, size, fine, oversampling, derivative=True)
+    in_x, in_y = (
+        own._replace(x=slope.x, core_x=slope.core_x), own._replace(y=slope.y, core_y=slope.core_y)
+    )  # fmt: skip
+    return tuple(rendered(per_star, matrices) for matrices in (own, in_x, in_y)), own
 
 
 def model_variance(star_light, variance, inverse_gain):
@@ -127,26 +125,26 @@ def _core_misfit(residual, star_light, variance, good, half):
     return jnp.where(count > 0, jnp.sqrt(jnp.maximum((1.4826 * measured) ** 2 - noise**2, 0)), 0)
 
 
-def look(psf, stars, stamps, tolerance, settings, oversampling, half):
+def look(parts, stars, stamps, tolerance, settings, fine, oversampling, half):
     """
-    Compare a group with its model.
+    Compare a group with its model, a PSF of ``fine`` x ``fine`` pixels in its parts.
 
     Returns
     -------
     found : three (b, n, n) arrays
         Star of flux 1 and its derivatives in dx and dy.
-    matrices : pair of (b, n, N) arrays
+    matrices : Matrices
     residual, weight, clipped : (b, n, n) arrays
         The weight is 1 / variance, 0 where a pixel does not count.
     misfit : (b,) array
         Fraction by which the core differs from the model.
     """
     size = stamps.data.shape[-1]
-    found, matrices = profiles(psf, stamps.basis, stars.dx, stars.dy, size, oversampling, derivative=True)
+    found, matrices = profiles(parts, stamps.basis, stars.dx, stars.dy, size, fine, oversampling, derivative=True)
     light = stars.flux[:, None, None] * found[0]
     variance = model_variance(light, stamps.variance, settings.inverse_gain)
     residual = stamps.data - light - stars.sky[:, None, None]
-    good = stamps.good * on_grid(stars.dx, stars.dy, size, psf.shape[-1], oversampling)
+    good = stamps.good * on_grid(stars.dx, stars.dy, size, fine, oversampling)
     misfit = _core_misfit(residual, light, variance, good, half)
     allowed = jnp.maximum(jnp.maximum(misfit, tolerance), settings.floor)
     clipped = clipped_pixels(residual, variance, light, settings.clip, allowed[:, None, None]) & (good > 0)

@@ -18,6 +18,7 @@ from galprep_dask.psf._kernels.loss import (
     ROUNDING,
     Stars,
     look,
+    mixed,
     profiles,
     sky_variance,
     total_variation,
@@ -25,9 +26,17 @@ from galprep_dask.psf._kernels.loss import (
     variation_diagonal,
     variation_gradient,
 )  # fmt: skip
-from galprep_dask.psf._kernels.render import coverage_matrices
+from galprep_dask.psf._kernels.parts import (
+    Matrices,
+    joined,
+    parts_of,
+    refined,
+    rendered,
+    spread,
+    transposed,
+)
 
-__all__ = ["Round", "Summary", "filtered", "newton_round", "prior_curvature", "star_round"]
+__all__ = ["Round", "Summary", "filtered", "newton_round", "prior_curvature", "star_round", "start_curvature"]
 
 #: Largest step of a position in one round, data pixels.
 LONGEST_STEP = 0.5
@@ -57,8 +66,7 @@ class Round(NamedTuple):
 class _Pieces(NamedTuple):
     """What conjugate gradients need of a group of stars."""
 
-    x: jax.Array  #: (b, n, N)
-    y: jax.Array
+    matrices: Matrices
     root: jax.Array  #: (b, n, n) flux / sigma of stars that P is fitted to, else 0
     columns: tuple  #: of 4 (b, n, n) arrays: model over sigma in the star's flux, dx, dy and sky
     factor: jax.Array  #: (b, 4, 4) that makes an orthonormal basis of them, of what they can explain
@@ -92,12 +100,11 @@ def _whitened(normal):
     return inverse / scale[:, None, :]
 
 
-def _prepare(psf, group, settings, sky_weight, oversampling, half):
+def _prepare(parts, group, settings, sky_weight, fine, oversampling, half):
     """Look at a group: what conjugate gradients need of it, its part of the diagonal, and what it tells."""
     fitted, tolerance, stars, stamps = group
-    size, fine = stamps.data.shape[-1], psf.shape[-1]
     found, matrices, residual, weight, clipped, misfit = look(
-        psf, stars, stamps, tolerance, settings, oversampling, half
+        parts, stars, stamps, tolerance, settings, fine, oversampling, half
     )
     root = jnp.sqrt(weight)
     columns, normal, held = _star_normal(found, root, stamps, stars, settings, sky_weight)
@@ -105,11 +112,10 @@ def _prepare(psf, group, settings, sky_weight, oversampling, half):
     held_sky = -held * stars.sky * settings.free_sky
     along = _along(columns, factor, root * residual) + factor[:, :, 3] * held_sky[:, None]
     flux = jnp.where(fitted > 0, stars.flux, 0)
-    x1, y1 = (coverage_matrices(shift, size, fine, oversampling, jnp) for shift in (stars.dx, stars.dy))
-    diagonal = jnp.matmul(y1.swapaxes(1, 2), weight * (flux**2)[:, None, None], precision=HIGHEST)
-    diagonal = _sum_over_stars(stamps.basis**2, diagonal, x1)
+    squared = partial(_sum_over_stars, stamps.basis**2)
+    diagonal = spread(weight * (flux**2)[:, None, None], stars.dx, stars.dy, fine, oversampling, squared)
     pieces = _Pieces(
-        *matrices, root * flux[:, None, None], columns, factor, stamps.basis,
+        matrices, root * flux[:, None, None], columns, factor, stamps.basis,
         _unexplained(columns, factor, root * residual, along), along,
     )  # fmt: skip
     chi2 = (weight * residual**2).sum((1, 2))
@@ -136,10 +142,34 @@ def filtered(image, response):
     return jnp.fft.irfft2(response * jnp.fft.rfft2(image), s=image.shape[1:])
 
 
+def start_curvature(step, prior, root):
+    """Curvature of what draws P to its start, in the core and beyond it, times ``step``."""
+    zones = [
+        window * filtered(window * root * step, held) for window, held in zip(prior.window, prior.strength, strict=True)
+    ]
+    return root * sum(zones)
+
+
 def prior_curvature(step, prior, root):
     """Curvature of what draws coefficients to zero, times ``step``."""
     smooth = root * filtered(root * step, prior.smooth) if prior.smooth.shape[-1] > 1 else prior.smooth * step
     return smooth + prior.shrink * step
+
+
+def _slopes(image):
+    """Give the derivatives of an image, which shifts are made of."""
+    return tuple(0.5 * (jnp.roll(image, -1, axis) - jnp.roll(image, 1, axis)) for axis in (0, 1))
+
+
+def _orthonormal(images):
+    """Orthonormal basis of what images span; one that is zero stays zero."""
+    basis = []
+    for image in images:
+        for _ in range(2):  # what rounding has left is taken off again
+            image = image - sum((own * jnp.sum(own * image) for own in basis), jnp.zeros_like(image))
+        length2 = jnp.sum(image**2)
+        basis.append(image * jnp.where(length2 > 0, jax.lax.rsqrt(jnp.maximum(length2, 1e-30)), 0))
+    return jnp.stack(basis)
 
 
 def _of_groups(function, groups):
@@ -153,7 +183,8 @@ def _summed(function, groups, start):
     """Sum of ``function`` over groups of stars."""
     if jax.tree.leaves(groups)[0].shape[0] == 1:
         return function(jax.tree.map(lambda part: part[0], groups))
-    return jax.lax.scan(lambda total, group: (total + function(group), None), start, groups)[0]
+    add = lambda total, group: (jax.tree.map(jnp.add, total, function(group)), None)  # noqa: E731
+    return jax.lax.scan(add, start, groups)[0]
 
 
 def _along(columns, factor, image):
@@ -168,11 +199,9 @@ def _unexplained(columns, factor, image, along):
     return image - sum(own[:, i, None, None] * column for i, column in enumerate(columns))
 
 
-def _change(pieces, step):
-    """Change of the weighted model of a group when P changes by ``step``."""
-    change = step if step.shape[0] == 1 else jnp.einsum("bm,mij->bij", pieces.basis, step, precision=HIGHEST)
-    half = jnp.matmul(pieces.y, change, precision=HIGHEST)
-    return pieces.root * jnp.matmul(half, pieces.x.swapaxes(1, 2), precision=HIGHEST)
+def _change(pieces, parts):
+    """Change of the weighted model of a group when the parts of P change by these."""
+    return pieces.root * rendered(mixed(parts, pieces.basis), pieces.matrices)
 
 
 def _sum_over_stars(basis, half, x):
@@ -185,9 +214,8 @@ def _sum_over_stars(basis, half, x):
 
 
 def _back(pieces, image):
-    """Transpose of the change of the weighted model."""
-    half = jnp.matmul(pieces.y.swapaxes(1, 2), pieces.root * image, precision=HIGHEST)
-    return _sum_over_stars(pieces.basis, half, pieces.x)
+    """Transpose of the change of the weighted model: both parts of P."""
+    return transposed(pieces.root * image, pieces.matrices, partial(_sum_over_stars, pieces.basis))
 
 
 @partial(jax.jit, static_argnames=("oversampling", "half", "regular"))
@@ -229,36 +257,38 @@ def newton_round(
     n_good_all = jnp.maximum((stamps.good * on).sum(), 1)
     n_all = jnp.maximum((fitted > 0).sum(), 1)
     sky_weight = 2 * settings.a_sky * n_good_all / n_all
+    size, fine = stamps.data.shape[-1], psf.shape[-1]
+    parts = partial(parts_of, size=size, oversampling=oversampling)
+    join = partial(joined, size=size, fine=fine, oversampling=oversampling)
+    now = parts(psf)
     pieces, diagonal, told, sky_loss = _of_groups(
-        lambda group: _prepare(psf, group, settings, sky_weight, oversampling, half),
+        lambda group: _prepare(now, group, settings, sky_weight, fine, oversampling, half),
         (fitted, tolerance, stars, stamps),
     )
-    diagonal = diagonal.sum(0)
+    diagonal = refined(diagonal.sum(0), fine, oversampling)
     diagonal = jnp.maximum(diagonal, 1e-6 * diagonal.mean((1, 2), keepdims=True) + 1e-30)
     chi2, n_good = told[:2]
     n_used = jnp.maximum(jnp.where(fitted > 0, n_good, 0).sum(), 1)
     rounding = ROUNDING * psf[0].max()
     root = jnp.sqrt(diagonal)
 
-    # Fluxes make up for any scale of P and free skies for any level, so the total variation would take both to nothing.
-    own = psf[0] / jnp.sqrt(jnp.sum(psf[0] ** 2))
-    flat = 1 - own * own.sum()
-    flat = flat / jnp.sqrt(jnp.sum(flat**2))
-    varies = jnp.where(settings.a_tv > 0, 1, 0)
-    levels = varies * jnp.where((settings.free_sky > 0) & (settings.a_sky == 0), 1, 0)
+    # The stars' own parameters make up for any scale and shift of P, free skies for its level: no step is taken there,
+    # where the prior and the total variation would pull against nothing.
+    level = jnp.where((settings.free_sky > 0) & (settings.a_sky == 0), 1, 0)
+    idle = _orthonormal((psf[0], *_slopes(psf[0]), level * jnp.ones_like(psf[0]))) if regular else None
 
-    def made_up_for(image):
-        """Give the part of an image that the stars' own parameters make up for."""
-        return varies * own * jnp.sum(own * image) + levels * flat * jnp.sum(flat * image)
+    def projected(step):
+        if not regular:
+            return step
+        return step.at[0].add(-jnp.tensordot(jnp.tensordot(idle, step[0], 2), idle, 1))
 
     def penalty(step):
         """Curvature of the prior and of the total variation."""
         if not regular:
             return jnp.zeros_like(step)
-        given = root * filtered(root * step, prior.strength) + prior_curvature(step, prior, root)
+        given = start_curvature(step, prior, root) + prior_curvature(step, prior, root)
         held = settings.a_tv * n_used * variation_curvature(step[0], psf[0], rounding)
-        # A weight far above all the others holds what is made up for.
-        return given.at[0].add(held + 10 * diagonal.max() * made_up_for(step[0]))
+        return given.at[0].add(held)
 
     varied = settings.a_tv * n_used * variation_diagonal(psf[0], rounding) if regular else 0
 
@@ -266,22 +296,31 @@ def newton_round(
         if not regular:
             return step / diagonal
         step = step / (1 + (prior.shrink + varied) / diagonal)
-        return filtered(step / root, 1 / (prior.spectrum + prior.strength + prior.smooth)) / root
+        step = sum(
+            window * filtered(window * step / root, 1 / (prior.spectrum + held + prior.smooth))
+            for window, held in zip(prior.window, prior.strength, strict=True)
+        )
+        return projected(step / root)
+
+    none = jax.tree.map(jnp.zeros_like, now)
 
     def normal(step):
+        changed = parts(step)
+
         def of_group(piece):
-            image = _change(piece, step)
+            image = _change(piece, changed)
             own = _along(piece.columns, piece.factor, image)
             return _back(piece, _unexplained(piece.columns, piece.factor, image, own))
 
-        return _summed(of_group, pieces, jnp.zeros_like(psf)) + penalty(step)
+        return projected(join(_summed(of_group, pieces, none)) + penalty(step))
 
-    right = _summed(lambda piece: _back(piece, piece.residual), pieces, jnp.zeros_like(psf))
+    right = join(_summed(lambda piece: _back(piece, piece.residual), pieces, none))
     if regular:
-        pull = root * filtered(root * (prior.start - psf), prior.strength) - prior_curvature(psf, prior, root)
+        off = prior.start - psf
+        pull = start_curvature(off, prior, root) + prior_curvature(off, prior, root)
         held = settings.a_tv * n_used * variation_gradient(psf[0], rounding)
         right = right + pull.at[0].add(-held)
-        right = right.at[0].add(-made_up_for(right[0]))
+        right = projected(right)
 
     def going_on(state):
         number, _, _, _, rz = state
@@ -300,10 +339,11 @@ def newton_round(
     z = precondition(right)
     first = jnp.vdot(right, z)
     step = jax.lax.while_loop(going_on, once, (0, jnp.zeros_like(psf), right, z, first))[1]
+    changed = parts(step)
 
     def moved(group):
         piece, stars, stamps = group
-        along = piece.along - _along(piece.columns, piece.factor, _change(piece, step))
+        along = piece.along - _along(piece.columns, piece.factor, _change(piece, changed))
         return _moved(stars, stamps, piece.factor, along, settings)
 
     loss = 0.5 * jnp.where(fitted > 0, chi2, 0).sum() / n_used + settings.a_sky * sky_loss.sum() / n_all
@@ -331,10 +371,13 @@ def star_round(psf, stars, stamps, tolerance, settings, *, oversampling, half):
     good = stamps.good.sum((2, 3))
     sky_weight = 2 * settings.a_sky * good.sum() / jnp.maximum((good > 0).sum(), 1)
 
+    size, fine = stamps.data.shape[-1], psf.shape[-1]
+    parts = parts_of(psf, size, oversampling)
+
     def of_group(group):
-        pieces, _, told, _ = _prepare(psf, group, settings, sky_weight, oversampling, half)
+        pieces, _, told, _ = _prepare(parts, group, settings, sky_weight, fine, oversampling, half)
         _, _, stars, stamps = group
-        light = profiles(psf, stamps.basis, stars.dx, stars.dy, stamps.data.shape[-1], oversampling)
+        light = profiles(parts, stamps.basis, stars.dx, stars.dy, size, fine, oversampling)
         return _moved(stars, stamps, pieces.factor, pieces.along, settings), told, light
 
     return _of_groups(of_group, (jnp.ones_like(tolerance), tolerance, stars, stamps))
