@@ -36,7 +36,10 @@ def scene(name: str, count: int, seed: int) -> Scene:
         profile_at = lambda x, y: quadratic(2 * x / side - 1, 2 * y / side - 1)  # noqa: E731
         data, mask, x, y, told = field_of(quadratic, count, size, side=side, gain=GAIN, seed=seed)
         variance = np.array([one["variance"][0] for one in told])
-        positions = {"centre": (1000.0, 1000.0), "corner": (1900.0, 1900.0)}
+        # No program is asked for more than its stars cover: the corner is where the outermost of them is.
+        kept = np.flatnonzero(np.arange(count) % 5 != 2)
+        outermost = kept[np.argmax((x + y)[kept])]
+        positions = {"centre": (1000.0, 1000.0), "corner": (float(x[outermost]), float(y[outermost]))}
         clean = np.array([one["flux"][0] * integrated(profile_at(a, b), one["dx"][0], one["dy"][0], size)
                           for one, a, b in zip(told, x, y, strict=True)])  # fmt: skip
     else:

@@ -7,21 +7,15 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.polynomial.chebyshev import chebvander2d
-from scipy.spatial import ConvexHull, QhullError, cKDTree
+from scipy.spatial import ConvexHull, QhullError
 
 __all__ = ["Field", "chebyshev_products", "make_field"]
-
-#: Stars per coefficient from which on polynomials are as good beyond the hull as they are at its rim.
-MANY = 16
 
 
 @dataclass(frozen=True)
 class Field:
     """
-    Polynomials that are orthonormal over the stars, and the region that the stars cover.
-
-    Positions keep their own PSF within the hull of the stars and within ``reach`` of it: stars at the rim stand for as
-    much of the field outside as the others do around them.
+    Polynomials that are orthonormal over the stars, and the stars' hull.
 
     Attributes
     ----------
@@ -33,15 +27,12 @@ class Field:
         From Chebyshev products to the orthonormal polynomials; the first of them is 1.
     hull : (h, 2) array
         Corners (x, y) of the convex hull of the stars, counterclockwise.
-    reach : float
-        Typical distance of a star from the next; less where there are few for so many polynomials.
     """
 
     degree: int
     domain: np.ndarray
     transform: np.ndarray
     hull: np.ndarray
-    reach: float = 0.0
 
     @property
     def total(self) -> int:
@@ -53,30 +44,24 @@ class Field:
         return chebyshev_products(np.atleast_1d(x), np.atleast_1d(y), self.total, self.domain) @ self.transform
 
     def inside(self, x: float, y: float) -> bool:
-        """Whether a position lies where the stars cover the field, the rim included."""
+        """Whether a position lies in the hull of the stars, its rim included."""
         return bool(np.hypot(*np.subtract(self.clamped(x, y), (x, y))) < 1e-6)
 
     def clamped(self, x: float, y: float) -> tuple[float, float]:
-        """Give the position itself, or the nearest point that the stars cover where it lies outside."""
+        """Give the position itself, or the nearest point of the hull where it lies outside."""
         if self.degree == 0:
             return float(x), float(y)
-        nearest = self._in_hull(x, y)
-        off = np.array([x, y], float) - nearest
-        at = nearest + min(self.reach / max(np.hypot(*off), 1e-30), 1.0) * off
-        return float(at[0]), float(at[1])
-
-    def _in_hull(self, x, y):
-        """Give the nearest point of the hull."""
         point = np.array([x, y], float)
         start, step = self.hull, np.roll(self.hull, -1, axis=0) - self.hull
         if len(start) > 2:
             turned = step[:, 0] * (point[1] - start[:, 1]) - step[:, 1] * (point[0] - start[:, 0])
             if (turned >= 0).all():
-                return point
+                return float(x), float(y)
         length2 = np.maximum((step**2).sum(1), 1e-30)
         along = np.clip(((point - start) * step).sum(1) / length2, 0, 1)
         nearest = start + along[:, None] * step
-        return nearest[np.argmin(((nearest - point) ** 2).sum(1))]
+        best = nearest[np.argmin(((nearest - point) ** 2).sum(1))]
+        return float(best[0]), float(best[1])
 
 
 def chebyshev_products(x, y, degree: int, domain) -> np.ndarray:
@@ -122,6 +107,4 @@ def make_field(x, y, degree: int, weight, total: int | None = None) -> Field:
         hull = points[ConvexHull(points).vertices]
     except (QhullError, ValueError):
         hull = points[[np.argmin(x + y), np.argmax(x + y)]]
-    apart = cKDTree(points).query(points, min(2, len(points)))[0].reshape(len(points), -1)[:, -1]
-    many = min(len(points) / (MANY * (degree + 1) * (degree + 2) / 2), 1.0)
-    return Field(degree, domain, transform, hull, float(many * np.median(apart)))
+    return Field(degree, domain, transform, hull)

@@ -172,7 +172,7 @@ def fit_psf(
                     cleaned, found = without_neighbours(observed, fitted.solution, fwhm, found)
                     if not len(found):
                         break
-                    begin = replace(fitted.solution, psf=fitted.solution.psf[:1], loss_history=[])
+                    begin = replace(fitted.solution, psf=start.psf, loss_history=[])
                     cleaned = replace(cleaned, basis=problem.basis)
                     fitted = OneFit(cleaned, begin, reasons.copy(), snr, fwhm, x, y, trial, reserve, seed, options)
             if best is None or fitted.better_than(best):

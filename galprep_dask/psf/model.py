@@ -126,8 +126,8 @@ class PSFModel:
         Parameters
         ----------
         x, y : float, optional
-            0-based pixel position in the frame of the stars' positions. Where the stars do not cover the field, beyond
-            their hull and ``field.reach`` around it, the nearest point is taken, with an :class:`OutsideFieldWarning`.
+            0-based pixel position in the frame of the stars' positions. Outside the hull of the stars the nearest
+            point of it is taken, with an :class:`OutsideFieldWarning`.
         dx, dy : float
             Where the star lies from the middle of the image, data pixels.
         oversampled : bool
@@ -146,7 +146,7 @@ class PSFModel:
         return polished(image) if dx == dy == 0 else image / image.sum()
 
     def inside(self, x: float, y: float) -> bool:
-        """Whether the stars cover the position, or the PSF is the same everywhere."""
+        """Whether the position lies in the hull of the stars, or the PSF is the same everywhere."""
         return self.field is None or self.degree == 0 or self.field.inside(x, y)
 
     def sigma_at(self, x: float, y: float) -> np.ndarray:

@@ -77,7 +77,7 @@ def write_model(model, path: str | os.PathLike, *, overwrite: bool = False, head
     if model.field is not None:
         hdus.append(fits.ImageHDU(model.field.transform, name="TRANSFORM"))
         hull = fits.ImageHDU(model.field.hull, name="HULL")
-        hull.header["DEGREE"], hull.header["REACH"] = model.field.degree, model.field.reach
+        hull.header["DEGREE"] = model.field.degree
         for name, value in zip(("X0", "X1", "Y0", "Y1"), model.field.domain, strict=True):
             hull.header[f"DOMAIN{name}"] = value
         hdus.append(hull)
@@ -113,8 +113,7 @@ def read_model(path: str | os.PathLike):
             if "HULL" in names:
                 header = hdus["HULL"].header
                 domain = np.array([header[f"DOMAIN{name}"] for name in ("X0", "X1", "Y0", "Y1")])
-                reach = float(header.get("REACH", 0))
-                field = Field(int(header["DEGREE"]), domain, get("TRANSFORM"), get("HULL"), reach)
+                field = Field(int(header["DEGREE"]), domain, get("TRANSFORM"), get("HULL"))
             return PSFModel(
                 get("COEFFICIENTS"), int(head["PSFSIZE"]), int(head["OVERSAMP"]), field, get("VARIANCE"),
                 get("IMAGEVAR"), stars if "used" in stars.colnames else Table(), told["loss"],

@@ -101,7 +101,6 @@ def test_shape_of_higher_degree_survives_files(tmp_path):
     model.to_fits(tmp_path / "psf.fits")
     again = PSFModel.from_fits(tmp_path / "psf.fits")
     assert again.degree == 2
-    assert again.field.reach == field.reach > 0
     np.testing.assert_array_equal(again.at(300, 700), model.at(300, 700))
     write_psfex(model, tmp_path / "stars.psf")
     exported = read_psfex(tmp_path / "stars.psf", oversampling=1)
