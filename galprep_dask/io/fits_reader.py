@@ -27,6 +27,7 @@ from dask.array.core import getter
 from galprep_dask.errors import ImageFileError
 from galprep_dask.io.byte_ranges import read_ranges
 from galprep_dask.io.files import clear_errors, identity_of, is_remote, open_hdus, thread_hdus
+from galprep_dask.io.page_cache import is_passing
 from galprep_dask.io.unpacked import Unpacked
 
 __all__ = ["FitsPlane", "Scaling", "contiguous_runs", "reader_of"]
@@ -44,6 +45,7 @@ _unpacked = Unpacked(n_bytes=128 * 2**20)
 _PAGE = mmap.ALLOCATIONGRANULARITY
 
 _PIECE = 2**20  # bytes of a run read at a time
+_LONGEST_SPAN = 64 * 2**20  # bytes read in one piece for regions that are on most of their pages, at most
 
 
 class Scaling(NamedTuple):
@@ -198,6 +200,8 @@ class FitsPlane:
         """
         Read several regions, through one map of which only the pages are touched that they are on, or by byte ranges.
 
+        Where they are on most pages from the first to the last, these are read in one piece.
+
         Parameters
         ----------
         regions : list of tuples of slices
@@ -217,12 +221,19 @@ class FitsPlane:
             for axes in zip(*regions, strict=True)
         )
         with clear_errors(self.path, self.hdu):
-            stored, _, _ = self._mapped(hull)
+            stored = self._span(hull) if self._is_dense(regions, hull) else self._mapped(hull)[0]
             values = []
             for region in regions:
                 own = tuple(slice(r.start - h.start, r.stop - h.start) for r, h in zip(region, hull, strict=True))
                 values.append(np.ascontiguousarray(self.scaling.apply(stored[own]), dtype=self.dtype))
         return values
+
+    def _is_dense(self, regions, hull) -> bool:
+        """Whether the bytes from a hull's first to its last are few, mostly its own, and most of their pages wanted."""
+        first, last, shape, _ = self._extent(hull)
+        n_rows = sum(math.prod(_shape(region)[:-1]) for region in regions)  # each on a page at least
+        own = self.scaling.stored.itemsize * math.prod(shape)
+        return last - first < min(2 * _PAGE * n_rows, 2 * own, _LONGEST_SPAN)
 
     def _check_unchanged(self) -> None:
         if not is_remote(self.path) and identity_of(self.path, {}) != self.identity:
@@ -254,10 +265,7 @@ class FitsPlane:
         values = np.empty(math.prod(shape), self.scaling.dtype)
         stored = np.empty(min(values.size, _PIECE // self.scaling.stored.itemsize), self.scaling.stored)
         with open(self.path, "rb", buffering=0) as file:
-            if hasattr(os, "posix_fadvise"):  # all of it at once, and nothing beyond
-                for advice in (os.POSIX_FADV_RANDOM, os.POSIX_FADV_WILLNEED):
-                    os.posix_fadvise(file.fileno(), first, values.size * stored.itemsize, advice)
-            file.seek(first)
+            _ask_for(file, first, values.size * stored.itemsize)
             for start in range(0, values.size, stored.size):
                 piece = stored[: values.size - start]
                 self._fill(file, memoryview(piece).cast("B"))
@@ -270,6 +278,21 @@ class FitsPlane:
             if not n_bytes:
                 raise ImageFileError(f"{self.place} has fewer bytes than its header promises: it is truncated.")
             wanted = wanted[n_bytes:]
+
+    def _span(self, region) -> np.ndarray:
+        """
+        Read all bytes from the first of a region to its last, in one piece: give its stored numbers.
+
+        Of a file that does not stay in memory, they leave room for the next.
+        """
+        first, last, shape, strides = self._extent(region)
+        span = np.empty(last - first, np.uint8)
+        with open(self.path, "rb", buffering=0) as file:
+            _ask_for(file, first, last - first)
+            self._fill(file, memoryview(span))
+            if is_passing(os.fstat(file.fileno()).st_size):
+                os.posix_fadvise(file.fileno(), first, last - first, os.POSIX_FADV_DONTNEED)
+        return np.ndarray(shape, self.scaling.stored, span, 0, strides)
 
     def _mapped(self, region) -> tuple[np.ndarray, mmap.mmap, int]:
         """Map a region of the file: give its stored numbers, the map, and where in it they begin."""
@@ -384,6 +407,14 @@ def contiguous_runs(shape, strides, item) -> tuple[list[int], int]:
     for n, step in zip(shape[:axis], strides[:axis], strict=True):
         offsets = [offset + i * step for offset in offsets for i in range(n)]
     return offsets, length
+
+
+def _ask_for(file, first: int, n_bytes: int) -> None:
+    """Go to a run of bytes, and ask the disk for all of it at once and for nothing beyond."""
+    if hasattr(os, "posix_fadvise"):
+        for advice in (os.POSIX_FADV_RANDOM, os.POSIX_FADV_WILLNEED):
+            os.posix_fadvise(file.fileno(), first, n_bytes, advice)
+    file.seek(first)
 
 
 def _read_ahead(mapped: mmap.mmap, first: int, shape, strides, item: int) -> None:

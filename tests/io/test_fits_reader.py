@@ -907,7 +907,9 @@ def test_blocks_are_not_views_of_the_file(several):
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("shape", [(40, 50), (3, 40, 50)])
-def test_windows_are_parts_of_the_image(tmp_path, dtype, keywords, shape):
+@pytest.mark.parametrize("longest_span", [2**20, 0])
+def test_windows_are_parts_of_the_image(tmp_path, monkeypatch, dtype, keywords, shape, longest_span):
+    monkeypatch.setattr("galprep_dask.io.fits_reader._LONGEST_SPAN", longest_span)
     path = tmp_path / "image.fits"
     stored = np.random.default_rng(0).integers(0, 99, shape).astype(dtype)
     hdu = fits.PrimaryHDU(stored)
