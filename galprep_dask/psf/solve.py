@@ -17,6 +17,8 @@ TOLERANCES = (0.3, 0.03, 0.01)
 LEFT = (2e-2, 2e-3, 3e-4)
 #: Settled: chi2 can fall by less than this fraction of the number of parameters, which noise adds to it.
 SETTLED = 0.001
+#: A loss that rises when no more than this times as much is left: a pixel at its limit may come and go for ever.
+NEARLY = 4.0
 #: Limits on pixels tighten when less than this fraction of chi2 is still to be gained.
 HALF_WAY = 0.5
 #: A step is halved when it made the loss so many times larger.
@@ -285,8 +287,9 @@ def minimise(batch: Batch, solution: Solution, alive, prior=None, *, rounds: int
             continue
         least = min(least, history[-1])
         promise = float(summary.promise)
-        settled = promise < SETTLED * state.psf.size / batch.problem.oversampling**2
-        converged = late and settled
+        enough = SETTLED * state.psf.size / batch.problem.oversampling**2
+        settled, rises = promise < enough, len(history) > 1 and history[-1] > history[-2]
+        converged = late and (settled or (rises and promise < NEARLY * enough))
         state.psf, state.stars = found.psf, found.stars
         if converged:  # what was seen before this last, small step is as good as what would be seen after it
             break
