@@ -259,12 +259,12 @@ def field(count):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--scenes", nargs="*", default=list(SCENES))
-    parser.add_argument("--peers", nargs="*", default=list(PEERS))
+    parser.add_argument("--scenes", nargs="*", choices=SCENES, default=list(SCENES))
+    parser.add_argument("--peers", nargs="*", choices=list(PEERS), default=list(PEERS))
     parser.add_argument("--stars", type=int, default=100)
-    parser.add_argument("--seeds", type=int, default=4)
+    parser.add_argument("--seeds", type=int, default=4, help="fields of parts 'varying' and 'bounds'")
     parser.add_argument("--adam", type=int, default=0, help="steps of Adam at 2e-5")
-    parser.add_argument("--parts", nargs="*", default=PARTS)
+    parser.add_argument("--parts", nargs="*", choices=[*PARTS, "real"], default=PARTS)
     parser.add_argument("--data", help="folder of real images, for part 'real'")
     options = parser.parse_args()
     if "real" in options.parts and not options.data:
@@ -277,7 +277,7 @@ def main():
         for name in options.scenes:
             compare(name, options.stars, 1, options.peers)
     if "varying" in options.parts:
-        varying(options.stars, 3, options.peers)
+        varying(options.stars, options.seeds, options.peers)
     if "bounds" in options.parts:
         bounds(options.stars, options.seeds)
     if "times" in options.parts:

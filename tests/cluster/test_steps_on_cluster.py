@@ -27,7 +27,11 @@ from galprep_dask.stats import sigma_clipped_stats
 @pytest.fixture(scope="module")
 def cluster():
     with (
-        dask.config.set({"distributed.worker.multiprocessing-method": "spawn"}),
+        # A cluster looks again, so long after a worker died, whether it is back, and gives it up where it happens to be
+        # dead once more: here workers die every few seconds.
+        dask.config.set(
+            {"distributed.worker.multiprocessing-method": "spawn", "distributed.deploy.lost-worker-timeout": "1h"}
+        ),
         LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address="127.0.0.1:0") as workers,
     ):
         yield workers
