@@ -35,7 +35,8 @@ def read_psfex(path: str | os.PathLike, *, row: int = 0, oversampling: int | str
     row : int
         Row of a merged table.
     oversampling : int or "auto"
-        Fine pixels per data pixel of what is returned. "auto": 1 for stars of 2.5 px FWHM or more.
+        Fine pixels per data pixel of what is returned. "auto": as many as the file has where these are two or
+        more to the pixel, and a whole number; else 1 for stars of 2.5 px FWHM or more.
 
     Returns
     -------
@@ -91,8 +92,10 @@ def read_psfex(path: str | os.PathLike, *, row: int = 0, oversampling: int | str
     mask = mask.reshape(-1, *mask.shape[-2:])
     fwhm = told["PSF_FWHM"]
     if oversampling == "auto":
-        oversampling = choose_oversampling(fwhm) if fwhm > 0 else max(round(1 / step), 1)
-    size = round(mask.shape[-1] * step)
+        own = max(round(1 / step), 1)
+        whole = own > 1 and abs(own * step - 1) < 1e-6  # of such samples nothing is lost
+        oversampling = own if whole or not fwhm > 0 else choose_oversampling(fwhm)
+    size = int(mask.shape[-1] * step + 0.5 + 1e-6)  # 61 samples of half a pixel are those of 31 pixels
     size -= (size + 1) % 2
     fine = size * oversampling - (size * oversampling + 1) % 2
     psf = from_effective(mask, 1 / step, oversampling, fine)

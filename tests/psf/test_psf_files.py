@@ -108,6 +108,18 @@ def test_shape_of_higher_degree_survives_files(tmp_path):
     np.testing.assert_allclose(exported.at(300, 700), model.at(300, 700), atol=1e-6)
 
 
+def test_twice_finer_pixels_survive_a_psfex_file(tmp_path):
+    """An odd stamp has an odd number of half pixels: one less than twice as many."""
+    offset = (np.arange(61) - 30) / 2
+    fine = (1 + (offset**2 + offset[:, None] ** 2) / 4) ** -3.0
+    model = PSFModel((fine / fine.sum())[None], 31, 2)
+    write_psfex(model, tmp_path / "stars.psf")
+    again = read_psfex(tmp_path / "stars.psf")
+    assert (again.oversampling, again.image.shape) == (2, (31, 31))
+    np.testing.assert_allclose(again.image, model.image, atol=1e-4 * model.image.max())
+    np.testing.assert_allclose(again.at(dx=0.3, dy=-0.2), model.at(dx=0.3, dy=-0.2), atol=1e-4 * model.image.max())
+
+
 def lanczos(x):
     """Kernel of order 4, with which PSFEx resamples."""
     return np.where(np.abs(x) < 4, np.sinc(x) * np.sinc(x / 4), 0)
