@@ -443,10 +443,21 @@ def keep_mask(mask: da.Array) -> da.Array:
     widths = np.empty(mask.numblocks, object)
     widths[:] = mask.chunks[1]
     return da.blockwise(
-        _unpacked, "ij", packed, "ij", ArrayValuesDep(packed.chunks, widths), "ij",
-        dtype=bool, meta=np.empty((0, 0), bool), align_arrays=False,
+        _unpacked, "ij", _inside_tasks(packed), "ij", ArrayValuesDep(packed.chunks, widths), "ij",
+        name=f"unpacked-{tokenize(packed.name)}", dtype=bool, meta=np.empty((0, 0), bool), align_arrays=False,
         adjust_chunks={"j": mask.chunks[1]},
     )  # fmt: skip
+
+
+def _inside_tasks(kept: da.Array) -> da.Array | ArrayValuesDep:
+    """Give kept blocks, if this process has them, as what travels inside tasks and is none itself."""
+    blocks = dict(kept.__dask_graph__())
+    if not all(isinstance(block, np.ndarray) for block in blocks.values()):
+        return kept
+    values = np.empty(kept.numblocks, object)
+    for at in np.ndindex(values.shape):
+        values[at] = blocks[kept.name, *at]
+    return ArrayValuesDep(kept.chunks, values)
 
 
 def _unpacked(bits, width):
