@@ -14,6 +14,7 @@ import warnings
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
+from traceback import walk_tb
 from typing import Any
 
 import fsspec
@@ -28,6 +29,7 @@ from galprep_dask.image import WARNINGS_LOCK
 
 __all__ = [
     "clear_errors",
+    "comes_from_reading",
     "container_of",
     "identity_of",
     "is_remote",
@@ -148,11 +150,27 @@ def clear_errors(path: str, hdu: int | str | None) -> Iterator[None]:
     except Exception as error:  # astropy, zlib and the file systems of fsspec raise many kinds
         if isinstance(error, OSError) and error.errno == errno.ENOMEM:
             raise MemoryError(f"{place} could not be mapped: {error.strerror}. Use smaller chunks.") from error
+        if not comes_from_reading(error):
+            raise
         hint = "It may be truncated, damaged or of another format."
         if is_remote(path):
             hint = f"Check the address, the network and storage_options. {hint}"
         message = str(error) or type(error).__name__
         raise ImageFileError(f"{place} cannot be read as FITS: {message}. {hint}") from error
+
+
+def comes_from_reading(error: Exception) -> bool:
+    """
+    Tell what the system and libraries raise over a file from what a line of this package raises, which is our mistake.
+
+    Of a damaged file astropy raises KeyError and TypeError as well: the kind of an error does not tell.
+    """
+    if isinstance(error, OSError | EOFError):
+        return True
+    rooms = [frame.f_globals.get("__name__", "").split(".")[0] for frame, _ in walk_tb(error.__traceback__)]
+    ours = __name__.split(".")[0]
+    called = rooms[len(rooms) - rooms[::-1].index(ours) :] if ours in rooms else rooms
+    return bool(called) and called[0] != "numpy"
 
 
 def container_of(path: str, options: dict) -> str | None:

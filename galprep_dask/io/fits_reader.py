@@ -58,10 +58,15 @@ class Scaling(NamedTuple):
 
     @classmethod
     def of(cls, header: fits.Header) -> Scaling:
-        """Read the scaling from a header."""
-        bitpix = header["BITPIX"]
+        """Read the scaling from a header; OSError, as of a file that cannot be read, where it makes no sense."""
+        bitpix, bscale, bzero = header["BITPIX"], header.get("BSCALE", 1), header.get("BZERO", 0)
+        if bitpix not in (8, 16, 32, 64, -32, -64):
+            raise OSError(f"BITPIX is {bitpix!r}; expected 8, 16, 32, 64, -32 or -64")
         blank = header.get("BLANK") if bitpix > 0 else None
-        return cls(bitpix, header.get("BSCALE", 1), header.get("BZERO", 0), blank)
+        for keyword, value in {"BSCALE": bscale, "BZERO": bzero, "BLANK": blank}.items():
+            if isinstance(value, str):
+                raise OSError(f"{keyword} is {value!r}; expected a number")
+        return cls(bitpix, bscale, bzero, blank)
 
     @property
     def stored(self) -> np.dtype:

@@ -22,6 +22,7 @@ from galprep_dask.errors import (
 )
 from galprep_dask.image import make_image
 from galprep_dask.io.atomic import atomic_path
+from galprep_dask.io.files import comes_from_reading
 
 __all__ = ["is_zarr", "open_zarr_image", "open_zarr_plane", "write_zarr_image"]
 
@@ -120,6 +121,8 @@ def _clear_errors(path: str) -> Iterator[None]:
     except GalprepError:
         raise
     except (OSError, ValueError, KeyError, TypeError) as error:
+        if not comes_from_reading(error):
+            raise
         raise ImageFileError(f"{path!r} cannot be read as Zarr: {error}.") from error
 
 
