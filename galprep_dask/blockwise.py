@@ -18,10 +18,11 @@ import dask.array as da
 import numpy as np
 from dask.base import clone_key, tokenize
 from dask.highlevelgraph import HighLevelGraph
-from dask.layers import ArrayValuesDep
+from dask.layers import ArrayBlockwiseDep
 from dask.task_spec import Alias
 
 from galprep_dask.cluster import computes_on_cluster, let_go, wait_for
+from galprep_dask.fused import compute_now, persist_now
 
 __all__ = [
     "as_object",
@@ -53,7 +54,37 @@ def block_edges(chunks: tuple[int, ...]) -> np.ndarray:
     return np.concatenate([[0], np.cumsum(chunks, dtype=np.int64)])
 
 
-def block_bounds(chunks) -> ArrayValuesDep:
+class OfBlocks(ArrayBlockwiseDep):
+    """
+    What belongs to each block, to be handed to ``dask.array.blockwise`` as an argument; it travels inside the tasks.
+
+    Parameters
+    ----------
+    chunks : tuple of tuples of int
+        Of the image.
+    values : (rows, columns) object array
+        One for each block.
+    token : str or tuple
+        Tells these values from all others: dask would look into every one of them for that, or at a few only.
+
+    Examples
+    --------
+    >>> OfBlocks(((2, 1), (3,)), np.array([["a"], ["b"]], object), "letters")[1, 0]
+    'b'
+    """
+
+    def __init__(self, chunks, values: np.ndarray, token):
+        super().__init__(chunks)
+        self.values, self.token = values, token
+
+    def __getitem__(self, at):
+        return self.values[at]
+
+    def __dask_tokenize__(self):
+        return type(self).__name__, self.chunks, self.token
+
+
+def block_bounds(chunks) -> OfBlocks:
     """
     Rows and columns of each block, ``((y0, y1), (x0, x1))``, to be handed to ``dask.array.blockwise`` as an argument.
 
@@ -64,7 +95,7 @@ def block_bounds(chunks) -> ArrayValuesDep:
     values = np.empty([len(axis) for axis in chunks], dtype=object)
     for i, j in np.ndindex(values.shape):
         values[i, j] = ((edges[0][i], edges[0][i + 1]), (edges[1][j], edges[1][j + 1]))
-    return ArrayValuesDep(chunks, values)
+    return OfBlocks(chunks, values, "bounds")
 
 
 def map_blocks_at(func: Callable, *arrays: da.Array, dtype, **kwargs) -> da.Array:
@@ -113,10 +144,10 @@ def map_blocks_each(func: Callable, own: np.ndarray, *arrays: da.Array, dtype) -
     (ny, nx) dask array
     """
     arguments = [part for array in arrays for part in (array, "ij")]
+    token = tokenize(func, own.tolist(), [array.name for array in arrays])
     return da.blockwise(
-        partial(_call_each, func, len(arrays)), "ij", *arguments, ArrayValuesDep(arrays[0].chunks, own), "ij",
-        _origins(arrays[0].chunks), "ij", dtype=dtype, meta=np.empty((0, 0), dtype), align_arrays=False,
-        token=tokenize(func, own, [array.name for array in arrays]),
+        partial(_call_each, func, len(arrays)), "ij", *arguments, OfBlocks(arrays[0].chunks, own, token), "ij",
+        _origins(arrays[0].chunks), "ij", dtype=dtype, meta=np.empty((0, 0), dtype), align_arrays=False, token=token,
     )  # fmt: skip
 
 
@@ -156,7 +187,9 @@ def merge_blocks(func: Callable, merge: Callable, *arrays: da.Array, **kwargs) -
 def merge_blocks_now(func: Callable, merge: Callable, *arrays: da.Array, **kwargs):
     """Give the object of :func:`merge_blocks`; of a block in memory without a graph, which would take milliseconds."""
     blocks = blocks_in_memory(*arrays)
-    return merge([func(*blocks, **kwargs)]) if blocks else merge_blocks(func, merge, *arrays, **kwargs).compute()[0, 0]
+    if blocks:
+        return merge([func(*blocks, **kwargs)])
+    return compute_now(merge_blocks(func, merge, *arrays, **kwargs))[0][0, 0]
 
 
 def merge_blocks_now_at(func: Callable, merge: Callable, *arrays: da.Array, **kwargs):
@@ -164,7 +197,7 @@ def merge_blocks_now_at(func: Callable, merge: Callable, *arrays: da.Array, **kw
     blocks = blocks_in_memory(*arrays)
     if blocks:
         return merge([func(*blocks, origin=(0, 0), **kwargs)])
-    return merge_blocks_at(func, merge, *arrays, **kwargs).compute()[0, 0]
+    return compute_now(merge_blocks_at(func, merge, *arrays, **kwargs))[0][0, 0]
 
 
 def objects_now(func: Callable, *arrays: da.Array, **kwargs) -> np.ndarray:
@@ -172,7 +205,7 @@ def objects_now(func: Callable, *arrays: da.Array, **kwargs) -> np.ndarray:
     blocks = blocks_in_memory(*arrays)
     if blocks:
         return as_object(func, *blocks, origin=(0, 0), **kwargs)
-    return collect_by_rows(objects_of_blocks(func, *arrays, **kwargs)).compute()[0]
+    return compute_now(collect_by_rows(objects_of_blocks(func, *arrays, **kwargs)))[0][0]
 
 
 def blocks_in_memory(*arrays: da.Array) -> tuple[np.ndarray, ...]:
@@ -372,12 +405,12 @@ def _merge_objects(merge, boxes, axis=None, keepdims=None):
     return as_object(merge, [box[0, 0] for box in boxes])
 
 
-def _origins(chunks) -> ArrayValuesDep:
+def _origins(chunks) -> OfBlocks:
     edges = [block_edges(axis)[:-1] for axis in chunks]
     values = np.empty([len(axis) for axis in chunks], dtype=object)
     for i, j in np.ndindex(values.shape):
         values[i, j] = (int(edges[0][i]), int(edges[1][j]))
-    return ArrayValuesDep(chunks, values)
+    return OfBlocks(chunks, values, "origins")
 
 
 def _call_at(func, n_arrays, *blocks_and_origin, **kwargs):
@@ -403,7 +436,7 @@ def keep(array: da.Array) -> da.Array:
     dask array
     """
     if not computes_on_cluster():
-        return array.persist()
+        return persist_now(array)
     let_go()
     return wait_for(_under_own_names(array).persist())
 
@@ -443,13 +476,13 @@ def keep_mask(mask: da.Array) -> da.Array:
     widths = np.empty(mask.numblocks, object)
     widths[:] = mask.chunks[1]
     return da.blockwise(
-        _unpacked, "ij", _inside_tasks(packed), "ij", ArrayValuesDep(packed.chunks, widths), "ij",
+        _unpacked, "ij", _inside_tasks(packed), "ij", OfBlocks(packed.chunks, widths, mask.chunks), "ij",
         name=f"unpacked-{tokenize(packed.name)}", dtype=bool, meta=np.empty((0, 0), bool), align_arrays=False,
         adjust_chunks={"j": mask.chunks[1]},
     )  # fmt: skip
 
 
-def _inside_tasks(kept: da.Array) -> da.Array | ArrayValuesDep:
+def _inside_tasks(kept: da.Array) -> da.Array | OfBlocks:
     """Give kept blocks, if this process has them, as what travels inside tasks and is none itself."""
     blocks = dict(kept.__dask_graph__())
     if not all(isinstance(block, np.ndarray) for block in blocks.values()):
@@ -457,7 +490,7 @@ def _inside_tasks(kept: da.Array) -> da.Array | ArrayValuesDep:
     values = np.empty(kept.numblocks, object)
     for at in np.ndindex(values.shape):
         values[at] = blocks[kept.name, *at]
-    return ArrayValuesDep(kept.chunks, values)
+    return OfBlocks(kept.chunks, values, kept.name)
 
 
 def _unpacked(bits, width):

@@ -19,6 +19,7 @@ from galprep_dask.cutouts._kernels import boxes_of_blocks
 from galprep_dask.cutouts.assemble import Recipe, Refused, cut_block, finish_block, nothing_more, row_done
 from galprep_dask.cutouts.cutout import header_pattern
 from galprep_dask.cutouts.targets import place_targets
+from galprep_dask.fused import compute_now
 from galprep_dask.image import image_header
 from galprep_dask.io.fits_reader import reader_of
 
@@ -97,7 +98,7 @@ def cutout_many(
     chosen = np.flatnonzero(table["cut"])
     if len(chosen):
         boxes = np.transpose([table[name][chosen] for name in ("y0", "x0", "ny", "nx")])
-        for blockful in _cut_lazily(image, header, chosen, boxes, sink).compute():
+        for blockful in compute_now(_cut_lazily(image, header, chosen, boxes, sink))[0]:
             for k, result in blockful:
                 if isinstance(result, Refused):
                     table["cut"][k] = False

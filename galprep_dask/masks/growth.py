@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 
-import dask
 import dask.array as da
 import numpy as np
 
@@ -12,6 +11,7 @@ from galprep_dask.arrays import ImageLike, as_image, as_mask, like, take_off_uni
 from galprep_dask.blockwise import collect_by_rows, give_back_memory, keep, objects_of_blocks
 from galprep_dask.cluster import computes_on_cluster
 from galprep_dask.errors import ParameterError
+from galprep_dask.fused import compute_now
 from galprep_dask.masks._kernels.fill import fill_growth
 from galprep_dask.masks._kernels.rings import Radii, measure_rings, merge_rings, rings_of
 from galprep_dask.masks._kernels.runs import runs_in_sight, runs_of
@@ -181,12 +181,12 @@ def _measure(runs, planes, halo, stop) -> tuple[Radii, np.ndarray]:
         how |= {"image_shape": planes[0].shape, "halo": halo, **stop}
         return objects_of_blocks(_measure_block, *planes, in_sight, **how)
 
-    blocks = collect_by_rows(measured(first_rings=_FIRST_RINGS)).compute()[0]
+    blocks = compute_now(collect_by_rows(measured(first_rings=_FIRST_RINGS)))[0][0]
     radii, disputed = merge_rings(list(blocks.flat), **stop)
     if len(disputed):
         concerned = measured(only=disputed)
         seen = [at for at, block in np.ndenumerate(blocks) if np.isin(disputed, block.present).any()]
-        parts = dask.compute(*(concerned.blocks[at] for at in seen))
+        parts = compute_now(*(concerned.blocks[at] for at in seen))
         again, _ = merge_rings([part[0, 0] for part in parts], **stop)
         radii = Radii(np.append(radii.labels, again.labels), np.append(radii.rings, again.rings))
         order = np.argsort(radii.labels)

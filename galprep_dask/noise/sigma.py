@@ -9,7 +9,7 @@ import dask.array as da
 import numpy as np
 
 from galprep_dask.arrays import ImageLike, as_image, as_mask, check_same_shape, like
-from galprep_dask.blockwise import merge_blocks
+from galprep_dask.blockwise import merge_blocks_now
 from galprep_dask.errors import ParameterError
 from galprep_dask.image import float_dtype, no_good_pixels
 from galprep_dask.noise._kernels.exposure import add_inverses, harmonic_mean, inverses_of_block
@@ -228,7 +228,7 @@ def sky_exposure(exptime: ImageLike, mask: ImageLike | None = None) -> float:
 
 def _mean_exposure(exptime: da.Array, mask: da.Array | None) -> float:
     planes = (exptime,) if mask is None else (exptime, mask)
-    return harmonic_mean(merge_blocks(inverses_of_block, add_inverses, *planes).compute()[0, 0])
+    return harmonic_mean(merge_blocks_now(inverses_of_block, add_inverses, *planes))
 
 
 def _median_rms(sky_map: da.Array, mask: da.Array | None, name: str) -> float:

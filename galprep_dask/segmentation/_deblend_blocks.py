@@ -18,7 +18,7 @@ from dask.highlevelgraph import HighLevelGraph
 from dask.task_spec import Task, TaskRef
 from numba import njit
 
-from galprep_dask.blockwise import block_edges, keep, merge_blocks, objects_of_blocks
+from galprep_dask.blockwise import block_edges, keep, merge_blocks_now, objects_of_blocks
 from galprep_dask.segmentation._kernels.cutouts import (
     Children,
     Cutout,
@@ -64,11 +64,11 @@ class _Found(NamedTuple):
 def split_segments(image: da.Array, labels: da.Array, bad: da.Array, wanted: np.ndarray | None, rules: Rules) -> Splits:
     """Deblend the segments ``wanted``, or all, and keep the children of those that split."""
     seen = keep(objects_of_blocks(_see, image, labels, bad, shape=image.shape, wanted=wanted, rules=rules))
-    rows = merge_blocks(_rows_of, _join_rows, seen).compute()[0, 0]
+    rows = merge_blocks_now(_rows_of, _join_rows, seen)
     rows = rows[np.lexsort((rows["block_x0"], rows["block_y0"], rows["label"]))]
     joining, past_pixels = _to_be_joined(rows, wanted, rules)
     found = _found_blocks(seen, image, labels, bad, rows, joining, rules)
-    split, n_children, past_peaks = merge_blocks(_counts_of, _merge_counts, found).compute()[0, 0]
+    split, n_children, past_peaks = merge_blocks_now(_counts_of, _merge_counts, found)
     order = np.argsort(split)
     past = dict.fromkeys(past_pixels.tolist(), "pixels") | dict.fromkeys(past_peaks, "peaks")
     return Splits(rows, found, split[order], n_children[order], past)

@@ -10,6 +10,7 @@ from astropy.table import QTable
 from galprep_dask.arrays import ImageLike, as_image, as_mask, check_same_shape, take_off_unit
 from galprep_dask.blockwise import merge_blocks_at
 from galprep_dask.errors import ParameterError
+from galprep_dask.fused import compute_now
 from galprep_dask.image import celestial_wcs
 from galprep_dask.segmentation._kernels.label import components_of_labels, runs_of_labels
 from galprep_dask.segmentation._kernels.merge import Table, join_tables
@@ -135,7 +136,7 @@ def source_catalog(
         tables = merge_blocks_at(
             _measured_block, join_tables, *planes.values(), names=list(planes), nx_image=image.shape[1]
         )
-        table = tables.compute()[0, 0]
+        table = compute_now(tables)[0][0, 0]
     catalog = _catalog(table, columns, wcs, planes, aperture_mask_method)
     for name in () if unit is None else set(_OF_DATA).intersection(columns):
         catalog[name] = u.Quantity(catalog[name], unit)

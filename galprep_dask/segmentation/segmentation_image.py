@@ -11,6 +11,7 @@ from galprep_dask.arrays import ImageLike, as_image, check_same_shape
 from galprep_dask.blockwise import merge_blocks_at
 from galprep_dask.cluster import computes_on_cluster, let_go
 from galprep_dask.errors import ParameterError
+from galprep_dask.fused import compute_now
 from galprep_dask.segmentation._kernels.label import components_of_labels, runs_of_labels
 from galprep_dask.segmentation._kernels.merge import Table, join_tables
 
@@ -94,8 +95,7 @@ class Segmentation:
 
     @cached_property
     def _table(self) -> Table:
-        merged = merge_blocks_at(table_of_block, join_tables, self.data).compute()
-        return merged[0, 0]
+        return compute_now(merge_blocks_at(table_of_block, join_tables, self.data))[0][0, 0]
 
     @property
     def labels(self) -> np.ndarray:

@@ -12,6 +12,7 @@ from astropy.table import Table
 from galprep_dask.arrays import ImageLike, as_image, as_mask
 from galprep_dask.blockwise import keep_mask, map_blocks_at, merge_blocks_at
 from galprep_dask.errors import NoGoodPixelsError, ParameterError
+from galprep_dask.fused import compute_now
 from galprep_dask.image import bad_pixels, no_good_pixels
 from galprep_dask.masks import grow_by
 from galprep_dask.sky._kernels.held_out import SquareSums, hold_out, merge_square_sums, square_sums
@@ -232,7 +233,7 @@ def _judged(fit, image, masked, wider, sources, size, n_folds) -> _Judged:
 def _over_squares(image, sky, mask, size, fold) -> SquareSums:
     planes = image, sky.evaluate(image.shape, image.chunks), mask
     how = {"image_shape": image.shape, "size": size, "fold": fold}
-    return merge_blocks_at(square_sums, merge_square_sums, *planes, **how).compute()[0, 0]
+    return compute_now(merge_blocks_at(square_sums, merge_square_sums, *planes, **how))[0][0, 0]
 
 
 def _error_of_mean(values: np.ndarray) -> float:

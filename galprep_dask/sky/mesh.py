@@ -16,6 +16,7 @@ from scipy.ndimage import spline_filter
 from galprep_dask.arrays import CHUNK_SIDE, ImageLike, as_image, as_mask
 from galprep_dask.blockwise import as_object, block_bounds, block_edges, collect_by_rows
 from galprep_dask.errors import NoGoodPixelsError, ParameterError
+from galprep_dask.fused import compute_now
 from galprep_dask.sky._kernels.boxes import boxes_of_block, join_boxes
 from galprep_dask.sky._kernels.spline import evaluate_spline, median_filter, subtract_spline
 
@@ -250,7 +251,7 @@ def fit_mesh_sky(
         maxiters=0 if sigma_clip is None else -1 if maxiters is None else int(maxiters),
     )  # fmt: skip
     # By rows: blocks that are computed with their neighbours, as a mask of sources is, would wait in great numbers.
-    statistics = np.block(collect_by_rows(statistics).compute()[0].tolist())
+    statistics = np.block(compute_now(collect_by_rows(statistics))[0][0].tolist())
     n_pixels, (mean, median, std) = statistics[0], statistics[1:]
     needed = (1 - exclude_percentile / 100) * (box_size[0] * box_size[1])
     counts = (n_pixels >= needed) & (n_pixels > 0)
