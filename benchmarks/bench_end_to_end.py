@@ -156,9 +156,7 @@ def ours(path, out, step, products=True):
         catalog = flat.galprep.source_catalog(found)
         segmentation.write_catalog(catalog, out / "sources.parquet")
     with step("growth"):
-        grown = masks.grow_segmentation(
-            found, flat["data"].data, sky_level=0.0, sky_std=sky.rms, max_grow_size=RINGS
-        )
+        grown = masks.grow_segmentation(found, flat["data"].data, sky_level=0.0, sky_std=sky.rms, max_grow_size=RINGS)
     with step("sigma and its check"):
         prepared = noise.with_sigma(flat, grown > 0, sky_std=sky.rms)
     if not products:

@@ -287,9 +287,7 @@ def pipeline(size, folder, repeats, only=None):
     make_field(path, size)
     try:
         entries = {
-            name: entry
-            for name, entry in PIPELINES.items()
-            if _is_there(entry[0]) and (only is None or name in only)
+            name: entry for name, entry in PIPELINES.items() if _is_there(entry[0]) and (only is None or name in only)
         }
         results = {
             name: measure(before, code, path, threads, repeats) for name, (before, code, threads) in entries.items()

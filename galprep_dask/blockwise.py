@@ -189,7 +189,7 @@ def merge_blocks_now(func: Callable, merge: Callable, *arrays: da.Array, **kwarg
     blocks = blocks_in_memory(*arrays)
     if blocks:
         return merge([func(*blocks, **kwargs)])
-    return compute_now(merge_blocks(func, merge, *arrays, **kwargs))[0][0, 0]
+    return compute_now(merge_blocks(func, merge, *arrays, **kwargs))[0, 0]
 
 
 def merge_blocks_now_at(func: Callable, merge: Callable, *arrays: da.Array, **kwargs):
@@ -197,7 +197,7 @@ def merge_blocks_now_at(func: Callable, merge: Callable, *arrays: da.Array, **kw
     blocks = blocks_in_memory(*arrays)
     if blocks:
         return merge([func(*blocks, origin=(0, 0), **kwargs)])
-    return compute_now(merge_blocks_at(func, merge, *arrays, **kwargs))[0][0, 0]
+    return compute_now(merge_blocks_at(func, merge, *arrays, **kwargs))[0, 0]
 
 
 def objects_now(func: Callable, *arrays: da.Array, **kwargs) -> np.ndarray:
@@ -205,7 +205,7 @@ def objects_now(func: Callable, *arrays: da.Array, **kwargs) -> np.ndarray:
     blocks = blocks_in_memory(*arrays)
     if blocks:
         return as_object(func, *blocks, origin=(0, 0), **kwargs)
-    return compute_now(collect_by_rows(objects_of_blocks(func, *arrays, **kwargs)))[0][0]
+    return compute_now(collect_by_rows(objects_of_blocks(func, *arrays, **kwargs)))[0]
 
 
 def blocks_in_memory(*arrays: da.Array) -> tuple[np.ndarray, ...]:

@@ -12,32 +12,30 @@ from __future__ import annotations
 from collections.abc import Mapping
 from itertools import product
 
-import dask
 import dask.array as da
+import numpy as np
 from dask.array.optimization import GETTERS, optimize
 from dask.blockwise import Blockwise, fuse_roots, optimize_blockwise
 from dask.core import flatten
-from dask.highlevelgraph import HighLevelGraph
 from dask.task_spec import Task, TaskRef
 
 __all__ = ["compute_now", "persist_now"]
 
 
-def compute_now(*arrays: da.Array) -> tuple:
+def compute_now(array: da.Array) -> np.ndarray:
     """
-    Compute arrays together, as :func:`dask.compute` does.
+    Compute an array, as its method ``compute`` does.
 
     Parameters
     ----------
-    *arrays : dask arrays
-        What is wanted of the same pass over the blocks.
+    array : dask array
+        What is wanted.
 
     Returns
     -------
-    tuple
-        A NumPy array for each.
+    array
     """
-    return dask.compute(*_ready(*arrays), optimize_graph=False)
+    return _ready(array).compute(optimize_graph=False)
 
 
 def persist_now(array: da.Array) -> da.Array:
@@ -54,19 +52,17 @@ def persist_now(array: da.Array) -> da.Array:
     dask array
         Of the same name.
     """
-    return _ready(array)[0].persist(optimize_graph=False)
+    return _ready(array).persist(optimize_graph=False)
 
 
-def _ready(*arrays: da.Array) -> list[da.Array]:
-    """Give arrays of one graph that holds the tasks that will be computed."""
-    keys = list(flatten([array.__dask_keys__() for array in arrays]))
-    graph = HighLevelGraph.merge(*(array.__dask_graph__() for array in arrays))
-    graph = fuse_roots(optimize_blockwise(graph, keys=keys), keys=keys).cull(set(keys))
+def _ready(array: da.Array) -> da.Array:
+    """Give an array whose graph holds the tasks that will be computed."""
+    keys = list(flatten(array.__dask_keys__()))
+    graph = fuse_roots(optimize_blockwise(array.__dask_graph__(), keys=keys), keys=keys).cull(set(keys))
     tasks = {}
     for layer in graph.layers.values():
         tasks.update(_with_parts_in_common(layer))
-    tasks = optimize(tasks, keys)
-    return [da.Array(tasks, array.name, array.chunks, meta=array._meta) for array in arrays]
+    return da.Array(optimize(tasks, keys), array.name, array.chunks, meta=array._meta)
 
 
 def _with_parts_in_common(layer) -> Mapping:

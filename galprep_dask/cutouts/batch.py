@@ -98,7 +98,7 @@ def cutout_many(
     chosen = np.flatnonzero(table["cut"])
     if len(chosen):
         boxes = np.transpose([table[name][chosen] for name in ("y0", "x0", "ny", "nx")])
-        for blockful in compute_now(_cut_lazily(image, header, chosen, boxes, sink))[0]:
+        for blockful in compute_now(_cut_lazily(image, header, chosen, boxes, sink)):
             for k, result in blockful:
                 if isinstance(result, Refused):
                     table["cut"][k] = False

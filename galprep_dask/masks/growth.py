@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import dask
 import dask.array as da
 import numpy as np
 
@@ -181,12 +182,12 @@ def _measure(runs, planes, halo, stop) -> tuple[Radii, np.ndarray]:
         how |= {"image_shape": planes[0].shape, "halo": halo, **stop}
         return objects_of_blocks(_measure_block, *planes, in_sight, **how)
 
-    blocks = compute_now(collect_by_rows(measured(first_rings=_FIRST_RINGS)))[0][0]
+    blocks = compute_now(collect_by_rows(measured(first_rings=_FIRST_RINGS)))[0]
     radii, disputed = merge_rings(list(blocks.flat), **stop)
     if len(disputed):
         concerned = measured(only=disputed)
         seen = [at for at, block in np.ndenumerate(blocks) if np.isin(disputed, block.present).any()]
-        parts = compute_now(*(concerned.blocks[at] for at in seen))
+        parts = dask.compute(*(concerned.blocks[at] for at in seen))
         again, _ = merge_rings([part[0, 0] for part in parts], **stop)
         radii = Radii(np.append(radii.labels, again.labels), np.append(radii.rings, again.rings))
         order = np.argsort(radii.labels)

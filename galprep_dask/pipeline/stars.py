@@ -17,7 +17,7 @@ from galprep_dask.image import WARNINGS_LOCK
 from galprep_dask.io.files import local_path, open_hdus
 from galprep_dask.pipeline.config import PSFSettings
 from galprep_dask.pipeline.pixels import Subtracted
-from galprep_dask.psf import PSFModel, fit_psf, read_psfex, select_stars, star_stamps
+from galprep_dask.psf import PSFModel, fit_psf, read_psfex, select_stars, star_residuals, star_stamps
 from galprep_dask.segmentation import Segmentation
 
 __all__ = ["choose_stars", "describe_psf", "fit_to_stars", "read_psf", "star_counts"]
@@ -99,41 +99,23 @@ def _residuals(model: PSFModel, cut) -> dict[str, np.ndarray]:
     -------
     dict
         ``residual``: mean over the stars of data minus model, in units of the star's flux; ``radius``,
-        ``profile_data``, ``profile_model``: mean profiles in rings of a pixel; ``stamps``, ``stamps_residual``:
+        ``profile_data``, ``profile_model``: mean profiles in rings; ``stamps``, ``stamps_residual``:
         the brightest stars and what is left of them, in units of their flux.
     """
-    used = np.flatnonzero(np.asarray(model.stars["used"], bool))
-    flux = np.asarray(model.stars["flux"], float)
+    found = star_residuals(model, cut.stamps, mask=cut.mask, sigma=cut.sigma, x=cut.x, y=cut.y)
+    flux, sky = (np.asarray(model.stars[name], float) for name in ("flux", "sky"))
+    used = np.flatnonzero(found.used & (flux > 0))
     used = used[np.argsort(-flux[used], kind="stable")]
-    side = model.size
-    edge = (cut.stamps.shape[1] - side) // 2
-    window = slice(edge, edge + side) if edge > 0 else slice(None)
-    data, expected = [], []
-    for k in used:
-        x, y = cut.x[k], cut.y[k]
-        if model.field is not None:
-            x, y = model.field.clamped(x, y)
-        psf = model.at(x, y, dx=float(model.stars["dx"][k]), dy=float(model.stars["dy"][k]))
-        stamp = np.where(cut.mask[k], np.nan, cut.stamps[k])[window, window]
-        data.append((stamp - float(model.stars["sky"][k])) / flux[k])
-        expected.append(psf[: stamp.shape[0], : stamp.shape[1]])
-    data, expected = np.array(data), np.array(expected)
-    good = np.isfinite(data)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        residual = np.where(good, data - expected, 0).sum(0) / good.sum(0)
-        middle = data.shape[-1] // 2
-        ring = np.hypot(*np.mgrid[-middle : middle + 1, -middle : middle + 1]).round().astype(int).ravel()
-        counts = np.bincount(np.broadcast_to(ring, (len(data), ring.size))[good.reshape(len(data), -1)])
-        profiles = [
-            np.bincount(ring, np.where(good, values, 0).sum(0).ravel())[: len(counts)] / counts
-            for values in (data, np.where(good, expected, 0))
-        ]
-    return {
-        "residual": residual.astype(np.float32), "radius": np.arange(len(counts), dtype=np.float32),
-        "profile_data": profiles[0].astype(np.float32), "profile_model": profiles[1].astype(np.float32),
-        "stamps": data[:_SHOWN].astype(np.float32),
-        "stamps_residual": (data - expected)[:_SHOWN].astype(np.float32),
+    unit, pulls = flux[used, None, None], found.pulls[used]
+    left = pulls * cut.sigma[used] / unit
+    stamps = np.where(np.isnan(pulls), np.nan, cut.stamps[used] - sky[used, None, None]) / unit
+    good = np.isfinite(left)
+    residual = np.where(good, left, 0).sum(0) / np.where(good.any(0), good.sum(0), np.nan)
+    told = {
+        "residual": residual, "radius": found.radius, "profile_data": found.profile,
+        "profile_model": found.model_profile, "stamps": stamps[:_SHOWN], "stamps_residual": left[:_SHOWN],
     }  # fmt: skip
+    return {name: values.astype(np.float32) for name, values in told.items()}
 
 
 def read_psf(path: str) -> PSFModel:

@@ -69,7 +69,7 @@ def measure_apertures(planes: dict[str, da.Array], labels, limits, x, y, semimaj
         )  # fmt: skip
         begins = [group.box[0] for group in groups]
         turns = np.searchsorted(block_edges(planes["image"].chunks[0]), begins, side="right").tolist()
-        for group, values in zip(groups, compute_now(collect_in_turn(measured, turns))[0][0], strict=True):
+        for group, values in zip(groups, compute_now(collect_in_turn(measured, turns))[0], strict=True):
             columns[:, group.rows] = values
     return {
         name: values if PER_SOURCE[name] is None else values * PER_SOURCE[name]

@@ -136,7 +136,7 @@ def source_catalog(
         tables = merge_blocks_at(
             _measured_block, join_tables, *planes.values(), names=list(planes), nx_image=image.shape[1]
         )
-        table = compute_now(tables)[0][0, 0]
+        table = compute_now(tables)[0, 0]
     catalog = _catalog(table, columns, wcs, planes, aperture_mask_method)
     for name in () if unit is None else set(_OF_DATA).intersection(columns):
         catalog[name] = u.Quantity(catalog[name], unit)

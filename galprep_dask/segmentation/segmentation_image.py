@@ -95,7 +95,7 @@ class Segmentation:
 
     @cached_property
     def _table(self) -> Table:
-        return compute_now(merge_blocks_at(table_of_block, join_tables, self.data))[0][0, 0]
+        return compute_now(merge_blocks_at(table_of_block, join_tables, self.data))[0, 0]
 
     @property
     def labels(self) -> np.ndarray:

@@ -233,7 +233,7 @@ def _judged(fit, image, masked, wider, sources, size, n_folds) -> _Judged:
 def _over_squares(image, sky, mask, size, fold) -> SquareSums:
     planes = image, sky.evaluate(image.shape, image.chunks), mask
     how = {"image_shape": image.shape, "size": size, "fold": fold}
-    return compute_now(merge_blocks_at(square_sums, merge_square_sums, *planes, **how))[0][0, 0]
+    return compute_now(merge_blocks_at(square_sums, merge_square_sums, *planes, **how))[0, 0]
 
 
 def _error_of_mean(values: np.ndarray) -> float:

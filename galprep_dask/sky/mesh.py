@@ -251,7 +251,7 @@ def fit_mesh_sky(
         maxiters=0 if sigma_clip is None else -1 if maxiters is None else int(maxiters),
     )  # fmt: skip
     # By rows: blocks that are computed with their neighbours, as a mask of sources is, would wait in great numbers.
-    statistics = np.block(compute_now(collect_by_rows(statistics))[0][0].tolist())
+    statistics = np.block(compute_now(collect_by_rows(statistics))[0].tolist())
     n_pixels, (mean, median, std) = statistics[0], statistics[1:]
     needed = (1 - exclude_percentile / 100) * (box_size[0] * box_size[1])
     counts = (n_pixels >= needed) & (n_pixels > 0)
