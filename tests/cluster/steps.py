@@ -49,6 +49,7 @@ def digest(path):
     """Tell the pixels of files, or of the files in a folder, apart by every bit."""
     path = Path(path)
     files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
+    files = [file for file in files if file.suffix != ".part"]  # what a worker wrote when it was killed: no product
     return {str(file.relative_to(path.parent)): _pixels(file) for file in files if file.name != "zarr.json"}
 
 
