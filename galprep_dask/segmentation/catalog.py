@@ -13,7 +13,7 @@ from galprep_dask.errors import ParameterError
 from galprep_dask.image import celestial_wcs
 from galprep_dask.segmentation._kernels.label import components_of_labels, runs_of_labels
 from galprep_dask.segmentation._kernels.merge import Table, join_tables
-from galprep_dask.segmentation._kernels.moments import measure_runs
+from galprep_dask.segmentation._kernels.moments import finish, measure_runs
 from galprep_dask.segmentation.apertures import PER_SOURCE, measure_apertures
 from galprep_dask.segmentation.segmentation_image import Segmentation, as_segmentation
 
@@ -136,6 +136,7 @@ def source_catalog(
             _measured_block, join_tables, *planes.values(), names=list(planes), nx_image=image.shape[1]
         )
         table = tables.compute()[0, 0]
+        table = table._replace(sums=finish(table.sums))
     catalog = _catalog(table, columns, wcs, planes, aperture_mask_method)
     for name in () if unit is None else set(_OF_DATA).intersection(columns):
         catalog[name] = u.Quantity(catalog[name], unit)
