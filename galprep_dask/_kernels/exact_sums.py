@@ -156,7 +156,7 @@ class ExactSums(NamedTuple):
 
 
 def place_of(value: float, dtype) -> int:
-    """Number of the lowest bit of a positive float of some dtype, counted from 2**-OFFSET."""
+    """Give the number of the lowest bit of a positive float of some dtype, counted from 2**-OFFSET."""
     integer, mantissa, shift = float_format(dtype)
     return max(int(np.array(value, dtype).view(integer)) >> mantissa, 1) + shift
 

@@ -15,6 +15,7 @@ from galprep_dask.segmentation._kernels.label import components_of_labels, runs_
 from galprep_dask.segmentation._kernels.merge import Table, join_tables
 from galprep_dask.segmentation._kernels.moments import finish, measure_runs
 from galprep_dask.segmentation.apertures import PER_SOURCE, measure_apertures
+from galprep_dask.segmentation.detect import check_measurable
 from galprep_dask.segmentation.segmentation_image import Segmentation, as_segmentation
 
 __all__ = ["source_catalog"]
@@ -123,6 +124,7 @@ def source_catalog(
     (data, convolved_data, error), unit = take_off_unit(data=data, convolved_data=convolved_data, error=error)
     image = as_image(data)
     check_same_shape(segmentation, image.shape, "segmentation")
+    check_measurable(image.shape)
     if isinstance(wcs, str) or (wcs is not None and hasattr(wcs, "cards")):
         wcs = celestial_wcs(wcs)
     columns = _checked(columns, error is not None, wcs is not None)

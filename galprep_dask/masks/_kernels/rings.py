@@ -15,9 +15,6 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
-from galprep_dask.masks._kernels.nearest import nearest_segment
-from galprep_dask.masks._kernels.runs import paint_ranks
-from galprep_dask.masks._kernels.spread import are_few, sum_rings
 from galprep_dask._kernels.exact_sums import (
     add_pixel,
     as_float,
@@ -26,6 +23,9 @@ from galprep_dask._kernels.exact_sums import (
     piece_of,
     pieces_between,
 )
+from galprep_dask.masks._kernels.nearest import nearest_segment
+from galprep_dask.masks._kernels.runs import paint_ranks
+from galprep_dask.masks._kernels.spread import are_few, sum_rings
 
 __all__ = ["BlockRings", "Radii", "measure_rings", "merge_rings", "rings_of"]
 

@@ -16,14 +16,11 @@ from numba import njit
 
 from galprep_dask._kernels.exact_sums import (
     ExactSums,
-    add_pixel,
     add_wide,
     as_floats,
     concatenate,
     float_format,
     packed,
-    piece_of,
-    pieces_between,
     place_of,
     rounded,
     total_of_parts,
@@ -115,22 +112,20 @@ def measure_runs(
     """
     image = as_kernel_input(_compiled_float(image))
     shape_image = image if shape_image is None else as_kernel_input(_compiled_float(shape_image))
-    error = as_kernel_input(np.empty((0, 0)) if error is None else np.asarray(error, np.float64))
     mask = as_kernel_input(np.empty((0, 0), np.bool_) if mask is None else mask)
     where = (*runs, components.of_run)
     n = len(components.area)
-    counts, extremes = _extremes(*where, n, image, mask, *origin, nx_image)
-    planes = [(image, True, shape_image is image)]
+    counts, extremes, sizes = _extremes(*where, n, image, mask, *origin, nx_image)
+    planes = [_Plane(image, sizes, True, shape_image is image)]
     if shape_image is not image:
-        planes.append((shape_image, False, True))
-    values = _sum_values(where, n, planes, mask, origin)
+        planes.append(_Plane(shape_image, _sizes(*where, shape_image, mask), False, True))
+    values = _sum_planes(where, n, planes, mask, origin)
     squares, wild = ExactSums(np.zeros((n, 1, 1), np.int32), 0), np.zeros(n)
-    if error.size:
-        least, most = _least_and_most(*where, error, mask, True)
-        low, high = (piece_of(place_of(value, np.float64), 0) for value in (least, most))
-        pieces = np.zeros((n, 1, pieces_between(low, high, 52) + 1), np.int64)
-        _add_squares(*where, image, error, mask, pieces, low, *float_format(np.float64)[1:], wild)
-        squares = packed(pieces, low)
+    if error is not None:
+        squares = np.empty(image.shape)  # few of its pages are ever touched
+        wild, sizes = _square(*where, n, image, as_kernel_input(_compiled_float(error)), mask, squares)
+        nothing = as_kernel_input(np.empty((0, 0), np.bool_))
+        squares = _sum_planes(where, n, [_Plane(as_kernel_input(squares), sizes, True, False)], nothing, origin)
     return PixelSums(counts[0], extremes[0], counts[1], extremes[1], counts[2], values, squares, wild)
 
 
@@ -138,33 +133,44 @@ def _compiled_float(block):
     return block if block.dtype in (np.float32, np.float64) else block.astype(np.float64)
 
 
-def _sum_values(where, n, planes, mask, origin) -> ExactSums:
-    """Take the exact sums of ``planes``: an image each, and whether flux and moments are those of it."""
-    (ny, nx), (y0, x0) = planes[0][0].shape, origin
-    ranges, tops = [], []
-    for plane, _, _ in planes:
-        mantissa = float_format(plane.dtype)[1]
-        low, high = (place_of(value, plane.dtype) for value in _least_and_most(*where, plane, mask, False))
-        ranges += [low - _BELOW, high - _BELOW + (0 if mantissa < 32 else _HALF)]
+class _Plane(NamedTuple):
+    """An image, its least and greatest size other than zero, and whether flux and moments are those of it."""
+
+    values: np.ndarray
+    sizes: tuple[float, float]
+    of_flux: bool
+    of_moments: bool
+
+
+def _sum_planes(where, n, planes: list[_Plane], mask, origin) -> ExactSums:
+    (ny, nx), (y0, x0) = planes[0].values.shape, origin
+    begins, ends, tops = [], [], []
+    for plane in planes:
+        low, high = (place_of(size, plane.values.dtype) for size in plane.sizes)
+        mantissa = float_format(plane.values.dtype)[1]
+        begins.append(low - _BELOW)
+        ends.append(high - _BELOW + (0 if mantissa < 32 else _HALF))
         tops.append(high + mantissa)
-    first = min(ranges) >> 5
+    first = min(begins) >> 5
     # As far as a stretch is written to, and as far as the sum of all pixels can reach.
     n_bits = 2 * (max(y0 + ny, x0 + nx).bit_length() + 1) + (ny * nx).bit_length()
-    last = max((max(ranges) >> 5) + 3, (max(tops) + n_bits >> 5) + 1)
-    pieces = np.zeros((n, 7, last + 1 - first), np.int64)
-    for plane, of_flux, of_moments in planes:
-        integer, *how = float_format(plane.dtype)
-        _add_runs(*where, plane.view(integer), mask, y0, x0, of_flux, of_moments, pieces, first, *how)
+    last = max((max(ends) >> 5) + 3, (max(tops) + n_bits >> 5) + 1)
+    pieces = np.zeros((n, 7 if planes[-1].of_moments else 1, last + 1 - first), np.int64)
+    for values, _, of_flux, of_moments in planes:
+        integer, _, shift = float_format(values.dtype)
+        add_runs = _add_runs_single if values.dtype == np.float32 else _add_runs_double
+        add_runs(*where, values.view(integer), mask, y0, x0, of_flux, of_moments, pieces, first, shift)
     return packed(pieces, first)
 
 
 @njit(nogil=True, cache=True)
 def _extremes(first, start, stop, of_run, n, image, mask, y0, x0, nx_image):
-    """Give numbers of good pixels, and where in the image lowest and highest lie; and their values."""
+    """Give numbers of good pixels, and where in the image lowest and highest lie; their values; and :func:`_sizes`."""
     counts = np.zeros((3, n), np.int64)
     counts[1:] = -1
     extremes = np.empty((2, n))
     extremes[0], extremes[1] = np.inf, -np.inf
+    least, most = np.inf, 0.0
     has_mask = mask.size > 0
     for row in range(len(first) - 1):
         for run in range(first[row], first[row + 1]):
@@ -175,24 +181,29 @@ def _extremes(first, start, stop, of_run, n, image, mask, y0, x0, nx_image):
             lowest_at, highest_at = -1, -1
             for x in range(start[run], stop[run]):
                 value = np.float64(image[row, x])
-                if not abs(value) < np.inf or (has_mask and mask[row, x]):
+                size = abs(value)
+                if not size < np.inf or (has_mask and mask[row, x]):
                     continue
                 n_good += 1
                 if value < lowest:
                     lowest, lowest_at = value, x
                 if value > highest:
                     highest, highest_at = value, x
+                if 0.0 < size < least:
+                    least = size
+                if size > most:
+                    most = size
             counts[0, c] += n_good
             if lowest_at >= 0:
                 extremes[0, c], counts[1, c] = lowest, (y0 + row) * nx_image + x0 + lowest_at
             if highest_at >= 0:
                 extremes[1, c], counts[2, c] = highest, (y0 + row) * nx_image + x0 + highest_at
-    return counts, extremes
+    return counts, extremes, (least, most) if most > 0.0 else (1.0, 1.0)
 
 
 @njit(nogil=True, cache=True)
-def _least_and_most(first, start, stop, of_run, plane, mask, is_squared):
-    """Give the least and the greatest size of the pixels, or of their squares, that are finite and not zero."""
+def _sizes(first, start, stop, of_run, plane, mask):
+    """Give the least and the greatest size of the good pixels that are not zero."""
     least, most = np.inf, 0.0
     has_mask = mask.size > 0
     for row in range(len(first) - 1):
@@ -200,106 +211,140 @@ def _least_and_most(first, start, stop, of_run, plane, mask, is_squared):
             if of_run[run] < 0:
                 continue
             for x in range(start[run], stop[run]):
-                value = abs(np.float64(plane[row, x]))
-                if is_squared:
-                    value *= value
-                if has_mask and mask[row, x]:
-                    value = 0.0
-                if 0.0 < value < np.inf:
-                    least, most = min(least, value), max(most, value)
+                size = abs(np.float64(plane[row, x]))
+                if not size < np.inf or (has_mask and mask[row, x]):
+                    continue
+                if 0.0 < size < least:
+                    least = size
+                if size > most:
+                    most = size
     return (least, most) if most > 0.0 else (1.0, 1.0)
 
 
 @njit(nogil=True, cache=True)
-def _add_squares(first, start, stop, of_run, image, error, mask, pieces, piece, mantissa, shift, wild):
+def _square(first, start, stop, of_run, n, image, error, mask, squares):
+    """Square the errors of good pixels; those that are not finite are summed, and with those of bad pixels become 0."""
+    wild = np.zeros(n)
+    least, most = np.inf, 0.0
     has_mask = mask.size > 0
     for row in range(len(first) - 1):
         for run in range(first[row], first[row + 1]):
-            c = of_run[run]
-            if c < 0:
+            if of_run[run] < 0:
                 continue
             for x in range(start[run], stop[run]):
-                if (has_mask and mask[row, x]) or not abs(np.float64(image[row, x])) < np.inf:
+                squares[row, x] = 0.0
+                if not abs(image[row, x]) < np.inf or (has_mask and mask[row, x]):
                     continue
-                square = np.float64(error[row, x] * error[row, x])
-                if square < np.inf:
-                    add_pixel(pieces[c, 0], piece, square.view(np.int64), mantissa, shift)
-                else:
-                    wild[c] += square
+                square = np.float64(error[row, x]) * np.float64(error[row, x])
+                if not square < np.inf:
+                    wild[of_run[run]] += square
+                    continue
+                squares[row, x] = square
+                if 0.0 < square < least:
+                    least = square
+                if square > most:
+                    most = square
+    return wild, (least, most) if most > 0.0 else (1.0, 1.0)
 
 
 @njit(nogil=True, cache=True)
-def _add_runs(first, start, stop, of_run, bits, mask, y0, x0, of_flux, of_moments, pieces, piece, mantissa, shift):
+def _add_runs_single(first, start, stop, of_run, bits, mask, y0, x0, of_flux, of_moments, pieces, piece, shift):
+    """Add float32 pixels, given by their bits."""
+    has_mask = mask.size > 0
     for row in range(len(first) - 1):
         for run in range(first[row], first[row + 1]):
             c = of_run[run]
             if c < 0:
                 continue
-            x = np.int64(start[run])
+            x, stretch = np.int64(start[run]), np.int64(start[run])
+            unit = np.int64(-1)
+            flux, s0, s1, s2 = np.int64(0), np.int64(0), np.int64(0), np.int64(0)
             while x < stop[run]:
-                x = _add_stretch(
-                    bits, mask, row, x, np.int64(stop[run]), y0, x0, of_flux, of_moments, pieces[c], piece, mantissa,
-                    shift,
-                )  # fmt: skip
+                here = np.int64(bits[row, x])
+                exponent = (here >> 23) & 0xFF
+                number = here & 0x7FFFFF
+                if exponent > 0:
+                    number |= 0x800000
+                if number == 0 or exponent == 0xFF or (has_mask and mask[row, x]):
+                    x += 1
+                    continue
+                place = max(exponent, np.int64(1)) + shift
+                if unit < 0:
+                    unit, stretch = place - _BELOW, x
+                up, i = place - unit, x - stretch
+                if up < 0 or up > _SPAN_SINGLE or i >= _STRETCH:
+                    k, up = (unit >> 5) - piece, unit & 31
+                    _add_sums(pieces[c], k, up, flux, s0, s1, s2, y0 + row, x0 + stretch, of_flux, of_moments)
+                    unit = np.int64(-1)
+                    flux, s0, s1, s2 = np.int64(0), np.int64(0), np.int64(0), np.int64(0)
+                    continue
+                number <<= up
+                if here > 0:
+                    flux += number
+                    s0 += number
+                    s1 += number * i
+                    s2 += number * (i * i)
+                else:
+                    flux -= number
+                x += 1
+            if unit >= 0:
+                k, up = (unit >> 5) - piece, unit & 31
+                _add_sums(pieces[c], k, up, flux, s0, s1, s2, y0 + row, x0 + stretch, of_flux, of_moments)
 
 
 @njit(nogil=True, cache=True)
-def _add_stretch(bits, mask, row, start, stop, y0, x0, of_flux, of_moments, sums, first, mantissa, shift):
-    """Add the pixels of a row from ``start`` on, as far as their sums fit; give the first that is left."""
-    is_double = mantissa > 31
-    infinite = np.int64(0x7FF if is_double else 0xFF)
-    implied = np.int64(1) << mantissa
-    span = _SPAN_DOUBLE if is_double else _SPAN_SINGLE
-    half = (np.int64(1) << _HALF) - 1
+def _add_runs_double(first, start, stop, of_run, bits, mask, y0, x0, of_flux, of_moments, pieces, piece, shift):
+    """Add float64 pixels, given by their bits, in two halves."""
     has_mask = mask.size > 0
-    unit = np.int64(-1)
-    flux, s0, s1, s2 = np.int64(0), np.int64(0), np.int64(0), np.int64(0)
-    flux_high, s0_high, s1_high, s2_high = np.int64(0), np.int64(0), np.int64(0), np.int64(0)
-    end = min(stop, start + _STRETCH)
-    x = start
-    while x < end:
-        here = np.int64(bits[row, x])
-        exponent = (here >> mantissa) & infinite
-        number = here & (implied - 1)
-        if exponent > 0:
-            number |= implied
-        if number == 0 or exponent == infinite or (has_mask and mask[row, x]):
-            x += 1
-            continue
-        place = max(exponent, np.int64(1)) + shift
-        if unit < 0:
-            unit = place - _BELOW
-        up = place - unit
-        if up < 0 or up > span:
-            break
-        i = x - start
-        if is_double:
-            high = (number >> _HALF) << up
-            number = (number & half) << up
-            if here > 0:
-                s0_high += high
-                s1_high += high * i
-                s2_high += high * (i * i)
-                flux_high += high
-            else:
-                flux_high -= high
-        else:
-            number <<= up
-        if here > 0:
-            s0 += number
-            s1 += number * i
-            s2 += number * (i * i)
-            flux += number
-        else:
-            flux -= number
-        x += 1
-    if unit >= 0:
-        k, up = (unit >> 5) - first, unit & 31
-        _add_sums(sums, k, up, flux, s0, s1, s2, y0 + row, x0 + start, of_flux, of_moments)
-        if is_double:
-            k, up = ((unit + _HALF) >> 5) - first, (unit + _HALF) & 31
-            _add_sums(sums, k, up, flux_high, s0_high, s1_high, s2_high, y0 + row, x0 + start, of_flux, of_moments)
-    return x
+    half = (np.int64(1) << _HALF) - 1
+    for row in range(len(first) - 1):
+        for run in range(first[row], first[row + 1]):
+            c = of_run[run]
+            if c < 0:
+                continue
+            x, stretch = np.int64(start[run]), np.int64(start[run])
+            unit = np.int64(-1)
+            flux, s0, s1, s2 = np.int64(0), np.int64(0), np.int64(0), np.int64(0)
+            flux_high, s0_high, s1_high, s2_high = np.int64(0), np.int64(0), np.int64(0), np.int64(0)
+            while True:
+                full = x == stop[run]
+                if not full:
+                    here = np.int64(bits[row, x])
+                    exponent = (here >> 52) & 0x7FF
+                    number = here & 0xFFFFFFFFFFFFF
+                    if exponent > 0:
+                        number |= 0x10000000000000
+                    if number == 0 or exponent == 0x7FF or (has_mask and mask[row, x]):
+                        x += 1
+                        continue
+                    place = max(exponent, np.int64(1)) + shift
+                    if unit < 0:
+                        unit, stretch = place - _BELOW, x
+                    up, i = place - unit, x - stretch
+                    full = up < 0 or up > _SPAN_DOUBLE or i >= _STRETCH
+                if full:
+                    if unit >= 0:
+                        y, at = y0 + row, x0 + stretch
+                        k, up = (unit >> 5) - piece, unit & 31
+                        _add_sums(pieces[c], k, up, flux, s0, s1, s2, y, at, of_flux, of_moments)
+                        k, up = ((unit + _HALF) >> 5) - piece, (unit + _HALF) & 31
+                        _add_sums(pieces[c], k, up, flux_high, s0_high, s1_high, s2_high, y, at, of_flux, of_moments)
+                        unit = np.int64(-1)
+                        flux, s0, s1, s2 = np.int64(0), np.int64(0), np.int64(0), np.int64(0)
+                        flux_high, s0_high, s1_high, s2_high = np.int64(0), np.int64(0), np.int64(0), np.int64(0)
+                    if x == stop[run]:
+                        break
+                    continue
+                low, high = (number & half) << up, (number >> _HALF) << up
+                if here > 0:
+                    flux, flux_high = flux + low, flux_high + high
+                    if of_moments:
+                        s0, s0_high = s0 + low, s0_high + high
+                        s1, s1_high = s1 + low * i, s1_high + high * i
+                        s2, s2_high = s2 + low * (i * i), s2_high + high * (i * i)
+                else:
+                    flux, flux_high = flux - low, flux_high - high
+                x += 1
 
 
 @njit(nogil=True, cache=True)
