@@ -83,7 +83,7 @@ def source_catalog(
     Raises
     ------
     ImageShapeError
-        Shapes differ.
+        Shapes differ, or the image has more than 2097152 pixels a side.
     ParameterError
         A column is unknown, or needs what was not given; units differ.
     MissingWCSError
@@ -105,10 +105,11 @@ def source_catalog(
     million pixels has NaN there.
 
     The pixels are read once, and not at all where :func:`detect_sources` took the sums already (``measure=data``, and
-    the same ``error`` and ``convolved_data``). Blocks sum in float64, moments about the mean position of each part;
-    parts are then united, so that chunks change rounding only. Moments become axes and angles by the code of the
-    installed photutils, whose conventions differ from version to version. One difference: where the positive pixels of
-    a source lie in a line, rounding decides whether photutils 3.0 gives axes or NaN; here there always are axes.
+    the same ``error`` and ``convolved_data``). The table is the same to the bit for every chunking: sums over pixels
+    are exact, whatever the magnitudes of values and positions, and are rounded once, moments about the pixel nearest to
+    the centroid. Moments become axes and angles by the code of the installed photutils, whose conventions differ from
+    version to version. One difference: where the positive pixels of a source lie in a line, rounding decides whether
+    photutils 3.0 gives axes or NaN; here there always are axes.
 
     Examples
     --------
