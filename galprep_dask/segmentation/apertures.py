@@ -31,6 +31,8 @@ PER_SOURCE = {
 _REACH, _WINDOW_REACH = 15.0, 15.0 * 8 / 2.3548 + 2.0
 #: Pixels of the largest region that is gathered for a source.
 _LARGEST = 1 << 26
+#: Side of the tiles whose sources are measured together.
+_TILE = 1024
 
 
 class _Group(NamedTuple):
@@ -78,17 +80,18 @@ def measure_apertures(planes: dict[str, da.Array], labels, limits, x, y, semimaj
 
 
 def _groups(image: da.Array, limits, x, y, semimajor, windowed: bool) -> list[_Group]:
-    """Put the sources of a block together, and each large one by itself."""
+    """
+    Put the sources that begin in a tile of the image together, and each large one by itself.
+
+    Tiles lie as they lie in the image, whatever the chunks: where a region begins decides about the last digits.
+    """
     boxes = _boxes(image.shape, limits.astype(np.int64), x, y, semimajor, windowed)
     sides = boxes[:, 1::2] - boxes[:, ::2]
     measurable = np.flatnonzero(np.isfinite(x) & np.isfinite(semimajor) & (sides.prod(axis=1) <= _LARGEST))
-    block = np.empty((len(x), 2), np.int64)
-    for axis, (chunks, begin) in enumerate(zip(image.chunks, (limits[:, 2], limits[:, 0]), strict=True)):
-        block[:, axis] = np.searchsorted(block_edges(chunks), begin, side="right") - 1
-    largest = np.array([max(chunks) for chunks in image.chunks])
-    alone = (sides > np.maximum(largest // 2, 256)).any(axis=1)
-    number = block[:, 0] * image.numblocks[1] + block[:, 1]
-    number[alone] = image.npartitions + np.flatnonzero(alone)
+    tiles = [-(-length // _TILE) for length in image.shape]
+    number = limits[:, 2].astype(np.int64) // _TILE * tiles[1] + limits[:, 0] // _TILE
+    alone = (sides > _TILE // 2).any(axis=1)
+    number[alone] = tiles[0] * tiles[1] + np.flatnonzero(alone)
     order = measurable[np.argsort(number[measurable], kind="stable")]
     groups = []
     for rows in np.split(order, np.flatnonzero(np.diff(number[order])) + 1):

@@ -14,8 +14,9 @@ from galprep_dask.fused import compute_now
 from galprep_dask.image import celestial_wcs
 from galprep_dask.segmentation._kernels.label import components_of_labels, runs_of_labels
 from galprep_dask.segmentation._kernels.merge import Table, join_tables
-from galprep_dask.segmentation._kernels.moments import measure_runs
+from galprep_dask.segmentation._kernels.moments import finish, measure_runs
 from galprep_dask.segmentation.apertures import PER_SOURCE, measure_apertures
+from galprep_dask.segmentation.detect import check_measurable
 from galprep_dask.segmentation.segmentation_image import Segmentation, as_segmentation
 
 __all__ = ["source_catalog"]
@@ -83,7 +84,7 @@ def source_catalog(
     Raises
     ------
     ImageShapeError
-        Shapes differ.
+        Shapes differ, or the image has more than 2097152 pixels a side.
     ParameterError
         A column is unknown, or needs what was not given; units differ.
     MissingWCSError
@@ -105,10 +106,11 @@ def source_catalog(
     million pixels has NaN there.
 
     The pixels are read once, and not at all where :func:`detect_sources` took the sums already (``measure=data``, and
-    the same ``error`` and ``convolved_data``). Blocks sum in float64, moments about the mean position of each part;
-    parts are then united, so that chunks change rounding only. Moments become axes and angles by the code of the
-    installed photutils, whose conventions differ from version to version. One difference: where the positive pixels of
-    a source lie in a line, rounding decides whether photutils 3.0 gives axes or NaN; here there always are axes.
+    the same ``error`` and ``convolved_data``). The table is the same to the bit for every chunking: sums over pixels
+    are exact, whatever the magnitudes of values and positions, and are rounded once, moments about the pixel nearest to
+    the centroid. Moments become axes and angles by the code of the installed photutils, whose conventions differ from
+    version to version. One difference: where the positive pixels of a source lie in a line, rounding decides whether
+    photutils 3.0 gives axes or NaN; here there always are axes.
 
     Examples
     --------
@@ -124,6 +126,7 @@ def source_catalog(
     (data, convolved_data, error), unit = take_off_unit(data=data, convolved_data=convolved_data, error=error)
     image = as_image(data)
     check_same_shape(segmentation, image.shape, "segmentation")
+    check_measurable(image.shape)
     if isinstance(wcs, str) or (wcs is not None and hasattr(wcs, "cards")):
         wcs = celestial_wcs(wcs)
     columns = _checked(columns, error is not None, wcs is not None)
@@ -137,6 +140,7 @@ def source_catalog(
             _measured_block, join_tables, *planes.values(), names=list(planes), nx_image=image.shape[1]
         )
         table = compute_now(tables)[0, 0]
+        table = table._replace(sums=finish(table.sums))
     catalog = _catalog(table, columns, wcs, planes, aperture_mask_method)
     for name in () if unit is None else set(_OF_DATA).intersection(columns):
         catalog[name] = u.Quantity(catalog[name], unit)

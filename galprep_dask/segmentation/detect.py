@@ -13,10 +13,10 @@ from dask.highlevelgraph import HighLevelGraph
 from galprep_dask.arrays import ImageLike, as_image, as_mask, check_same_shape, take_off_unit
 from galprep_dask.blockwise import give_back_memory, map_blocks_each, objects_now
 from galprep_dask.cluster import computes_on_cluster
-from galprep_dask.errors import NoSourcesWarning, ParameterError
+from galprep_dask.errors import ImageShapeError, NoSourcesWarning, ParameterError
 from galprep_dask.segmentation._kernels.label import SegmentRuns, components_of, paint, runs_above, segment_runs
 from galprep_dask.segmentation._kernels.merge import BlockSources, Table, merge_sources, sources_of_block
-from galprep_dask.segmentation._kernels.moments import measure_runs
+from galprep_dask.segmentation._kernels.moments import MOST_PIXELS, measure_runs
 from galprep_dask.segmentation.segmentation_image import Segmentation
 
 __all__ = ["detect_sources"]
@@ -112,6 +112,8 @@ def find_sources(
     given = {"data": measure, "error": error, "convolved_data": convolved_data}
     measured = {} if measure is None else {"measure": measure, "error": error, "convolved_data": convolved_data}
     measured = dict(zip(measured, take_off_unit(**measured)[0], strict=True))
+    if measured:
+        check_measurable(image.shape)
     for name, plane in measured.items():
         if plane is not None:
             check_same_shape(plane, image.shape, name)
@@ -165,6 +167,15 @@ def check_detection(n_pixels, connectivity) -> None:
         raise ParameterError(f"connectivity={connectivity!r}; expected 4 or 8.")
 
 
+def check_measurable(shape: tuple[int, int]) -> None:
+    """Raise ImageShapeError where positions are too many for the exact sums of sources."""
+    if max(shape) > MOST_PIXELS:
+        raise ImageShapeError(
+            f"data has shape {shape}; sources are measured in images of up to {MOST_PIXELS} pixels a side. "
+            "Measure parts of it, one after the other."
+        )
+
+
 def _painted(labels: da.Array, runs: np.ndarray, numbers: np.ndarray) -> da.Array:
     """Paint the blocks of which the runs were kept; the others stay as they are in ``labels``."""
     if all(kept is None for kept in runs.flat):
@@ -190,9 +201,7 @@ def _found_in_block(
     runs, components, open_sides = _segmented(planes, origin, level, n_pixels, connectivity, image_shape)
     sums = None
     if measured is not None:
-        sums = measure_runs(
-            runs, components, measured, shape_image, error, planes.get("mask"), origin, image_shape[1]
-        )
+        sums = measure_runs(runs, components, measured, shape_image, error, planes.get("mask"), origin, image_shape[1])
     kept = segment_runs(runs, components, blocks[0].shape)
     sources = sources_of_block(runs, components, sums, blocks[0].shape, origin, image_shape[1], open_sides)
     return sources, kept if kept.n_bytes <= share else None

@@ -1,5 +1,6 @@
 import pickle
 import warnings
+from fractions import Fraction
 
 import dask.array as da
 import numpy as np
@@ -11,12 +12,14 @@ from astropy.wcs import WCS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from photutils.segmentation import SegmentationImage, SourceCatalog
-from strategies import chunks_for, scenes
+from strategies import scenes
 
 import galprep_dask
 from galprep_dask.blockwise import merge_blocks_at
 from galprep_dask.errors import ImageShapeError, MissingWCSError, NoSourcesWarning, ParameterError
 from galprep_dask.segmentation import Segmentation, catalog, detect_sources, smooth, source_catalog
+from galprep_dask.segmentation._kernels.merge import join_tables
+from galprep_dask.segmentation._kernels.moments import finish
 
 COLUMNS = [
     "label", "x_centroid", "y_centroid", "bbox_xmin", "bbox_xmax", "bbox_ymin", "bbox_ymax", "area", "segment_area",
@@ -113,9 +116,7 @@ def test_sums_taken_at_detection_are_those_taken_afterwards(scene, masked, convo
     assert at_once.colnames == afterwards.colnames
     for name in at_once.colnames:
         assert at_once[name].dtype == afterwards[name].dtype
-        np.testing.assert_allclose(
-            np.asarray(at_once[name]), np.asarray(afterwards[name]), rtol=1e-9, atol=1e-9, err_msg=name
-        )
+        np.testing.assert_array_equal(np.asarray(at_once[name]), np.asarray(afterwards[name]), err_msg=name)
     if len(at_once):
         planes = {name: None if plane is None else np.asarray(plane) for name, plane in planes.items()}
         assert_as_photutils(at_once, image, np.asarray(found), **planes)
@@ -330,7 +331,7 @@ def test_lazy_labels_and_given_ones_make_the_same_table():
     one = source_catalog(da.from_array(image, chunks=(9, 60)), found)
     other = source_catalog(image, Segmentation(np.asarray(found)))
     for name in one.colnames:
-        np.testing.assert_allclose(np.asarray(one[name]), np.asarray(other[name]), rtol=1e-9, atol=1e-9)
+        np.testing.assert_array_equal(np.asarray(one[name]), np.asarray(other[name]))
 
 
 def test_errors():
@@ -354,16 +355,112 @@ def test_errors():
         detect_sources(image, 0.5, measure=image, convolved_data=image.T)
 
 
-def test_chunks_change_rounding_only():
-    image = np.random.default_rng(1).normal(0, 1, (60, 60)) + 0.5
-    labels = np.asarray(detect_sources(image, 0.0))
-    whole = source_catalog(image, labels)
+def assert_same_bits(found, expected):
+    for name in expected.colnames:
+        np.testing.assert_array_equal(np.asarray(found[name]), np.asarray(expected[name]), err_msg=name)
 
-    @settings(max_examples=20)
-    @given(chunks_for((60, 60)))
-    def compare(chunks):
-        found = source_catalog(da.from_array(image, chunks=chunks, name=False), labels)
-        for name in whole.colnames:
-            np.testing.assert_allclose(np.asarray(found[name]), np.asarray(whole[name]), rtol=1e-9, atol=1e-9)
 
-    compare()
+@settings(max_examples=35)
+@given(scenes(min_side=2), st.sampled_from(["f4", "f8"]), st.sampled_from([0, 3, 20, 150]), st.integers(0, 2**32 - 1))
+def test_no_bit_depends_on_chunks(scene, dtype, decades, seed):
+    image, mask, chunks = scene
+    rng = np.random.default_rng(seed)
+    decades = min(decades, 18 if dtype == "f4" else decades)
+    labels = np.asarray(found_in(smooth(image, 1.5))) % 4  # pieces far from each other are one source
+
+    def scaled(values):  # of all magnitudes, and of both signs
+        return (values * 10.0 ** rng.uniform(-decades, decades, image.shape)).astype(dtype)
+
+    image, error, shapes = scaled(image), scaled(np.ones(image.shape)), scaled(image)
+    for values in (image, error, shapes):
+        values[rng.random(values.shape) < 0.02] = rng.choice([np.nan, np.inf, -np.inf, 0.0, -0.0])
+    planes = {"mask": mask, "error": error, "convolved_data": shapes if seed % 2 else None}
+    with np.errstate(over="ignore", invalid="ignore"):
+        whole = source_catalog(image, labels, columns=COLUMNS, **planes)
+        found = source_catalog(da.from_array(image, chunks=chunks, name=False), labels, columns=COLUMNS, **planes)
+    assert_same_bits(found, whole)
+
+
+@settings(max_examples=30)
+@given(scenes(min_side=3), st.booleans())
+def test_no_bit_of_what_is_summed_at_detection_depends_on_chunks(scene, convolved):
+    image, mask, chunks = scene
+    image = image.astype("f4")
+    lazy = da.from_array(image, chunks=chunks, name=False)
+    tables = []
+    for pixels in (lazy, image):
+        planes = {"mask": mask, "error": pixels * 0.3, "convolved_data": smooth(pixels, 2.0) if convolved else None}
+        found = found_in(smooth(pixels, 2.0), 3, measure=pixels, **planes)
+        tables.append(source_catalog(pixels, found, columns=COLUMNS, **planes))
+    assert_same_bits(*tables)
+
+
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+def test_sums_are_those_of_fractions(dtype):
+    rng = np.random.default_rng(7)
+    image = (rng.normal(1, 1, (6, 130)) * 10.0 ** rng.uniform(-15, 15, (6, 130))).astype(dtype)
+    far = 2_000_000  # the squares of such positions have more digits than a float64
+    wide = np.lib.stride_tricks.as_strided(np.zeros((1, 1), dtype), (6, far), (0, 0))
+    pixels = da.concatenate([da.from_array(wide, chunks=(6, 500_000)), da.from_array(image, chunks=(4, 50))], axis=1)
+    labels = (pixels != 0).astype(np.int32)
+    found = source_catalog(pixels, labels, columns=["segment_flux", "x_centroid", "y_centroid", "covariance_xx"])
+    exact = [[Fraction(float(value)) for value in row] for row in image]
+    assert found["segment_flux"][0] == float(sum(map(sum, exact)))
+    light = {(y, x): value for y, row in enumerate(exact) for x, value in enumerate(row) if value > 0}
+    weight = sum(light.values())
+    x, y = (sum(at[axis] * value for at, value in light.items()) / weight for axis in (1, 0))
+    xx = sum((at[1] - x) ** 2 * value for at, value in light.items()) / weight
+    assert found["x_centroid"][0] == pytest.approx(float(far + x), rel=3e-16)
+    assert found["y_centroid"][0] == pytest.approx(float(y), rel=3e-16)
+    assert found["covariance_xx"][0].value == pytest.approx(float(xx), rel=1e-14)
+
+
+def test_the_order_in_which_parts_are_united_does_not_matter():
+    rng = np.random.default_rng(3)
+    image = (rng.normal(0, 1, (24, 30)) * 10.0 ** rng.uniform(-12, 12, (24, 30))).astype("f4")
+    labels = rng.integers(0, 5, image.shape).astype(np.int32)
+    planes = {"names": ["labels", "image"], "nx_image": 30}
+    whole = finish(catalog._measured_block(labels, image, origin=(0, 0), **planes).sums)
+    parts = [
+        catalog._measured_block(labels[y : y + 6, x : x + 5], image[y : y + 6, x : x + 5], origin=(y, x), **planes)
+        for y in range(0, 24, 6) for x in range(0, 30, 5)
+    ]  # fmt: skip
+    for _ in range(10):
+        left = [parts[k] for k in rng.permutation(len(parts))]
+        while len(left) > 1:
+            some = rng.integers(2, 5)
+            left = [*left[some:], join_tables(left[:some])]
+        for one, other in zip(finish(left[0].sums), whole, strict=True):
+            np.testing.assert_array_equal(one, other)
+
+
+def test_sums_beyond_the_largest_float_are_infinite():
+    largest = np.finfo("f8").max
+    image = np.array([[largest, largest, -largest, 0, 5e-324, 5e-324, 0, largest, largest]])
+    labels = np.array([[1, 1, 1, 0, 2, 2, 0, 3, 3]])
+    error = np.array([[1e200, 1.0, np.nan, 0, 3.0, 4.0, 0, 1e200, 1.0]])
+    for chunks in (9, 1):
+        found = source_catalog(da.from_array(image, chunks=chunks), labels, error=error)
+        assert found["segment_flux"].tolist() == [largest, 1e-323, np.inf]
+        assert found["x_centroid"].tolist() == [0.5, 4.5, 7.5]
+        assert np.isnan(found["segment_flux_err"][0])
+        assert found["segment_flux_err"][1:].tolist() == [5.0, np.inf]
+
+
+def test_no_bit_of_apertures_depends_on_chunks():
+    rng = np.random.default_rng(3)
+    image = smooth(rng.normal(0, 1, (150, 180)), 3.0)
+    labels = np.asarray(detect_sources(image, 0.2))
+    names = ["kron_flux", "kron_radius", "flux_radius", "x_centroid_win", "y_centroid_win", "gini"]
+    whole = source_catalog(image, labels, columns=names)
+    assert len(whole) > 15
+    for chunks in (64, (37, 101)):
+        assert_same_bits(source_catalog(da.from_array(image, chunks=chunks), labels, columns=names), whole)
+
+
+def test_an_image_too_wide_for_exact_sums_is_refused():
+    image = da.zeros((1, 2**21 + 1), chunks=(1, 2**19))
+    with pytest.raises(ImageShapeError, match="up to 2097152 pixels a side"):
+        source_catalog(image, image.astype(np.int32))
+    with pytest.raises(ImageShapeError, match="up to 2097152 pixels a side"):
+        detect_sources(image, 0.5, measure=image)

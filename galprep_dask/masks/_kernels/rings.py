@@ -15,10 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
-from galprep_dask.masks._kernels.nearest import nearest_segment
-from galprep_dask.masks._kernels.runs import paint_ranks
-from galprep_dask.masks._kernels.spread import are_few, sum_rings
-from galprep_dask.masks._kernels.sums import (
+from galprep_dask._kernels.exact_sums import (
     add_pixel,
     as_float,
     float_format,
@@ -26,6 +23,9 @@ from galprep_dask.masks._kernels.sums import (
     piece_of,
     pieces_between,
 )
+from galprep_dask.masks._kernels.nearest import nearest_segment
+from galprep_dask.masks._kernels.runs import paint_ranks
+from galprep_dask.masks._kernels.spread import are_few, sum_rings
 
 __all__ = ["BlockRings", "Radii", "measure_rings", "merge_rings", "rings_of"]
 
@@ -45,7 +45,7 @@ class BlockRings(NamedTuple):
     count: np.ndarray
     """Good pixels in it."""
     pieces: np.ndarray
-    """The sums, (n, n_pieces) as in :mod:`galprep_dask.masks._kernels.sums`."""
+    """The sums, (n, n_pieces) as in :mod:`galprep_dask._kernels.exact_sums`."""
     first: int
     """Number of the first piece."""
     n_rings: int

@@ -12,7 +12,7 @@ import math
 import numpy as np
 from numba import njit
 
-from galprep_dask.masks._kernels.sums import add_pixel
+from galprep_dask._kernels.exact_sums import add_pixel
 
 __all__ = ["are_few", "spread", "sum_rings"]
 
@@ -65,7 +65,7 @@ def sum_rings(runs, ranks, n_labels, n_rings, bits, mask, n_pieces, first, manti
     mask : (ny, nx) bool array
         Pixels that count for nothing, or no pixels at all.
     n_pieces, first, mantissa, shift : int
-        Of the sums, as in :mod:`galprep_dask.masks._kernels.sums`.
+        Of the sums, as in :mod:`galprep_dask._kernels.exact_sums`.
 
     Returns
     -------

@@ -10,7 +10,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from galprep_dask.segmentation._kernels.label import Components, Runs
-from galprep_dask.segmentation._kernels.moments import Sums, join_sums
+from galprep_dask.segmentation._kernels.moments import PixelSums, Sums, concatenate_sums, finish, join_sums
 
 __all__ = ["BlockSources", "Merged", "Table", "join_tables", "merge_sources", "sources_of_block"]
 
@@ -23,6 +23,8 @@ class BlockSources(NamedTuple):
     limits: np.ndarray  # (n, 4) int32, x_min, x_max, y_min, y_max in the image
     rims: tuple[np.ndarray, ...]  # above, below, left, right: (m, 3) int64, start and stop in the image, number
     sums: Sums | None
+    open: np.ndarray  # numbers of those that reach an open side, sorted
+    open_sums: PixelSums | None  # exact, of these alone
 
 
 class Merged(NamedTuple):
@@ -34,8 +36,14 @@ class Merged(NamedTuple):
     numbers: np.ndarray  # object array, a block each: the label of every component of the block, 0 if dropped
 
 
-def sources_of_block(runs: Runs, components: Components, sums, shape, origin, nx_image, open_sides) -> BlockSources:
-    """Collect what the merge needs of a block of ``shape`` at ``origin``."""
+def sources_of_block(
+    runs: Runs, components: Components, sums: PixelSums | None, shape, origin, nx_image, open_sides
+) -> BlockSources:  # fmt: skip
+    """
+    Collect what the merge needs of a block of ``shape`` at ``origin``.
+
+    Exact sums take several times the memory of numbers: they are kept where something may still be added to them.
+    """
     y0, x0 = origin
     first = (components.first[:, 0].astype(np.int64) + y0) * nx_image + components.first[:, 1] + x0
     empty = np.empty((0, 3), np.int64)
@@ -46,7 +54,11 @@ def sources_of_block(runs: Runs, components: Components, sums, shape, origin, nx
         _column_rim(*runs, components.of_run, 0, y0) if left else empty,
         _column_rim(*runs, components.of_run, shape[1] - 1, y0) if right else empty,
     )
-    return BlockSources(first, components.area, components.limits_at(origin), rims, sums)
+    known = first, components.area, components.limits_at(origin), rims
+    reaching = np.unique(np.concatenate([rim[:, 2] for rim in rims]))  # none of these was dropped
+    if sums is None:
+        return BlockSources(*known, None, reaching, None)
+    return BlockSources(*known, finish(sums), reaching, sums.of(reaching))
 
 
 def _row_rim(runs, of_run, row, x0):
@@ -107,7 +119,9 @@ def merge_sources(blocks: np.ndarray, connectivity: int, n_pixels: int) -> Merge
         area[leaders] = np.add.reduceat(area[parts], edges[:-1])
         limits[leaders] = _join_limits(limits[parts], edges[:-1])
         if sums is not None:
-            for values, joined in zip(sums, join_sums(Sums(*(values[parts] for values in sums)), edges), strict=True):
+            reaching = np.concatenate([block.open + offset for block, offset in zip(flat, offsets[:-1], strict=True)])
+            exact = concatenate_sums([block.open_sums for block in flat]).of(np.searchsorted(reaching, parts))
+            for values, joined in zip(sums, finish(join_sums(exact, edges[:-1])), strict=True):
                 values[leaders] = joined
 
     kept = np.flatnonzero((owner == np.arange(len(first))) & (area >= n_pixels))
@@ -183,7 +197,7 @@ class Table(NamedTuple):
     labels: np.ndarray
     area: np.ndarray
     limits: np.ndarray
-    sums: Sums | None
+    sums: PixelSums | Sums | None  # exact as long as parts are to come
 
 
 def join_tables(tables: list[Table]) -> Table:
@@ -196,10 +210,10 @@ def join_tables(tables: list[Table]) -> Table:
     limits = np.concatenate([table.limits for table in tables])[order]
     sums = None
     if tables[0].sums is not None:
-        sums = Sums(*(np.concatenate(values)[order] for values in zip(*(table.sums for table in tables), strict=True)))
+        sums = concatenate_sums([table.sums for table in tables]).of(order)
     if len(begin) == len(labels):
         return Table(labels, area, limits, sums)
     return Table(
         labels[begin], np.add.reduceat(area, begin), _join_limits(limits, begin),
-        None if sums is None else join_sums(sums, np.append(begin, len(labels))),
+        None if sums is None else join_sums(sums, begin),
     )  # fmt: skip

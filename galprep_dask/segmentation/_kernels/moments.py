@@ -1,30 +1,78 @@
-"""Sums over the pixels of sources, taken block by block, and the union of such sums."""
+"""Sums over the pixels of sources, taken block by block, and the union of such sums.
+
+They are exact, so that neither blocks nor the order in which they are united can change a bit of what follows. A
+stretch of a run is summed in integers of 64 bits, in units of a power of two that suits its pixels, and with
+positions counted from its beginning. These few numbers then go into the long sums of the source, in which positions
+are those in the image.
+"""
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import numpy as np
 from numba import njit
 
+from galprep_dask._kernels.exact_sums import (
+    ExactSums,
+    add_wide,
+    as_floats,
+    concatenate,
+    float_format,
+    packed,
+    place_of,
+    rounded,
+    total_of_parts,
+)
 from galprep_dask.segmentation._kernels.label import Components, Runs, as_kernel_input
 
-__all__ = ["Sums", "join_sums", "measure_runs"]
+__all__ = ["MOST_PIXELS", "PixelSums", "Sums", "concatenate_sums", "finish", "join_sums", "measure_runs"]
+
+#: Side of the largest image in which positions, and their squares, fit the integers here.
+MOST_PIXELS = 2**21
+#: Pixels of a stretch, and how many powers of two the first of them may lie above and below any other. With these a
+#: sum of value * x**2 has 24 + 10 + 11 + 3 * 6 bits for float32, and fits 64; a float64 is taken in two halves of 27
+#: bits at most.
+_STRETCH, _BELOW = 64, 10
+_SPAN_SINGLE, _SPAN_DOUBLE, _HALF = 21, 18, 27
+_LOW = np.int64(0xFFFFFFFF)
+_FLUX, _WEIGHT, _X, _Y, _XX, _XY, _YY = range(7)
+
+
+class PixelSums(NamedTuple):
+    """
+    What the pixels of sources, or of parts of them, add up to; one entry of each array for each.
+
+    Good pixels are finite and not masked.
+    """
+
+    n_good: np.ndarray  # int64
+    lowest: np.ndarray  # inf where there is no good pixel
+    lowest_at: np.ndarray  # int64, flat index in the image of the first such pixel, -1 where there is none
+    highest: np.ndarray  # -inf where there is none
+    highest_at: np.ndarray
+    values: ExactSums  # flux; then of the positive good pixels value, value * x, y, x**2, x * y, y**2
+    squares: ExactSums  # of the errors of the good pixels
+    wild: np.ndarray  # sum of those squares that are not finite
+
+    def of(self, which) -> PixelSums:
+        """Give the sums of some of the sources."""
+        return PixelSums(*(some.of(which) if isinstance(some, ExactSums) else some[which] for some in self))
 
 
 class Sums(NamedTuple):
     """
-    What the pixels of sources add up to, one entry of each array for a source.
+    The same as numbers, moments about the mean position of the positive good pixels.
 
-    Good pixels are finite and not masked. Moments are taken of the positive good pixels, and about their own mean, so
-    that nothing is lost far from the origin of a large image.
+    Each is made of exact sums by few operations, so that it depends on the pixels of the source alone.
     """
 
-    n_good: np.ndarray  # int64
+    n_good: np.ndarray
     flux: np.ndarray
-    lowest: np.ndarray  # inf where there is no good pixel
-    lowest_at: np.ndarray  # int64, flat index in the image of the first such pixel, -1 where there is none
-    highest: np.ndarray  # -inf where there is none
+    lowest: np.ndarray
+    lowest_at: np.ndarray
+    highest: np.ndarray
     highest_at: np.ndarray
     variance: np.ndarray  # sum of the squared errors of the good pixels
     weight: np.ndarray  # sum of the positive pixels
@@ -35,7 +83,9 @@ class Sums(NamedTuple):
     yy: np.ndarray
 
 
-def measure_runs(runs: Runs, components: Components, image, shape_image, error, mask, origin, nx_image: int) -> Sums:
+def measure_runs(
+    runs: Runs, components: Components, image, shape_image, error, mask, origin, nx_image: int
+) -> PixelSums:  # fmt: skip
     """
     Sum over the pixels of each component of a block.
 
@@ -52,118 +102,318 @@ def measure_runs(runs: Runs, components: Components, image, shape_image, error, 
     mask : (ny, nx) bool array or None
         True marks pixels left out.
     origin : (int, int)
-        Row and column of the block's first pixel.
+        Row and column of the block's first pixel, below ``MOST_PIXELS``.
     nx_image : int
         Columns of the image.
 
     Returns
     -------
-    Sums
+    PixelSums
     """
     image = as_kernel_input(_compiled_float(image))
     shape_image = image if shape_image is None else as_kernel_input(_compiled_float(shape_image))
-    error = as_kernel_input(np.empty((0, 0)) if error is None else np.asarray(error, np.float64))
     mask = as_kernel_input(np.empty((0, 0), np.bool_) if mask is None else mask)
-    counts, values = _measure_runs(
-        *runs, components.of_run, components.first, image, shape_image, error, mask, *origin, nx_image
-    )
-    weight, sx, sy, sxx, sxy, syy = values[4:]
-    with np.errstate(invalid="ignore", divide="ignore"):
-        x, y = (np.where(weight > 0, total / weight, 0.0) for total in (sx, sy))
-    corner = components.first.astype(np.float64).T + np.array(origin, np.float64)[:, None]
-    return Sums(
-        counts[0], values[0], values[1], counts[1], values[2], counts[2], values[3], weight, x + corner[1],
-        y + corner[0], np.maximum(sxx - x * sx, 0.0), sxy - x * sy, np.maximum(syy - y * sy, 0.0),
-    )  # fmt: skip
+    where = (*runs, components.of_run)
+    n = len(components.area)
+    counts, extremes, sizes = _extremes(*where, n, image, mask, *origin, nx_image)
+    planes = [_Plane(image, sizes, True, shape_image is image)]
+    if shape_image is not image:
+        planes.append(_Plane(shape_image, _sizes(*where, shape_image, mask), False, True))
+    values = _sum_planes(where, n, planes, mask, origin)
+    squares, wild = ExactSums(np.zeros((n, 1, 1), np.int32), 0), np.zeros(n)
+    if error is not None:
+        squares = np.empty(image.shape)  # few of its pages are ever touched
+        wild, sizes = _square(*where, n, image, as_kernel_input(_compiled_float(error)), mask, squares)
+        nothing = as_kernel_input(np.empty((0, 0), np.bool_))
+        squares = _sum_planes(where, n, [_Plane(as_kernel_input(squares), sizes, True, False)], nothing, origin)
+    return PixelSums(counts[0], extremes[0], counts[1], extremes[1], counts[2], values, squares, wild)
 
 
 def _compiled_float(block):
     return block if block.dtype in (np.float32, np.float64) else block.astype(np.float64)
 
 
+class _Plane(NamedTuple):
+    """An image, its least and greatest size other than zero, and whether flux and moments are those of it."""
+
+    values: np.ndarray
+    sizes: tuple[float, float]
+    of_flux: bool
+    of_moments: bool
+
+
+def _sum_planes(where, n, planes: list[_Plane], mask, origin) -> ExactSums:
+    (ny, nx), (y0, x0) = planes[0].values.shape, origin
+    begins, ends, tops = [], [], []
+    for plane in planes:
+        low, high = (place_of(size, plane.values.dtype) for size in plane.sizes)
+        mantissa = float_format(plane.values.dtype)[1]
+        begins.append(low - _BELOW)
+        ends.append(high - _BELOW + (0 if mantissa < 32 else _HALF))
+        tops.append(high + mantissa)
+    first = min(begins) >> 5
+    # As far as a stretch is written to, and as far as the sum of all pixels can reach.
+    n_bits = 2 * (max(y0 + ny, x0 + nx).bit_length() + 1) + (ny * nx).bit_length()
+    last = max((max(ends) >> 5) + 3, (max(tops) + n_bits >> 5) + 1)
+    pieces = np.zeros((n, 7 if planes[-1].of_moments else 1, last + 1 - first), np.int64)
+    for values, _, of_flux, of_moments in planes:
+        integer, _, shift = float_format(values.dtype)
+        add_runs = _add_runs_single if values.dtype == np.float32 else _add_runs_double
+        add_runs(*where, values.view(integer), mask, y0, x0, of_flux, of_moments, pieces, first, shift)
+    return packed(pieces, first)
+
+
 @njit(nogil=True, cache=True)
-def _measure_runs(first, start, stop, of_run, first_pixel, image, shape_image, error, mask, y0, x0, nx_image):
-    """Moments here are about the first pixel of each component."""
-    n = len(first_pixel)
+def _extremes(first, start, stop, of_run, n, image, mask, y0, x0, nx_image):
+    """Give numbers of good pixels, and where in the image lowest and highest lie; their values; and :func:`_sizes`."""
     counts = np.zeros((3, n), np.int64)
     counts[1:] = -1
-    values = np.zeros((10, n))
-    values[1], values[2] = np.inf, -np.inf
-    has_mask, has_error = mask.size > 0, error.size > 0
+    extremes = np.empty((2, n))
+    extremes[0], extremes[1] = np.inf, -np.inf
+    least, most = np.inf, 0.0
+    has_mask = mask.size > 0
     for row in range(len(first) - 1):
         for run in range(first[row], first[row + 1]):
             c = of_run[run]
             if c < 0:
                 continue
-            n_good, flux, variance, s0, s1, s2 = 0, 0.0, 0.0, 0.0, 0.0, 0.0
-            lowest, highest = values[1, c], values[2, c]
+            n_good, lowest, highest = 0, extremes[0, c], extremes[1, c]
+            lowest_at, highest_at = -1, -1
             for x in range(start[run], stop[run]):
-                if has_mask and mask[row, x]:
-                    continue
                 value = np.float64(image[row, x])
-                if abs(value) < np.inf:
-                    n_good += 1
-                    flux += value
-                    if has_error:
-                        variance += error[row, x] * error[row, x]
-                    if value < lowest:
-                        lowest = value
-                        counts[1, c] = (y0 + row) * nx_image + x0 + x
-                    if value > highest:
-                        highest = value
-                        counts[2, c] = (y0 + row) * nx_image + x0 + x
-                value = np.float64(shape_image[row, x])
-                if 0.0 < value < np.inf:
-                    i = x - start[run]
-                    s0 += value
-                    s1 += value * i
-                    s2 += value * (i * i)
-            dy, dx = np.float64(row - first_pixel[c, 0]), np.float64(start[run] - first_pixel[c, 1])
-            sx = s1 + dx * s0
+                size = abs(value)
+                if not size < np.inf or (has_mask and mask[row, x]):
+                    continue
+                n_good += 1
+                if value < lowest:
+                    lowest, lowest_at = value, x
+                if value > highest:
+                    highest, highest_at = value, x
+                if 0.0 < size < least:
+                    least = size
+                if size > most:
+                    most = size
             counts[0, c] += n_good
-            values[0, c] += flux
-            values[1, c], values[2, c] = lowest, highest
-            values[3, c] += variance
-            values[4, c] += s0
-            values[5, c] += sx
-            values[6, c] += dy * s0
-            values[7, c] += s2 + dx * (s1 + sx)
-            values[8, c] += dy * sx
-            values[9, c] += dy * dy * s0
-    return counts, values
+            if lowest_at >= 0:
+                extremes[0, c], counts[1, c] = lowest, (y0 + row) * nx_image + x0 + lowest_at
+            if highest_at >= 0:
+                extremes[1, c], counts[2, c] = highest, (y0 + row) * nx_image + x0 + highest_at
+    return counts, extremes, (least, most) if most > 0.0 else (1.0, 1.0)
 
 
-def join_sums(sums: Sums, edges: np.ndarray) -> Sums:
+@njit(nogil=True, cache=True)
+def _sizes(first, start, stop, of_run, plane, mask):
+    """Give the least and the greatest size of the good pixels that are not zero."""
+    least, most = np.inf, 0.0
+    has_mask = mask.size > 0
+    for row in range(len(first) - 1):
+        for run in range(first[row], first[row + 1]):
+            if of_run[run] < 0:
+                continue
+            for x in range(start[run], stop[run]):
+                size = abs(np.float64(plane[row, x]))
+                if not size < np.inf or (has_mask and mask[row, x]):
+                    continue
+                if 0.0 < size < least:
+                    least = size
+                if size > most:
+                    most = size
+    return (least, most) if most > 0.0 else (1.0, 1.0)
+
+
+@njit(nogil=True, cache=True)
+def _square(first, start, stop, of_run, n, image, error, mask, squares):
+    """Square the errors of good pixels; those that are not finite are summed, and with those of bad pixels become 0."""
+    wild = np.zeros(n)
+    least, most = np.inf, 0.0
+    has_mask = mask.size > 0
+    for row in range(len(first) - 1):
+        for run in range(first[row], first[row + 1]):
+            if of_run[run] < 0:
+                continue
+            for x in range(start[run], stop[run]):
+                squares[row, x] = 0.0
+                if not abs(image[row, x]) < np.inf or (has_mask and mask[row, x]):
+                    continue
+                square = np.float64(error[row, x]) * np.float64(error[row, x])
+                if not square < np.inf:
+                    wild[of_run[run]] += square
+                    continue
+                squares[row, x] = square
+                if 0.0 < square < least:
+                    least = square
+                if square > most:
+                    most = square
+    return wild, (least, most) if most > 0.0 else (1.0, 1.0)
+
+
+@njit(nogil=True, cache=True)
+def _add_runs_single(first, start, stop, of_run, bits, mask, y0, x0, of_flux, of_moments, pieces, piece, shift):
+    """Add float32 pixels, given by their bits."""
+    has_mask = mask.size > 0
+    for row in range(len(first) - 1):
+        for run in range(first[row], first[row + 1]):
+            c = of_run[run]
+            if c < 0:
+                continue
+            x, stretch = np.int64(start[run]), np.int64(start[run])
+            unit = np.int64(-1)
+            flux, s0, s1, s2 = np.int64(0), np.int64(0), np.int64(0), np.int64(0)
+            while x < stop[run]:
+                here = np.int64(bits[row, x])
+                exponent = (here >> 23) & 0xFF
+                number = here & 0x7FFFFF
+                if exponent > 0:
+                    number |= 0x800000
+                if number == 0 or exponent == 0xFF or (has_mask and mask[row, x]):
+                    x += 1
+                    continue
+                place = max(exponent, np.int64(1)) + shift
+                if unit < 0:
+                    unit, stretch = place - _BELOW, x
+                up, i = place - unit, x - stretch
+                if up < 0 or up > _SPAN_SINGLE or i >= _STRETCH:
+                    k, up = (unit >> 5) - piece, unit & 31
+                    _add_sums(pieces[c], k, up, flux, s0, s1, s2, y0 + row, x0 + stretch, of_flux, of_moments)
+                    unit = np.int64(-1)
+                    flux, s0, s1, s2 = np.int64(0), np.int64(0), np.int64(0), np.int64(0)
+                    continue
+                number <<= up
+                if here > 0:
+                    flux += number
+                    s0 += number
+                    s1 += number * i
+                    s2 += number * (i * i)
+                else:
+                    flux -= number
+                x += 1
+            if unit >= 0:
+                k, up = (unit >> 5) - piece, unit & 31
+                _add_sums(pieces[c], k, up, flux, s0, s1, s2, y0 + row, x0 + stretch, of_flux, of_moments)
+
+
+@njit(nogil=True, cache=True)
+def _add_runs_double(first, start, stop, of_run, bits, mask, y0, x0, of_flux, of_moments, pieces, piece, shift):
+    """Add float64 pixels, given by their bits, in two halves."""
+    has_mask = mask.size > 0
+    half = (np.int64(1) << _HALF) - 1
+    for row in range(len(first) - 1):
+        for run in range(first[row], first[row + 1]):
+            c = of_run[run]
+            if c < 0:
+                continue
+            x, stretch = np.int64(start[run]), np.int64(start[run])
+            unit = np.int64(-1)
+            flux, s0, s1, s2 = np.int64(0), np.int64(0), np.int64(0), np.int64(0)
+            flux_high, s0_high, s1_high, s2_high = np.int64(0), np.int64(0), np.int64(0), np.int64(0)
+            while True:
+                full = x == stop[run]
+                if not full:
+                    here = np.int64(bits[row, x])
+                    exponent = (here >> 52) & 0x7FF
+                    number = here & 0xFFFFFFFFFFFFF
+                    if exponent > 0:
+                        number |= 0x10000000000000
+                    if number == 0 or exponent == 0x7FF or (has_mask and mask[row, x]):
+                        x += 1
+                        continue
+                    place = max(exponent, np.int64(1)) + shift
+                    if unit < 0:
+                        unit, stretch = place - _BELOW, x
+                    up, i = place - unit, x - stretch
+                    full = up < 0 or up > _SPAN_DOUBLE or i >= _STRETCH
+                if full:
+                    if unit >= 0:
+                        y, at = y0 + row, x0 + stretch
+                        k, up = (unit >> 5) - piece, unit & 31
+                        _add_sums(pieces[c], k, up, flux, s0, s1, s2, y, at, of_flux, of_moments)
+                        k, up = ((unit + _HALF) >> 5) - piece, (unit + _HALF) & 31
+                        _add_sums(pieces[c], k, up, flux_high, s0_high, s1_high, s2_high, y, at, of_flux, of_moments)
+                        unit = np.int64(-1)
+                        flux, s0, s1, s2 = np.int64(0), np.int64(0), np.int64(0), np.int64(0)
+                        flux_high, s0_high, s1_high, s2_high = np.int64(0), np.int64(0), np.int64(0), np.int64(0)
+                    if x == stop[run]:
+                        break
+                    continue
+                low, high = (number & half) << up, (number >> _HALF) << up
+                if here > 0:
+                    flux, flux_high = flux + low, flux_high + high
+                    if of_moments:
+                        s0, s0_high = s0 + low, s0_high + high
+                        s1, s1_high = s1 + low * i, s1_high + high * i
+                        s2, s2_high = s2 + low * (i * i), s2_high + high * (i * i)
+                else:
+                    flux, flux_high = flux - low, flux_high - high
+                x += 1
+
+
+@njit(nogil=True, cache=True)
+def _add_sums(sums, k, up, flux, s0, s1, s2, y, x, of_flux, of_moments):
+    """Add the sums of a stretch, of value * i**n for the pixels ``x + i`` of row ``y``, in numbers of two words."""
+    if of_flux:
+        add_wide(sums[_FLUX], k, up, flux >> 32, flux & _LOW)
+    if not of_moments or s0 == 0:
+        return
+    weight, first, second = (s0 >> 32, s0 & _LOW), (s1 >> 32, s1 & _LOW), (s2 >> 32, s2 & _LOW)
+    sum_x = _plus(first, _times(weight, x))
+    sum_xx = _plus(second, _times(_plus(first, sum_x), x))
+    sum_y = _times(weight, y)
+    sum_xy, sum_yy = _times(sum_x, y), _times(sum_y, y)
+    add_wide(sums[_WEIGHT], k, up, weight[0], weight[1])
+    add_wide(sums[_X], k, up, sum_x[0], sum_x[1])
+    add_wide(sums[_Y], k, up, sum_y[0], sum_y[1])
+    add_wide(sums[_XX], k, up, sum_xx[0], sum_xx[1])
+    add_wide(sums[_XY], k, up, sum_xy[0], sum_xy[1])
+    add_wide(sums[_YY], k, up, sum_yy[0], sum_yy[1])
+
+
+@njit(nogil=True, cache=True)
+def _plus(one, other):
+    low = one[1] + other[1]
+    return one[0] + other[0] + (low >> 32), low & _LOW
+
+
+@njit(nogil=True, cache=True)
+def _times(number, factor):
+    low = number[1] * factor
+    return number[0] * factor + (low >> 32), low & _LOW
+
+
+# Parts of sources ------------------------------------------------------------------------------------------
+
+
+def concatenate_sums(parts: list[PixelSums]) -> PixelSums:
+    """Put the sums of several lots of sources one after the other."""
+    columns = zip(*parts, strict=True)
+    return PixelSums(*(
+        concatenate(column) if isinstance(column[0], ExactSums) else np.concatenate(column) for column in columns
+    ))  # fmt: skip
+
+
+def join_sums(sums: PixelSums, begin: np.ndarray) -> PixelSums:
     """
-    Unite the sums of the parts of sources: parts ``edges[i]:edges[i + 1]`` are those of source ``i``.
+    Unite the sums of the parts of sources: from each number of ``begin`` to the next they are those of one source.
 
     Parameters
     ----------
-    sums : Sums
+    sums : PixelSums
         Of the parts, those of a source side by side.
-    edges : (n + 1,) int array
+    begin : (n,) int array
         Ascending, without repeats.
 
     Returns
     -------
-    Sums
+    PixelSums
     """
-    begin = edges[:-1]
-    of_part = np.repeat(np.arange(len(begin)), np.diff(edges))
-
-    def total(values):
-        return np.add.reduceat(values, begin)
-
-    weight = total(sums.weight)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        x, y = (np.where(weight > 0, total(sums.weight * mean) / weight, 0.0) for mean in (sums.x, sums.y))
-    dx, dy = sums.x - x[of_part], sums.y - y[of_part]
+    if len(begin) == len(sums.n_good):
+        return sums
+    of_part = np.repeat(np.arange(len(begin)), np.diff(begin, append=len(sums.n_good)))
     lowest, highest = np.minimum.reduceat(sums.lowest, begin), np.maximum.reduceat(sums.highest, begin)
-    return Sums(
-        total(sums.n_good), total(sums.flux), lowest, _first_at(sums.lowest_at, sums.lowest == lowest[of_part], begin),
-        highest, _first_at(sums.highest_at, sums.highest == highest[of_part], begin), total(sums.variance), weight,
-        x, y, total(sums.xx + sums.weight * dx * dx), total(sums.xy + sums.weight * dx * dy),
-        total(sums.yy + sums.weight * dy * dy),
+    return PixelSums(
+        np.add.reduceat(sums.n_good, begin),
+        lowest, _first_at(sums.lowest_at, sums.lowest == lowest[of_part], begin),
+        highest, _first_at(sums.highest_at, sums.highest == highest[of_part], begin),
+        total_of_parts(sums.values, begin), total_of_parts(sums.squares, begin), np.add.reduceat(sums.wild, begin),
     )  # fmt: skip
 
 
@@ -171,3 +421,83 @@ def _first_at(at, reached, begin):
     nowhere = np.iinfo(np.int64).max
     first = np.minimum.reduceat(np.where(reached & (at >= 0), at, nowhere), begin)
     return np.where(first == nowhere, -1, first)
+
+
+def finish(sums: PixelSums) -> Sums:
+    """Make numbers of exact sums."""
+    moments = np.empty((7, len(sums.n_good)))
+    _finish(sums.values.pieces, sums.values.first, moments)
+    flux, *moments = moments
+    # Adding zero makes 0.0 of -0.0: of two equal values either may have been seen first.
+    return Sums(
+        sums.n_good, flux, sums.lowest + 0.0, sums.lowest_at, sums.highest + 0.0, sums.highest_at,
+        as_floats(sums.squares)[:, 0] + sums.wild, *moments,
+    )  # fmt: skip
+
+
+@njit(nogil=True, cache=True)
+def _finish(pieces, first, moments):
+    """
+    Give flux, weight, mean x and y, and the moments about the mean.
+
+    The exact sums are moved to the pixel nearest to the mean, still exact, and only then rounded. About a pixel at most
+    half a pixel from the mean, the mean square of whole distances is at most twice the variance, so that no more than
+    one bit is lost.
+    """
+    n = pieces.shape[2] + 2
+    room = np.empty(n + 2, np.int64)
+    weight, x, y, xx, xy, yy = (
+        np.empty(n, np.int64), np.empty(n, np.int64), np.empty(n, np.int64), np.empty(n, np.int64),
+        np.empty(n, np.int64), np.empty(n, np.int64),
+    )  # fmt: skip
+    for c in range(len(pieces)):
+        moments[0, c] = rounded(pieces[c, _FLUX], first, room)
+        moments[1, c] = rounded(pieces[c, _WEIGHT], first, room)
+        top = pieces.shape[2] - 1
+        while top >= 0 and pieces[c, _WEIGHT, top] == 0:
+            top -= 1
+        if top < 0:
+            moments[2:, c] = 0.0
+            continue
+        # In a unit in which the weight is about 1, where no quotient over- or underflows.
+        near = 34 - top
+        _load(weight, pieces[c, _WEIGHT])
+        total = rounded(weight, near, room)
+        x_near = np.int64(np.floor(rounded(pieces[c, _X], near, room) / total + 0.5))
+        y_near = np.int64(np.floor(rounded(pieces[c, _Y], near, room) / total + 0.5))
+        _load(x, pieces[c, _X])
+        _load(y, pieces[c, _Y])
+        _load(xx, pieces[c, _XX])
+        _load(xy, pieces[c, _XY])
+        _load(yy, pieces[c, _YY])
+        _subtract(xy, y, x_near)
+        _subtract(xx, x, x_near)
+        _subtract(yy, y, y_near)
+        _subtract(x, weight, x_near)
+        _subtract(y, weight, y_near)
+        _subtract(xx, x, x_near)
+        _subtract(yy, y, y_near)
+        _subtract(xy, x, y_near)
+        sum_x, sum_y = rounded(x, near, room), rounded(y, near, room)
+        dx, dy = sum_x / total, sum_y / total
+        moments[2, c], moments[3, c] = x_near + dx, y_near + dy
+        exponent = 32 * (first - near)
+        moments[4, c] = math.ldexp(max(rounded(xx, near, room) - dx * sum_x, 0.0), exponent)
+        moments[5, c] = math.ldexp(rounded(xy, near, room) - dx * sum_y, exponent)
+        moments[6, c] = math.ldexp(max(rounded(yy, near, room) - dy * sum_y, 0.0), exponent)
+
+
+@njit(nogil=True, cache=True)
+def _load(number, pieces):
+    number[: len(pieces)] = pieces
+    number[len(pieces) :] = 0
+
+
+@njit(nogil=True, cache=True)
+def _subtract(number, other, factor):
+    """Subtract ``factor * other``; the pieces of both are from -2**31 to 2**31 - 1, but for the last."""
+    carry = np.int64(0)
+    for k in range(len(number)):
+        total = number[k] - factor * other[k] + carry
+        carry = (total + 2**31) >> 32
+        number[k] = total - (carry << 32)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from galprep_dask.masks._kernels.sums import add_pixel, as_float, float_format, normalise, piece_of, pieces_between
+from galprep_dask._kernels.exact_sums import add_pixel, as_float, float_format, normalise, piece_of, pieces_between
 
 
 def exponents(values, mantissa):

@@ -1,0 +1,1 @@
+"""What is computed on the pixels of one block."""
