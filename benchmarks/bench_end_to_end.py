@@ -156,23 +156,25 @@ def ours(path, out, step, products=True):
         catalog = flat.galprep.source_catalog(found)
         segmentation.write_catalog(catalog, out / "sources.parquet")
     with step("growth"):
-        grown = masks.grow_segmentation(found, flat["data"].data, sky_level=0.0, sky_std=sky.rms, max_grow_size=RINGS)
-    with step("sigma and its check"):
-        prepared = noise.with_sigma(flat, grown > 0, sky_std=sky.rms)
-    if not products:
+        grown = masks.grow_segmentation(
+            found, flat["data"].data, sky_level=0.0, sky_std=sky.rms, max_grow_size=RINGS
+        )
+    if products:
+        with step("stars"):
+            stars = psf.select_stars(
+                flat["data"], found, catalog, sky_std=sky.rms, max_stars=N_STARS, header=flat.galprep.header
+            )
+            segmentation.write_catalog(stars, out / "stars.parquet")
+    else:
+        with step("sigma and its check"):
+            noise.with_sigma(flat, grown > 0, sky_std=sky.rms)
         return {"sources": len(catalog), "stars": 0, "cutouts": 0}
-    with step("prepared mosaic"):
-        prepared["segmentation"] = ("y", "x"), grown
-        gp.write_image(prepared, out / "prepared.fits")
+    with step("sigma, its check, mosaic"):
+        flat["segmentation"] = ("y", "x"), grown
+        noise.write_with_sigma(flat, out / "prepared.fits", grown > 0, sky_std=sky.rms)
         prepared = gp.open_image(out / "prepared.fits", chunks=chunks)
-    with step("stars"):
-        stars = psf.select_stars(
-            prepared["data"], prepared["segmentation"].data, catalog, sky_std=sky.rms, max_stars=N_STARS,
-            header=prepared.galprep.header,
-        )  # fmt: skip
-        found = psf.star_stamps(prepared["data"], stars, STAMP, segmentation=prepared["segmentation"].data)
-        segmentation.write_catalog(stars, out / "stars.parquet")
     with step("PSF"):
+        found = psf.star_stamps(prepared["data"], stars, STAMP, segmentation=prepared["segmentation"].data)
         gain = prepared.attrs["gain"] * prepared.attrs["exptime"]
         model = psf.fit_psf(found.stamps, mask=found.mask, sky_std=sky.rms, gain=gain)
         model.to_fits(out / "psf.fits")

@@ -245,6 +245,12 @@ class GalprepAccessor:
 
         return with_sigma(self._image, masked, **kwargs)
 
+    def write_with_sigma(self, path, masked=None, **kwargs):
+        """Write the image with a sigma plane, in one pass; see :func:`galprep_dask.noise.write_with_sigma`."""
+        from galprep_dask.noise import write_with_sigma
+
+        return write_with_sigma(self._image, path, masked, **kwargs)
+
     def check_sigma(self, masked=None, *, sigma=None, **kwargs):
         """
         Compare the sigma plane with the noise; see :func:`galprep_dask.noise.check_sigma`.

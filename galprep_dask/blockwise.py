@@ -42,6 +42,10 @@ __all__ = [
 ]
 
 
+#: Blocks after which memory is given back: what is asked for again at once would have to be cleared again.
+_BLOCKS_KEPT = 16
+
+
 def block_edges(chunks: tuple[int, ...]) -> np.ndarray:
     """
     Pixel edges of the blocks along one axis: block ``i`` covers ``edges[i]:edges[i + 1]``.
@@ -300,14 +304,20 @@ def collect_in_turn(objects: da.Array, turns: list[int]) -> da.Array:
 def _collected_in_turn(objects: da.Array, turns: list[list[tuple]], collect: Callable, wanted: list) -> da.Array:
     token = tokenize(objects.name)
     row, collected = f"row-{token}", f"collected-{token}"
-    graph = {(row, i): (_row_done, keys, *([(row, i - 1)] if i else [])) for i, keys in enumerate(turns)}
+    graph, n_kept = {}, 0
+    for i, keys in enumerate(turns):
+        n_kept += len(keys)
+        gives_back = n_kept >= _BLOCKS_KEPT or i == len(turns) - 1
+        n_kept = 0 if gives_back else n_kept
+        graph[row, i] = (partial(_row_done, gives_back), keys, *([(row, i - 1)] if i else []))
     graph[collected, 0] = (collect, wanted, (row, len(turns) - 1))
     graph = HighLevelGraph.from_collections(collected, graph, dependencies=[objects])
     return da.Array(graph, collected, ((1,),), meta=np.empty(0, object))
 
 
-def _row_done(blocks, *before):
-    give_back_memory()
+def _row_done(gives_back, blocks, *before):
+    if gives_back:
+        give_back_memory()
     return True
 
 

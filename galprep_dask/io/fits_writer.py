@@ -11,10 +11,11 @@ import errno
 import math
 import mmap
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+import dask
 import dask.array as da
 import numpy as np
 import xarray as xr
@@ -125,6 +126,7 @@ def write_hdus(
     overwrite: bool = False,
     compression: str | None = None,
     quantize_level: float | None = None,
+    along: tuple[da.Array, Callable[[np.ndarray, fits.Header], None]] | None = None,
 ) -> Path:
     """
     Write headers and pixels to one FITS file, block by block, as they are.
@@ -138,6 +140,9 @@ def write_hdus(
         The file.
     overwrite, compression, quantize_level
         As for :func:`write_image`.
+    along : (dask array, callable), optional
+        What is computed in the same pass over the pixels, and a function that is given it and the first header, to set
+        cards that are there already. Not of compressed files.
 
     Returns
     -------
@@ -151,7 +156,7 @@ def write_hdus(
     """
     with atomic_path(path, overwrite) as temporary:
         if compression is None:
-            _write_plain(hdus, temporary)
+            _write_plain(hdus, temporary, along)
         else:
             write_tiled(hdus, temporary, compression, quantize_level)
     return Path(path).expanduser()
@@ -274,7 +279,7 @@ def _write_at(descriptor: int, piece: memoryview, position: int) -> None:
         piece, position = piece[written:], position + written
 
 
-def _write_plain(hdus, path: Path) -> None:
+def _write_plain(hdus, path: Path, along=None) -> None:
     headers, places, position = [], [], 0
     for number, (header, pixels) in enumerate(hdus):
         card_block = _structured(header, pixels, number, len(hdus)).tostring().encode("ascii")
@@ -289,8 +294,18 @@ def _write_plain(hdus, path: Path) -> None:
             file.seek(start)
             file.write(block)
     targets = [_Region(str(path), *place, shared, passing) for place in places]
-    da.store([pixels for _, pixels in hdus], targets, lock=False)
+    pixels = [plane for _, plane in hdus]
+    if along is None:
+        da.store(pixels, targets, lock=False)
+    else:
+        measured, record = along
+        _, measured = dask.compute(da.store(pixels, targets, lock=False, compute=False), measured)
+        header = hdus[0][0].copy()
+        record(measured, header)
+        headers[0] = 0, _structured(header, pixels[0], 0, len(hdus)).tostring().encode("ascii")
     with open(path, "rb+") as file:
+        if along is not None:
+            file.write(headers[0][1])
         os.fsync(file.fileno())
         if passing:
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)

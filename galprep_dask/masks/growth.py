@@ -122,9 +122,9 @@ def grow_segmentation(
     return like(grown, data)
 
 
-#: Blocks are grown that are this many times as wide as they look around, or else the looking would cost too much:
-#: thinner chunks are united for the purpose.
-_SIDE_PER_HALO = 4
+#: Where blocks and what they look at around them are more than so many times the pixels of the image, thinner chunks
+#: are united for the purpose, to be this many times as wide as they look around.
+_MOST_LOOKED_AT, _SIDE_PER_HALO = 2.25, 4
 
 #: Rings that blocks look at before others; most segments stop within.
 _FIRST_RINGS = 12
@@ -155,15 +155,17 @@ def _grown(segmentation, data, sky_level, sky_std, max_grow_size, addgrow, mask,
 
 
 def _runs_and_planes(segmentation, image: da.Array, mask, reach: int) -> tuple[da.Array, list[da.Array]]:
-    """Give the runs of labels, image and, if there is one, mask, in blocks much wider than ``reach``."""
+    """Give the runs of labels, image and, if there is one, mask, in blocks wider than ``reach``."""
     if reach >= 2**15:
         raise ParameterError(f"max_grow_size and addgrow reach {reach} px; expected less than 32768 together.")
     labels, mask = labels_like(segmentation, image), as_mask(mask, image)
     if image.dtype not in (np.float32, np.float64):
         image = image.astype(np.float64)  # or every integer type would be compiled for
-    united = unite_chunks(image.chunks, _SIDE_PER_HALO * reach)
     planes = [labels, image] if mask is None else [labels, image, mask]
-    labels, *planes = (plane.rechunk(united, method="tasks") for plane in planes)
+    if math.prod(1 + 2 * reach * len(axis) / sum(axis) for axis in image.chunks if sum(axis)) > _MOST_LOOKED_AT:
+        united = unite_chunks(image.chunks, _SIDE_PER_HALO * reach)
+        planes = [plane.rechunk(united, method="tasks") for plane in planes]
+    labels, *planes = planes
     runs = objects_of_blocks(_runs_of_block, labels)
     # Here labels of what was detected are painted from memory; workers of a cluster would detect them again each time.
     return keep(runs) if computes_on_cluster() else runs, planes

@@ -4,7 +4,7 @@ from galprep_dask.noise.calibration import SigmaCheck, calibrate_sigma, check_si
 from galprep_dask.noise.correlation import correlation_factor
 from galprep_dask.noise.gain import effective_gain
 from galprep_dask.noise.sigma import sigma_image, sky_exposure, unusable_pixels
-from galprep_dask.noise.with_sigma import with_sigma
+from galprep_dask.noise.with_sigma import with_sigma, write_with_sigma
 
 __all__ = [
     "SigmaCheck",
@@ -17,4 +17,5 @@ __all__ = [
     "sky_exposure",
     "unusable_pixels",
     "with_sigma",
+    "write_with_sigma",
 ]

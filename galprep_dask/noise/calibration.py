@@ -13,11 +13,11 @@ import numpy as np
 from astropy.io import fits
 
 from galprep_dask.arrays import ImageLike, as_image, as_mask, check_same_shape, like
-from galprep_dask.errors import NoGoodPixelsError, ParameterError, SigmaWarning
+from galprep_dask.errors import ParameterError, SigmaWarning
 from galprep_dask.image import float_dtype, no_good_pixels
 from galprep_dask.noise._kernels.gaussian import clipped_width
 from galprep_dask.noise._kernels.sigma import pulls_of_block
-from galprep_dask.sky import fit_mesh_sky
+from galprep_dask.sky.mesh import box_statistics, join_statistics
 from galprep_dask.stats import sigma_clipped_stats
 
 __all__ = ["SigmaCheck", "calibrate_sigma", "check_sigma", "measure_sky_std"]
@@ -170,7 +170,7 @@ def check_sigma(
     if expected is not None:
         _check_expected(expected)
     check = _measure(data, sigma, mask, box_size, sigma_clip)
-    _report(check, expected)
+    report_check(check, expected)
     return check
 
 
@@ -223,7 +223,7 @@ def calibrate_sigma(
     check = replace(
         check, ratio=check.ratio / scale, error=check.error / scale, box_ratios=check.box_ratios / scale, scale=scale
     )
-    _report(check, expected)
+    report_check(check, expected)
     scaled = as_image(sigma, "sigma")
     return like(scaled * np.asarray(scale, float_dtype(scaled.dtype)), sigma), check
 
@@ -265,6 +265,12 @@ def measure_sky_std(data: ImageLike, mask: ImageLike | None = None, *, sigma_cli
 
 
 def _measure(data, sigma, mask, box_size, sigma_clip) -> SigmaCheck:
+    statistics, box = pull_statistics(data, sigma, mask, box_size, sigma_clip)
+    return check_of(statistics.compute(), box, sigma_clip)
+
+
+def pull_statistics(data, sigma, mask, box_size, sigma_clip) -> tuple[da.Array, tuple[int, int]]:
+    """Take the statistics of the boxes of an image over its sigma, lazily, for :func:`check_of`; and their size."""
     _check_clip(sigma_clip)
     if not (isinstance(box_size, int | np.integer) and box_size >= 1):
         raise ParameterError(f"box_size={box_size!r}; expected a whole number of pixels, 1 or more.")
@@ -282,23 +288,25 @@ def _measure(data, sigma, mask, box_size, sigma_clip) -> SigmaCheck:
         meta=np.empty((0, 0), dtype),
     )
     box = tuple(min(int(box_size), length) for length in data.shape)
-    try:
-        mesh = fit_mesh_sky(
-            pulls, box_size=box, sigma_clip=sigma_clip, maxiters=10, estimator="mean", filter_size=1,
-            exclude_percentile=100,
-        )  # fmt: skip
-    except NoGoodPixelsError:
-        raise no_good_pixels("compare sigma with the noise") from None
-    n_pixels = mesh.n_pixels_mesh
+    return box_statistics(pulls, None, box, sigma_clip, 10), box
+
+
+def check_of(collected: np.ndarray, box: tuple[int, int], sigma_clip: float) -> SigmaCheck:
+    """Compare sigma with the noise, given what :func:`pull_statistics` took."""
+    n_pixels, means, _, stds = join_statistics(collected)
+    n_pixels = n_pixels.astype(np.int64)
     total, filled = int(n_pixels.sum()), n_pixels > 0
-    widths = np.where(filled, mesh.rms_mesh / clipped_width(sigma_clip), np.nan)
+    if total == 0:
+        raise no_good_pixels("compare sigma with the noise")
+    widths = np.where(filled, stds / clipped_width(sigma_clip), np.nan)
     share = n_pixels[filled] / total
-    mean = float((share * mesh.mesh[filled]).sum())
-    ratio = math.sqrt(float((share * (widths[filled] ** 2 + (mesh.mesh[filled] - mean) ** 2)).sum()))
+    mean = float((share * means[filled]).sum())
+    ratio = math.sqrt(float((share * (widths[filled] ** 2 + (means[filled] - mean) ** 2)).sum()))
     return SigmaCheck(ratio, ratio / math.sqrt(2 * total), total, widths, n_pixels, box)
 
 
-def _report(check: SigmaCheck, expected: float | None) -> None:
+def report_check(check: SigmaCheck, expected: float | None) -> None:
+    """Log what was found, and warn where it is not what is expected."""
     _log.info("%s", check)
     if expected is not None and not _LOWEST <= check.ratio / expected <= _HIGHEST:
         about = "1" if expected == 1 else f"{expected:.3g}"

@@ -3,19 +3,31 @@
 from __future__ import annotations
 
 import math
+import os
+from collections.abc import Iterable
 from dataclasses import replace
+from typing import NamedTuple
 
+import dask.array as da
 import numpy as np
 import xarray as xr
 
 from galprep_dask.arrays import ImageLike, as_image, as_mask
 from galprep_dask.errors import ParameterError
 from galprep_dask.image import bad_pixels, image_header, require, with_header
+from galprep_dask.io.fits_writer import image_hdus, write_hdus
 from galprep_dask.io.header import EXPTIME_KEYWORDS, GAIN_KEYWORDS
-from galprep_dask.noise.calibration import SigmaCheck, check_sigma, measure_sky_std
+from galprep_dask.noise.calibration import (
+    SigmaCheck,
+    check_of,
+    check_sigma,
+    measure_sky_std,
+    pull_statistics,
+    report_check,
+)
 from galprep_dask.noise.sigma import sigma_image, sky_exposure, unusable_pixels
 
-__all__ = ["gain_and_exposure", "with_sigma"]
+__all__ = ["gain_and_exposure", "with_sigma", "write_with_sigma"]
 
 
 def with_sigma(
@@ -98,6 +110,134 @@ def with_sigma(
     >>> round(prepared.galprep.header["SIGSCL"], 1), round(prepared.galprep.header["SIGCHK"], 2)
     (3.0, 1.0)
     """
+    planned = _planned(
+        image, masked, sky_std=sky_std, gain=gain, exptime=exptime, weight=weight, rms=rms, fac1=fac1,
+        correlation=correlation, rescale=rescale, box_size=box_size,
+    )  # fmt: skip
+    check = check_sigma(planned.image["data"], planned.image["sigma"], planned.free, **planned.checking)
+    header = image_header(planned.image)
+    planned.record(check, header)
+    return with_header(planned.image, header)
+
+
+def write_with_sigma(
+    image: xr.Dataset,
+    path: str | os.PathLike,
+    masked: ImageLike | None = None,
+    *,
+    overwrite: bool = False,
+    history: Iterable[str] = (),
+    **kwargs,
+) -> SigmaCheck:
+    """
+    Write the image with a sigma plane that is checked in the same pass over the pixels.
+
+    The file is that of :func:`with_sigma` and :func:`galprep_dask.write_image`, to the byte, and takes a pass less.
+
+    Parameters
+    ----------
+    image : Dataset
+        As for :func:`with_sigma`; all its planes are written.
+    path : str or path
+        The FITS file.
+    masked : (ny, nx) bool array, optional
+        As for :func:`with_sigma`.
+    overwrite : bool
+        Whether a file that exists may be replaced.
+    history : iterable of str
+        Lines for HISTORY.
+    **kwargs
+        As for :func:`with_sigma`.
+
+    Returns
+    -------
+    SigmaCheck
+        What is in the header of the file.
+
+    Raises
+    ------
+    OutputExistsError, OutputError
+        As for :func:`galprep_dask.write_image`.
+    MissingGainError, MissingExptimeError, ParameterError, ImageShapeError, NoGoodPixelsError
+        As for :func:`with_sigma`. Nothing is written.
+
+    Warns
+    -----
+    SigmaWarning
+        As for :func:`with_sigma`. The file is written all the same.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from galprep_dask import make_image, open_image
+    >>> image = make_image(np.random.default_rng(0).normal(0, 3.0, (200, 200)), gain=2.0, exptime=100.0)
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> check = write_with_sigma(image, folder.name + "/image.fits")
+    >>> prepared = open_image(folder.name + "/image.fits")
+    >>> round(check.ratio, 2), prepared.galprep.header["SIGCHK"] == check.ratio
+    (1.0, True)
+    >>> folder.cleanup()
+    """
+    if os.fspath(path).rstrip("/").endswith(".zarr"):
+        raise ParameterError(f"path={os.fspath(path)!r}; expected a FITS file. Take with_sigma and write_image for Zarr.")
+    planned = _planned(image, masked, **kwargs)
+    clip, expected = planned.checking["sigma_clip"], planned.checking["expected"]
+    statistics, box = pull_statistics(
+        planned.image["data"], planned.image["sigma"], planned.free, planned.checking["box_size"], clip
+    )
+    checks = []
+
+    def record(collected, header):
+        checks.append(planned.record(check_of(collected, box, clip), header))
+
+    # What is not known yet has its place in the header.
+    header = image_header(planned.image)
+    planned.record(SigmaCheck(1.0, 1.0, 1, np.ones((1, 1)), np.ones((1, 1), int), box), header)
+    hdus = image_hdus(with_header(planned.image, header), history)
+    write_hdus(hdus, path, overwrite=overwrite, along=(statistics, record))
+    report_check(checks[0], expected)
+    return checks[0]
+
+
+class _Planned(NamedTuple):
+    """
+    An image with its lazy planes, and how they are to be checked.
+
+    Attributes
+    ----------
+    image : Dataset
+        With ``sigma`` and ``mask``.
+    free : dask array
+        True where no noise is measured.
+    checking : dict
+        ``box_size``, ``sigma_clip`` and ``expected`` of :func:`check_sigma`.
+    sky_std, scale, correlation : float
+        What the header tells of the noise; None where there is no such number.
+    """
+
+    image: xr.Dataset
+    free: da.Array
+    checking: dict
+    sky_std: float | None
+    scale: float | None
+    correlation: float
+
+    def record(self, check: SigmaCheck, header) -> SigmaCheck:
+        """Write down in a header what was found; cards that are there keep their place."""
+        check = check if self.scale is None else replace(check, scale=self.scale)
+        header.update(check.to_header())
+        if self.sky_std is not None:
+            header["SIGSKY"] = (self.sky_std, "std of source-free pixels [unit of the image]")
+        if self.correlation != 1:
+            header["SIGCOR"] = (self.correlation, "factor of the sky's sigma: correlated noise")
+        return check
+
+
+def _planned(
+    image, masked, *, sky_std=None, gain=None, exptime=None, weight=None, rms=None, fac1=1.0, correlation=1.0,
+    rescale=False, box_size=256,
+) -> _Planned:  # fmt: skip
+    """Measure the noise, and make the planes of it."""
     if not (math.isfinite(correlation) and correlation > 0):
         raise ParameterError(f"correlation={correlation!r}; expected a positive number.")
     gain, exptime = gain_and_exposure(image, gain, exptime, fac1)
@@ -120,19 +260,20 @@ def with_sigma(
             how["sky_exptime"] = sky_exposure(exptime, free)
     elif sky_std is not None:
         how["sky_std"] = sky_std
-    checking = {"box_size": box_size, "sigma_clip": clip}
+    checking = {"box_size": box_size, "sigma_clip": clip, "expected": 1 / correlation}
     scale = 1.0
     if rescale:
         sky = sigma_image(data, bad, fac1=0, **how)
-        scale = check_sigma(data, sky, free, expected=None, **checking).ratio
+        scale = check_sigma(data, sky, free, **checking | {"expected": None}).ratio
     sigma = sigma_image(data, bad, gain=gain, fac1=fac1, fac2=(scale * correlation) ** 2, **how)
-    check = check_sigma(data, sigma, free, expected=1 / correlation, **checking)
-    check = replace(check, scale=scale) if rescale else check
-
-    dims = image["data"].dims
     header = image_header(image)
-    _record(header, check, None if maps else float(how["sky_std"]), correlation)
-    return with_header(image.assign(sigma=(dims, sigma), mask=(dims, bad)), header)
+    for keyword in ("SIGCHK", "SIGCHKLO", "SIGCHKHI", "SIGCHKN", "SIGSCL", "SIGSKY", "SIGCOR"):
+        header.remove(keyword, ignore_missing=True)  # of a sigma image made before
+    dims = image["data"].dims
+    image = with_header(image.assign(sigma=(dims, sigma), mask=(dims, bad)), header)
+    return _Planned(
+        image, free, checking, None if maps else float(how["sky_std"]), scale if rescale else None, correlation
+    )
 
 
 def gain_and_exposure(image: xr.Dataset, gain, exptime, fac1: float = 1.0) -> tuple:
@@ -143,12 +284,3 @@ def gain_and_exposure(image: xr.Dataset, gain, exptime, fac1: float = 1.0) -> tu
         exptime = 1.0 if fac1 == 0 else require(image, "exptime", EXPTIME_KEYWORDS)
     return gain, exptime
 
-
-def _record(header, check: SigmaCheck, sky_std: float | None, correlation: float) -> None:
-    for keyword in ("SIGCHK", "SIGCHKLO", "SIGCHKHI", "SIGCHKN", "SIGSCL", "SIGSKY", "SIGCOR"):
-        header.remove(keyword, ignore_missing=True)  # of a sigma image made before
-    header.update(check.to_header())
-    if sky_std is not None:
-        header["SIGSKY"] = (sky_std, "std of source-free pixels [unit of the image]")
-    if correlation != 1:
-        header["SIGCOR"] = (correlation, "factor of the sky's sigma: correlated noise")

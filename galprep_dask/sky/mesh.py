@@ -246,13 +246,9 @@ def fit_mesh_sky(
     mask = as_mask(mask, data)
     box_size, filter_size = _as_pair(box_size, "box_size"), _as_pair(filter_size, "filter_size")
     _check(data.shape, box_size, filter_size, sigma_clip, maxiters, estimator, exclude_percentile)
-    statistics = _box_statistics(
-        data, mask, box_size, sigma=np.inf if sigma_clip is None else float(sigma_clip),
-        maxiters=0 if sigma_clip is None else -1 if maxiters is None else int(maxiters),
-    )  # fmt: skip
-    # By rows: blocks that are computed with their neighbours, as a mask of sources is, would wait in great numbers.
-    statistics = np.block(compute_now(collect_by_rows(statistics))[0].tolist())
-    n_pixels, (mean, median, std) = statistics[0], statistics[1:]
+    n_pixels, mean, median, std = join_statistics(
+        compute_now(box_statistics(data, mask, box_size, sigma_clip, maxiters))
+    )
     needed = (1 - exclude_percentile / 100) * (box_size[0] * box_size[1])
     counts = (n_pixels >= needed) & (n_pixels > 0)
     if not counts.any():
@@ -268,6 +264,37 @@ def fit_mesh_sky(
         mesh, rms_mesh, n_pixels.astype(np.int64), float(np.median(rms_mesh)), box_size, data.shape, filter_size,
         estimator,
     )  # fmt: skip
+
+
+def box_statistics(data: da.Array, mask: da.Array | None, box_size, sigma_clip, maxiters) -> da.Array:
+    """
+    Take the clipped statistics of every box, lazily.
+
+    Parameters
+    ----------
+    data, mask : (ny, nx) dask arrays
+        Image, and True for bad pixels; of the same chunks.
+    box_size : (int, int)
+        Rows and columns of a box, no more than the image has.
+    sigma_clip, maxiters : float or None, int or None
+        As for :func:`fit_mesh_sky`.
+
+    Returns
+    -------
+    (1,) dask array
+        What :func:`join_statistics` takes.
+    """
+    statistics = _box_statistics(
+        data, mask, box_size, sigma=np.inf if sigma_clip is None else float(sigma_clip),
+        maxiters=0 if sigma_clip is None else -1 if maxiters is None else int(maxiters),
+    )  # fmt: skip
+    # By rows: blocks that are computed with their neighbours, as a mask of sources is, would wait in great numbers.
+    return collect_by_rows(statistics)
+
+
+def join_statistics(collected: np.ndarray) -> np.ndarray:
+    """Give number, mean, median and standard deviation of the clipped pixels of every box, (4, boxes y, boxes x)."""
+    return np.block(collected[0].tolist())
 
 
 def _as_pair(value, name: str) -> tuple[int, int]:

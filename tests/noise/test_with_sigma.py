@@ -7,6 +7,7 @@ from fields import tan_header, two_galaxies
 
 from galprep_dask import make_image, noise, open_image, write_image
 from galprep_dask.errors import MissingExptimeError, MissingGainError, NoGoodPixelsError, ParameterError, SigmaWarning
+from galprep_dask.image import with_header
 
 SHAPE = (301, 341)
 KEYWORDS = {"SIGCHK", "SIGCHKLO", "SIGCHKHI", "SIGCHKN"}
@@ -170,3 +171,32 @@ def test_what_is_missing_is_named(field):
             noise.with_sigma(image, masked, gain=wrong)
     with pytest.raises(NoGoodPixelsError):
         noise.with_sigma(image, np.ones(SHAPE, bool))
+
+
+@pytest.mark.parametrize("how", [{}, {"rescale": True, "correlation": 1.3}, {"sky_std": 4.5, "fac1": 0, "box_size": 77}])
+def test_written_in_one_pass_as_in_two(field, tmp_path, how):
+    image, masked, _ = field
+    image = image.assign(segmentation=(("y", "x"), masked.astype(np.int32)))
+    header = image.galprep.header
+    header["SIGSCL"] = 7.0  # of a sigma image made before
+    image = with_header(image, header)
+    prepared = noise.with_sigma(image, masked, **how)
+    write_image(prepared, tmp_path / "two.fits", history=["a line"])
+    for chunks in ((100, 120), (37, 341), (301, 13)):
+        check = image.chunk(dict(zip("yx", chunks, strict=True))).galprep.write_with_sigma(
+            tmp_path / "one.fits", masked, history=["a line"], overwrite=True, **how
+        )  # fmt: skip
+        assert (tmp_path / "one.fits").read_bytes() == (tmp_path / "two.fits").read_bytes()
+    assert check.ratio == prepared.galprep.header["SIGCHK"]
+    assert (check.scale is not None) == ("rescale" in how)
+
+
+def test_what_cannot_be_checked_is_not_written(field, tmp_path):
+    image, masked, _ = field
+    with pytest.raises(NoGoodPixelsError, match="compare sigma"):
+        noise.write_with_sigma(image, tmp_path / "image.fits", np.ones(SHAPE, bool), sky_std=5.0)
+    with pytest.raises(ParameterError, match="expected a FITS file"):
+        noise.write_with_sigma(image, tmp_path / "image.zarr", masked)
+    with pytest.warns(SigmaWarning, match="off by a factor"):
+        noise.write_with_sigma(image, tmp_path / "warned.fits", masked, sky_std=1.0)
+    assert [path.name for path in tmp_path.iterdir()] == ["warned.fits"]

@@ -112,42 +112,62 @@ def _gather(block, mask, has_mask, y0, y1, columns, rows):
     return n_good
 
 
-@njit(nogil=True, cache=True, fastmath=ANY_ORDER)
+@njit(nogil=True, cache=True)
 def _clipped_statistics(rows, n_good, sigma, maxiters):
-    """Take number, mean, median and std of the first ``n_good`` of each sorted row, clipped about the median."""
+    """
+    Take number, mean, median and std of the first ``n_good`` of each sorted row, clipped about the median.
+
+    What is clipped is taken off the sums, as long as it is the lesser part of them; else they are taken anew.
+    """
     statistics = np.full((4, len(n_good)), np.nan)
     for b in range(len(n_good)):
+        row = rows[b]
         low, high = 0, n_good[b]
         iterations = 0
         n, mean, median, std = 0, np.nan, np.nan, np.nan
+        pivot, total, square, least = 0.0, 0.0, 0.0, np.inf
         while True:
             n = high - low
             if n == 0:
                 mean, median, std = np.nan, np.nan, np.nan
                 break
-            median = (np.float64(rows[b, low + (n - 1) // 2]) + np.float64(rows[b, low + n // 2])) / 2
-            # About the median, less than a standard deviation from the mean: no digits are lost on a high sky.
-            total, square = 0.0, 0.0
-            for k in range(low, high):
-                offset = np.float64(rows[b, k]) - median
-                total += offset
-                square += offset * offset
-            mean = total / n
-            variance = square / n - mean * mean
-            mean += median
+            median = (np.float64(row[low + (n - 1) // 2]) + np.float64(row[low + n // 2])) / 2
+            # About a median, less than a standard deviation or two from the mean: no digits are lost on a high sky.
+            if not square > least:
+                pivot = median
+                total, square = _sums_about(row[low:high], pivot)
+                least = 0.5 * square
+            offset = total / n
+            variance = square / n - offset * offset
+            mean = offset + pivot
             if not square < np.inf:
                 variance = np.inf  # pixels of 1e200, say
             std = np.sqrt(max(variance, 0.0))
             if iterations == maxiters:
                 break
             lowest, highest = median - sigma * std, median + sigma * std
-            while low < high and rows[b, low] < lowest:
+            first, last = low, high
+            while low < high and row[low] < lowest:
                 low += 1
-            while low < high and rows[b, high - 1] > highest:
+            while low < high and row[high - 1] > highest:
                 high -= 1
             if high - low == n:
                 break
             iterations += 1
+            below, above = _sums_about(row[first:low], pivot), _sums_about(row[high:last], pivot)
+            total -= below[0] + above[0]
+            square -= below[1] + above[1]
         # Adding zero makes 0.0 of -0.0, two equal values whose order sorting leaves to chance.
         statistics[0, b], statistics[1, b], statistics[2, b], statistics[3, b] = n, mean + 0.0, median + 0.0, std
     return statistics
+
+
+@njit(nogil=True, cache=True, fastmath=ANY_ORDER)
+def _sums_about(values, pivot):
+    """Sum the values and their squares as seen from ``pivot``."""
+    total, square = 0.0, 0.0
+    for k in range(len(values)):
+        offset = np.float64(values[k]) - pivot
+        total += offset
+        square += offset * offset
+    return total, square
