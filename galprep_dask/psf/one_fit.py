@@ -153,7 +153,7 @@ class OneFit:
         around = adaptive_moments(first.psf[:1], sigma=1.5 * s)
         width = float(np.clip(np.nan_to_num(around.fwhm[0], nan=3.0 * s) / FWHM, 0.7 * s, fine / 8))
         modes = find_modes(first.psf, first.diagonal, self.problem.basis, self.weight, self.free, width)
-        self.prior = learned_prior(self.prior, first, s, modes.mean, self.free)
+        self.prior = learned_prior(self.prior, first.diagonal, s, modes.mean, modes.rest, self.free)
         self.solution.psf[1:], self.mean_variance = modes.mean[1:], modes.variance
 
     def _run(self, alive, warm):
