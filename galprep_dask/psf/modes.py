@@ -68,7 +68,7 @@ def find_modes(psf, diagonal, basis, weight, free: int, width: float) -> Modes:
     own = np.linalg.qr(flat(np.stack([smooth, *np.gradient(smooth)])))[0]
 
     def told(images):
-        """What is told of images: what goes with the flux and the place of a star is not, a fit leaves it anywhere."""
+        """Give what is told of images: what goes with flux and place of a star is not, and a fit leaves it anywhere."""
         columns = flat(images)
         return (columns - own @ (own.T @ columns)).T.reshape(images.shape) / root
 

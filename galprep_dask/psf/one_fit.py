@@ -11,10 +11,10 @@ from galprep_dask.errors import NotConvergedWarning, TooFewStarsError
 from galprep_dask.psf._kernels.moments import adaptive_moments
 from galprep_dask.psf.assemble import assemble
 from galprep_dask.psf.field import make_field
-from galprep_dask.psf.gauge import fix_gauge, resolved
+from galprep_dask.psf.gauge import fix_gauge, rendered_stars, resolved
 from galprep_dask.psf.modes import find_modes
 from galprep_dask.psf.prior import first_prior, held_prior, learned_prior, released
-from galprep_dask.psf.solve import Batch, Solution, fit_stars, minimise
+from galprep_dask.psf.solve import Batch, Solution, follow, minimise
 from galprep_dask.psf.stack import stack_of
 from galprep_dask.psf.validate import folds_of, predicted, summarised
 
@@ -206,7 +206,8 @@ class OneFit:
         return np.where(snr < FAINTEST, "blank", reason).astype("U20")
 
     def _predict(self, seen):
-        return self._predicted(self.problem.of(seen), self.solution.psf, seen, 0)
+        """Compare stars with the PSF; they have followed it with their own parameters already."""
+        return self._predicted(self.solution, seen)
 
     def _predict_stack(self, alive, seen):
         """Predict the same stars from a plain stack of the fitted ones, shifted as an image is."""
@@ -214,19 +215,19 @@ class OneFit:
         stack = stack_of(
             p.data[stars], p.good[stars], p.variance[stars], s.flux[stars], s.dx[stars], s.dy[stars], s.sky[stars]
         )
-        plain = replace(p.of(seen), basis=np.ones((len(seen), 1)))
-        # On the grid of P, for which everything is compiled already.
-        stack = resolved(stack, s.psf.shape[-1], p.oversampling)
-        return self._predicted(plain, stack[None], seen, 1)
+        # On the grid of P and beside all other stars, for which everything is compiled already.
+        psf = np.zeros_like(s.psf)
+        psf[0] = resolved(stack, s.psf.shape[-1], p.oversampling)
+        out = Solution(psf, s.flux, s.dx, s.dy, s.sky)
+        follow(self.batch, out, self.prior if self._regular() else None)
+        return self._predicted(out, seen)
 
-    def _predicted(self, problem, psf, seen, steps):
-        """Compare stars with a PSF, to which they are fitted in so many steps from where they are."""
-        s = self.solution
-        out = Solution(psf, *(values[seen] for values in (s.flux, s.dx, s.dy, s.sky)))
-        if not steps:
-            out.misfit = s.misfit[seen]
-        models = fit_stars(Batch(problem, psf.shape[-1]), out, steps=steps)
-        return predicted(problem.data, problem.good, problem.variance, out, models)
+    def _predicted(self, solution, seen):
+        p = self.problem
+        parts = {name: getattr(solution, name)[seen] for name in ("flux", "dx", "dy", "sky", "chi2", "n_good")}
+        out = Solution(solution.psf, **parts)
+        models = rendered_stars(solution.psf, p.basis[seen], out.dx, out.dy, p.data.shape[-1], p.oversampling)
+        return predicted(p.data[seen], p.good[seen], p.variance[seen], out, models)
 
     def finished(self, refit, parameters):
         """Fit all stars, the reserved ones too where ``refit``, and make the model of it."""
