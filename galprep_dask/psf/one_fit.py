@@ -45,7 +45,7 @@ class OneFit:
     def __init__(self, problem, start, reasons, snr, fwhm, x, y, degree, reserve, seed, options):
         usable = reasons == ""
         self.problem, self.options, self.field = problem, options, None
-        self.mean_variance = 0.0
+        self.free, self.mean_variance = 1, 0.0
         self.base, self.reasons = reasons, reasons
         if degree > 0:
             terms = (degree + 1) * (degree + 2) // 2
@@ -194,8 +194,8 @@ class OneFit:
         """Reason for every stamp that the PSF does not explain."""
         s = self.solution
         freedom = np.maximum(s.n_good - 4, 1)
-        excess = s.chi2 / freedom - 1
         snr = s.flux / self._flux_error()
+        excess = s.chi2 / freedom - 1 - self._unknown(alive, np.maximum(snr, 0) ** 2)
         significant = excess / np.sqrt(2 / freedom)
         fraction = np.sqrt(np.maximum(excess, 0) * freedom) / np.maximum(snr, 1)
         typical = np.median(fraction[alive]) if alive.any() else 0.0
@@ -204,6 +204,19 @@ class OneFit:
             "unlike the PSF", "",
         )  # fmt: skip
         return np.where(snr < FAINTEST, "blank", reason).astype("U20")
+
+    def _unknown(self, alive, weight):
+        """
+        Variance of P over that of a star's own pixels, where P has not seen the star.
+
+        It is its leverage: in a corner that no other star is near a polynomial may be anything, and a star that is
+        much brighter than the others shows their noise.
+        """
+        basis = self.problem.basis[:, : self.free]
+        normal = basis[alive].T @ (weight[alive, None] * basis[alive])
+        normal += 1e-9 * np.trace(normal) * np.eye(len(normal))
+        known = np.einsum("km,mn,kn->k", basis, np.linalg.inv(normal), basis)
+        return np.where(alive, 0.0, weight * known)
 
     def _predict(self, seen):
         """Compare stars with the PSF; they have followed it with their own parameters already."""
