@@ -137,6 +137,7 @@ class OneFit:
             fix_gauge(first, self.problem, alive)  # the start is in the middle and of sum 1
             if self.prior.strength.any():
                 self.prior = released(self.prior, first)
+            self.loose = self.prior
             if self.field is not None:
                 self._learn(first, alive)
             warm = newton
@@ -246,6 +247,12 @@ class OneFit:
         """Fit all stars, the reserved ones too where ``refit``, and make the model of it."""
         alive = self.reasons == ""
         if refit and self.n_folds:
+            if self.field is not None and (alive & ~self.first_alive).any():
+                # How the PSF varies is told best by the stars that were reserved, too: corners have few.
+                self.prior = self.loose
+                self._newton(self.solution, alive, 5, warm=True)
+                fix_gauge(self.solution, self.problem, alive)
+                self._learn(self.solution, alive)
             self._minimise(alive, warm=True)
         elif self.n_folds > 1:
             self._minimise(self.first_alive & alive, warm=True)
