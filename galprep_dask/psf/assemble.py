@@ -66,9 +66,11 @@ def _star_table(fit, used):
     with np.errstate(all="ignore"):
         errors = np.sqrt(np.maximum(np.diagonal(np.linalg.inv(whitened), axis1=1, axis2=2), 0)) / scale
     empty = ~problem.good.any((1, 2))
+    # A PSF that is handed out is of sum 1 everywhere; the sum of a field may be any function of the place.
+    light = problem.basis @ s.psf.sum((1, 2))
     values = {
-        "dx": s.dx, "dy": s.dy, "flux": s.flux, "sky": s.sky, "dx_err": errors[:, 1], "dy_err": errors[:, 2],
-        "flux_err": errors[:, 0], "sky_err": errors[:, 3] if problem.free_sky else np.zeros(len(s.sky)),
+        "dx": s.dx, "dy": s.dy, "flux": s.flux * light, "sky": s.sky, "dx_err": errors[:, 1], "dy_err": errors[:, 2],
+        "flux_err": errors[:, 0] * light, "sky_err": errors[:, 3] if problem.free_sky else np.zeros(len(s.sky)),
         "snr": s.flux * np.sqrt(np.maximum(s.normal[:, 0, 0], 0)),
         "chi2": s.chi2 / np.maximum(s.n_good - 4, 1),
     }  # fmt: skip

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from galprep_dask.psf.solve import SETTLED, TOLERANCES, Batch, Rounds, Solution, fit_stars, settings_of
+from galprep_dask.psf.solve import SETTLED, TOLERANCES, Batch, Rounds, Solution, follow, settings_of
 
 __all__ = ["descend"]
 
@@ -55,7 +55,7 @@ def descend(
         num_steps = max(num_steps // 4, 1)
     # Fluxes and positions start from their best values for the first P, as any careful user would have them do.
     floor = TOLERANCES[-1] if warm else TOLERANCES[0]
-    fit_stars(batch, solution, steps=4, floor=floor)
+    follow(batch, solution, prior, steps=4, floor=floor)
     rounds = Rounds(batch, solution, alive, prior)
     rounds.keep(solution, rounds.round(0, floor).summary)
     units, stars = _units(batch, solution, prior, solver), rounds.stars
@@ -63,7 +63,9 @@ def descend(
         "psf": np.zeros_like(units.origin), "flux": stars.flux / units.flux, "dx": stars.dx / units.shift,
         "dy": stars.dy / units.shift, "sky": stars.sky / units.sky,
     }  # fmt: skip
-    chosen = {"solver": solver, "schedule": schedule, "learning_rate": learning_rate, "num_steps": num_steps}
+    # Only a schedule knows how many steps there will be; where it counts, another number is compiled anew.
+    known = num_steps if schedule == "cosine" else 0
+    chosen = {"solver": solver, "schedule": schedule, "learning_rate": learning_rate, "num_steps": known}
     state, history, settled = initial_state(values, **chosen), [], False
     diagonal = np.asarray(solution.diagonal, problem.dtype)
     for number in range(min(ROUNDS, num_steps)):
@@ -84,7 +86,7 @@ def descend(
         rounds.tolerance = np.maximum(summary.misfit, rounds.tolerance) if late else np.asarray(summary.misfit)
     solution.psf = np.array(rounds.psf, np.float64)
     rounds.keep(solution, summary)
-    fit_stars(batch, solution, steps=2)  # those that were only looking on
+    follow(batch, solution, prior, steps=2)  # those that were only looking on
     solution.loss_history = solution.loss_history + history
     solution.converged = settled
     return solution

@@ -8,10 +8,12 @@ from galprep_dask.psf._kernels.moments import adaptive_moments
 from galprep_dask.psf._kernels.render import box_response, frequencies, shift_matrices, shifted
 from galprep_dask.psf.solve import Problem, Solution
 
-__all__ = ["centred", "fix_gauge", "polished", "resolved", "sampled"]
+__all__ = ["centred", "fix_gauge", "polished", "rendered_stars", "resolved", "sampled"]
 
 #: A level of P against the skies that a first guess may have got wrong, fraction of the peak.
 LIKELY_LEVEL = 3e-4
+#: Stars that are rendered at once: their matrices are small beside the stamps.
+AT_ONCE = 32
 
 
 def fix_gauge(solution: Solution, problem: Problem, alive) -> float:
@@ -92,6 +94,17 @@ def sampled(psf, size: int, oversampling: int, dx: float = 0.0, dy: float = 0.0)
     fine = psf.shape[-1]
     y, x = (shift_matrices(np.array([float(d)]), size, fine, oversampling)[0] for d in (dy, dx))
     return y @ psf @ x.T
+
+
+def rendered_stars(psf, basis, dx, dy, size: int, oversampling: int) -> np.ndarray:
+    """Give stars of flux 1, (k, size, size), at (k,) dx and dy, of coefficients (m, N, N) and polynomials (k, m)."""
+    out = np.empty((len(dx), size, size))
+    for start in range(0, len(dx), AT_ONCE):
+        few = slice(start, start + AT_ONCE)
+        y, x = (shift_matrices(np.asarray(d[few], float), size, psf.shape[-1], oversampling) for d in (dy, dx))
+        images = psf[0] if len(psf) == 1 else np.tensordot(basis[few], psf, 1)
+        out[few] = y @ images @ x.swapaxes(1, 2)
+    return out
 
 
 def resolved(image, fine: int, oversampling: int) -> np.ndarray:

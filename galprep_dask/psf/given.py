@@ -119,9 +119,13 @@ def grid_for(data, good, variance, gain, sky, dx, dy, flux, fwhm, usable, oversa
     kept = np.nonzero(usable)[0]
     inverse_gain, size = 1 / gain if gain else 0.0, data.shape[-1]
     light = data[kept] - sky[kept, None, None]
-    slope, alike = slope_of(light, good[kept], variance[kept], inverse_gain, flux[kept], dx[kept], dy[kept], fwhm)
+    slope, alike, shown = slope_of(
+        light, good[kept], variance[kept], inverse_gain, flux[kept], dx[kept], dy[kept], fwhm
+    )  # fmt: skip
     if oversampling != "auto":
         return int(oversampling), slope
+    if shown:
+        return 1, slope
     bright = kept[np.argsort(-flux[kept], kind="stable")[:TELLING]]
     background = np.median(variance[bright], axis=(1, 2))
     lost = lambda: lost_to_sampling(flux[bright], background, inverse_gain, fwhm, slope, size)  # noqa: E731

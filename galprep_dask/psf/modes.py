@@ -26,6 +26,7 @@ class Modes(NamedTuple):
 
     mean: np.ndarray  #: (m, N, N), the first zero
     variance: np.ndarray  #: (m, N, N) by how much the mean may be wrong
+    rest: np.ndarray  #: (m, N, N) what the coefficients have beside it
     shape: np.ndarray  #: (m - 1, 3) coefficients of ln size, e1 and e2
     rank: int  #: modes beside size and shape
 
@@ -63,19 +64,29 @@ def find_modes(psf, diagonal, basis, weight, free: int, width: float) -> Modes:
     fine = psf.shape[-1]
     root = np.sqrt(diagonal[0])
     smooth, first, second = shape_derivatives(psf[0], root, width)
-    shape, squares, error2 = _shape_of(
-        psf[1:], root, smooth, first, second, basis[:, 1:], weight / weight.sum()
-    )  # fmt: skip
+    flat = lambda images: (root * images).reshape(-1, fine * fine).T  # noqa: E731
+    own = np.linalg.qr(flat(np.stack([smooth, *np.gradient(smooth)])))[0]
+
+    def told(images):
+        """Give what is told of images: what goes with flux and place of a star is not, and a fit leaves it anywhere."""
+        columns = flat(images)
+        return (columns - own @ (own.T @ columns)).T.reshape(images.shape) / root
+
+    first, second, rest = told(first), told(second), told(psf)
+    slopes, curves, seen = (flat(images) for images in (first, second, rest[1:]))
+    shape, squares, error2 = _shape_of(slopes, curves, seen, basis[:, 1:], weight / weight.sum())
     mean, variance = np.zeros_like(psf), np.zeros_like(psf)
     mean[1:] = np.tensordot(shape, first, 1) + 0.5 * np.tensordot(squares, second.reshape(9, fine, fine), 1)
     variance[1:] = np.tensordot(error2, first**2, 1)
-    images = smooth_images(width, root)
+    images, rest = smooth_images(width, root), rest - mean
     # In units of the noise of the pixels, noise of every number in this table is 1.
-    left, right = shrunk(np.einsum("qij,mij->mq", images, root * (psf - mean)[1:free]))
+    left, right = shrunk(np.einsum("qij,mij->mq", images, root * rest[1:free]))
     found = np.einsum("rq,qij->rij", right, images) / root
-    mean[1:free] += np.tensordot(left, found, 1)
+    seen = np.tensordot(left, found, 1)
+    mean[1:free] += seen
+    rest[1:free] -= seen
     variance[1:free] += (found**2).sum(0)
-    return Modes(mean, variance, shape, len(right))
+    return Modes(mean, variance, rest, shape, len(right))
 
 
 def _functions(y, x, width, fine):
@@ -90,6 +101,13 @@ def _functions(y, x, width, fine):
             images += [light * wave.real, light * wave.imag] if order else [light]
         sigma *= STEP
     return np.stack(images)
+
+
+def _integrated(images):
+    """Integrate smooth images over pixels, by the mean over each of the functions through their values."""
+    fine = images.shape[-1]
+    y, x = np.sinc(np.fft.fftfreq(fine)), np.sinc(np.fft.rfftfreq(fine))
+    return np.fft.irfft2(np.fft.rfft2(images) * np.outer(y, x), s=images.shape[-2:])
 
 
 def _axes(fine):
@@ -119,13 +137,14 @@ def shape_derivatives(psf, root, width: float):
     """
     fine = psf.shape[-1]
     y, x = _axes(fine)
-    columns = (root * _functions(y, x, width, fine)).reshape(-1, fine * fine).T
+    columns = (root * _integrated(_functions(y, x, width, fine))).reshape(-1, fine * fine).T
     parts = np.linalg.lstsq(columns, (root * psf).ravel(), rcond=1e-4)[0]
 
     def stretched(size, e1, e2):
         values, axes = np.linalg.eigh(-np.array([[size + e1, e2], [e2, size - e1]]))
         (a, b), (_, c) = axes @ np.diag(np.exp(values)) @ axes.T
-        return np.exp(-2 * size) * np.tensordot(parts, _functions(b * x + c * y, a * x + b * y, width, fine), 1)
+        image = np.tensordot(parts, _functions(b * x + c * y, a * x + b * y, width, fine), 1)
+        return np.exp(-2 * size) * _integrated(image)
 
     step = SLIGHT * np.eye(3)
     smooth = stretched(0, 0, 0)
@@ -139,12 +158,8 @@ def shape_derivatives(psf, root, width: float):
     return smooth, (up - down) / (2 * SLIGHT), second
 
 
-def _shape_of(coefficients, root, smooth, first, second, basis, weight):
+def _shape_of(slopes, curves, seen, basis, weight):
     """Coefficients of ln size, e1 and e2, (m, 3), of their products, (m, 9), and variances of the first."""
-    flat = lambda images: (root * images).reshape(-1, root.size).T  # noqa: E731
-    # What goes with the flux and the place of a star is not told by it.
-    own = np.linalg.qr(flat(np.stack([smooth, *np.gradient(smooth)])))[0]
-    slopes, curves, seen = (part - own @ (own.T @ part) for part in map(flat, (first, second, coefficients)))
     covariance = np.linalg.inv(slopes.T @ slopes)
     variance, squares = np.diagonal(covariance), np.zeros((basis.shape[1], 9))
     degree = np.repeat(np.arange(1, 9), np.arange(2, 10))[: basis.shape[1]]

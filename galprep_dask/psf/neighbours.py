@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 from scipy.ndimage import maximum_filter
 
-from galprep_dask.psf.gauge import sampled
+from galprep_dask.psf.gauge import rendered_stars, sampled
 from galprep_dask.psf.solve import Batch, Solution, fit_stars
 
 __all__ = ["Neighbours", "without_neighbours"]
@@ -65,7 +65,7 @@ def without_neighbours(problem, solution, fwhm: float, before: Neighbours | None
         The stamps without them, and what was taken off.
     """
     size, s = problem.data.shape[-1], problem.oversampling
-    every = fit_stars(Batch(problem, solution.psf.shape[-1]), replace(solution), steps=0)
+    every = rendered_stars(solution.psf, problem.basis, solution.dx, solution.dy, size, s)
     own = solution.flux[:, None, None] * every + solution.sky[:, None, None]
     residual = np.where(problem.good, problem.data - own, 0.0)
     found = before or _peaks(problem, solution, residual, fwhm)

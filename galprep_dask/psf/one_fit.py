@@ -11,10 +11,10 @@ from galprep_dask.errors import NotConvergedWarning, TooFewStarsError
 from galprep_dask.psf._kernels.moments import adaptive_moments
 from galprep_dask.psf.assemble import assemble
 from galprep_dask.psf.field import make_field
-from galprep_dask.psf.gauge import fix_gauge, resolved
+from galprep_dask.psf.gauge import fix_gauge, rendered_stars, resolved
 from galprep_dask.psf.modes import find_modes
 from galprep_dask.psf.prior import first_prior, held_prior, learned_prior, released
-from galprep_dask.psf.solve import Batch, Solution, fit_stars, minimise
+from galprep_dask.psf.solve import Batch, Solution, follow, minimise
 from galprep_dask.psf.stack import stack_of
 from galprep_dask.psf.validate import folds_of, predicted, summarised
 
@@ -45,7 +45,7 @@ class OneFit:
     def __init__(self, problem, start, reasons, snr, fwhm, x, y, degree, reserve, seed, options):
         usable = reasons == ""
         self.problem, self.options, self.field = problem, options, None
-        self.mean_variance = 0.0
+        self.free, self.mean_variance = 1, 0.0
         self.base, self.reasons = reasons, reasons
         if degree > 0:
             terms = (degree + 1) * (degree + 2) // 2
@@ -137,6 +137,7 @@ class OneFit:
             fix_gauge(first, self.problem, alive)  # the start is in the middle and of sum 1
             if self.prior.strength.any():
                 self.prior = released(self.prior, first)
+            self.loose = self.prior
             if self.field is not None:
                 self._learn(first, alive)
             warm = newton
@@ -153,7 +154,7 @@ class OneFit:
         around = adaptive_moments(first.psf[:1], sigma=1.5 * s)
         width = float(np.clip(np.nan_to_num(around.fwhm[0], nan=3.0 * s) / FWHM, 0.7 * s, fine / 8))
         modes = find_modes(first.psf, first.diagonal, self.problem.basis, self.weight, self.free, width)
-        self.prior = learned_prior(self.prior, first, s, modes.mean, self.free)
+        self.prior = learned_prior(self.prior, first.diagonal, s, modes.mean, modes.rest, self.free)
         self.solution.psf[1:], self.mean_variance = modes.mean[1:], modes.variance
 
     def _run(self, alive, warm):
@@ -194,8 +195,8 @@ class OneFit:
         """Reason for every stamp that the PSF does not explain."""
         s = self.solution
         freedom = np.maximum(s.n_good - 4, 1)
-        excess = s.chi2 / freedom - 1
         snr = s.flux / self._flux_error()
+        excess = s.chi2 / freedom - 1 - self._unknown(alive, np.maximum(snr, 0) ** 2)
         significant = excess / np.sqrt(2 / freedom)
         fraction = np.sqrt(np.maximum(excess, 0) * freedom) / np.maximum(snr, 1)
         typical = np.median(fraction[alive]) if alive.any() else 0.0
@@ -205,8 +206,22 @@ class OneFit:
         )  # fmt: skip
         return np.where(snr < FAINTEST, "blank", reason).astype("U20")
 
+    def _unknown(self, alive, weight):
+        """
+        Variance of P over that of a star's own pixels, where P has not seen the star.
+
+        It is its leverage: in a corner that no other star is near a polynomial may be anything, and a star that is
+        much brighter than the others shows their noise.
+        """
+        basis = self.problem.basis[:, : self.free]
+        normal = basis[alive].T @ (weight[alive, None] * basis[alive])
+        normal += 1e-9 * np.trace(normal) * np.eye(len(normal))
+        known = np.einsum("km,mn,kn->k", basis, np.linalg.inv(normal), basis)
+        return np.where(alive, 0.0, weight * known)
+
     def _predict(self, seen):
-        return self._predicted(self.problem.of(seen), self.solution.psf, seen, 0)
+        """Compare stars with the PSF; they have followed it with their own parameters already."""
+        return self._predicted(self.solution, seen)
 
     def _predict_stack(self, alive, seen):
         """Predict the same stars from a plain stack of the fitted ones, shifted as an image is."""
@@ -214,24 +229,30 @@ class OneFit:
         stack = stack_of(
             p.data[stars], p.good[stars], p.variance[stars], s.flux[stars], s.dx[stars], s.dy[stars], s.sky[stars]
         )
-        plain = replace(p.of(seen), basis=np.ones((len(seen), 1)))
-        # On the grid of P, for which everything is compiled already.
-        stack = resolved(stack, s.psf.shape[-1], p.oversampling)
-        return self._predicted(plain, stack[None], seen, 1)
+        # On the grid of P and beside all other stars, for which everything is compiled already.
+        psf = np.zeros_like(s.psf)
+        psf[0] = resolved(stack, s.psf.shape[-1], p.oversampling)
+        out = Solution(psf, s.flux, s.dx, s.dy, s.sky)
+        follow(self.batch, out, self.prior if self._regular() else None)
+        return self._predicted(out, seen)
 
-    def _predicted(self, problem, psf, seen, steps):
-        """Compare stars with a PSF, to which they are fitted in so many steps from where they are."""
-        s = self.solution
-        out = Solution(psf, *(values[seen] for values in (s.flux, s.dx, s.dy, s.sky)))
-        if not steps:
-            out.misfit = s.misfit[seen]
-        models = fit_stars(Batch(problem, psf.shape[-1]), out, steps=steps)
-        return predicted(problem.data, problem.good, problem.variance, out, models)
+    def _predicted(self, solution, seen):
+        p = self.problem
+        parts = {name: getattr(solution, name)[seen] for name in ("flux", "dx", "dy", "sky", "chi2", "n_good")}
+        out = Solution(solution.psf, **parts)
+        models = rendered_stars(solution.psf, p.basis[seen], out.dx, out.dy, p.data.shape[-1], p.oversampling)
+        return predicted(p.data[seen], p.good[seen], p.variance[seen], out, models)
 
     def finished(self, refit, parameters):
         """Fit all stars, the reserved ones too where ``refit``, and make the model of it."""
         alive = self.reasons == ""
         if refit and self.n_folds:
+            if self.field is not None and (alive & ~self.first_alive).any():
+                # How the PSF varies is told best by the stars that were reserved, too: corners have few.
+                self.prior = self.loose
+                self._newton(self.solution, alive, 5, warm=True)
+                fix_gauge(self.solution, self.problem, alive)
+                self._learn(self.solution, alive)
             self._minimise(alive, warm=True)
         elif self.n_folds > 1:
             self._minimise(self.first_alive & alive, warm=True)

@@ -149,33 +149,32 @@ def held_prior(prior: Prior, free: int, diagonal: float) -> Prior:
     return prior._replace(shrink=shrink)
 
 
-def learned_prior(prior: Prior, solution: Solution, oversampling: int, mean: np.ndarray, free: int) -> Prior:
+def learned_prior(prior: Prior, diagonal, oversampling: int, mean, rest, free: int) -> Prior:
     """
-    Learn from a first fit how far every coefficient of the field is from ``mean``, and draw it there accordingly.
+    Draw the coefficients of a field to ``mean``, as a first fit tells by ``rest``, by which it differs from it.
 
     The mean square of the difference at a radius or a frequency, less its noise, is the variance that it is expected to
     have there (empirical Bayes). Where it does not rise above its noise it is held near the mean, so that the corners
     of the field do not pay for polynomials that the wings do not need, nor for detail that the optics do not make. All
     but the first ``free`` coefficients are the mean.
     """
-    count, fine = solution.psf.shape[0], solution.psf.shape[-1]
-    noise = noise_factors(prior, oversampling, fine)[0] / solution.diagonal
+    count, fine = rest.shape[0], rest.shape[-1]
+    noise = noise_factors(prior, oversampling, fine)[0] / diagonal
     r = np.hypot(*np.meshgrid(*(np.arange(fine) - (fine - 1) / 2,) * 2))
     ring = np.rint(r / oversampling).astype(int)
     fy, fx = _grid(fine)
     band = np.rint(np.hypot(fy[:, None], fx) * fine).astype(int)
     # In units of its noise at the data's sampling a coefficient has white noise of variance 1.
-    rest = solution.psf - mean
-    whitened = np.sqrt(solution.diagonal) * rest
+    whitened = np.sqrt(diagonal) * rest
     power = np.abs(np.fft.rfft2(whitened)) ** 2 / fine**2
     white = 1 / (prior.spectrum + prior.strength[1])
-    shrink, smooth = np.zeros_like(solution.psf), np.zeros((count, *band.shape))
+    shrink, smooth = np.zeros_like(rest), np.zeros((count, *band.shape))
     for m in range(1, free):
         shrink[m] = 1 / _expected(rest[m] ** 2, noise[m], ring)
         smooth[m] = 1 / _expected(power[m], white, band)
     start = np.concatenate([prior.start[:1], mean[1:]])
     learned = prior._replace(start=start, shrink=shrink, smooth=smooth)
-    return held_prior(learned, free, solution.diagonal.max())
+    return held_prior(learned, free, diagonal.max())
 
 
 def _expected(square, noise, ring):

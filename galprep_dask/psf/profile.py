@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from galprep_dask.psf._kernels.render import shift_matrices
-from galprep_dask.psf.start import choose_oversampling, moffat_psf
+from galprep_dask.psf.start import airy_psf, choose_oversampling, moffat_psf
 
 __all__ = ["lost_to_sampling", "needed_oversampling", "slope_of"]
 
@@ -18,11 +18,16 @@ TELLING, REACH, ROUGH, FAR, WILD = 20, 4.0, 0.02, 10.0, 40.0
 LOST, LOST_VARYING = 5.0, 1000.0
 #: Stars are unlike a Moffat profile that is wrong by this fraction of itself in a ring, of so many FWHM, out to NEAR.
 UNLIKE, RING, NEAR = 0.4, 0.25, 2.0
+#: Stars have an Airy pattern where chi2 of that is lower than of all Moffat profiles by so much. It has no frequencies
+#: above the aperture over the wavelength: pixels show all of it where there are so many to the inverse of that.
+SURELY, PIXELS = 25.0, 2.0
 
 
-def slope_of(data, good, variance, inverse_gain, flux, dx, dy, fwhm) -> tuple[float, bool]:
+def slope_of(data, good, variance, inverse_gain, flux, dx, dy, fwhm) -> tuple[float, bool, bool]:
     """
     Give the slope, one of SLOPES, of the Moffat profile of ``fwhm`` that is most like the stars, and whether it is.
+
+    And whether they have an Airy pattern instead of which the data's pixels show all.
 
     Parameters
     ----------
@@ -43,17 +48,21 @@ def slope_of(data, good, variance, inverse_gain, flux, dx, dy, fwhm) -> tuple[fl
     across, along = (shift_matrices(shift[told], side, fine, s) for shift in (dx, dy))
     iy, ix = np.mgrid[:side, :side] - half
     r = np.hypot(ix - dx[told, None, None], iy - dy[told, None, None])
-    found = []
-    for slope in SLOPES:
-        star = along @ moffat_psf(fwhm, side, fine, s, slope) @ across.swapaxes(1, 2)
+
+    def compared(profile):
+        """Compare the stars with a profile: chi2, and the largest fraction by which they differ in a ring."""
+        star = along @ profile @ across.swapaxes(1, 2)
         light = np.maximum(flux * star, 0)
         weight = good / (variance + light * inverse_gain + (ROUGH * light) ** 2)
         own = (weight * star * data).sum((1, 2)) / np.maximum((weight * star**2).sum((1, 2)), 1e-300)
         light = own[:, None, None] * star
         pull, light = np.sqrt(weight) * (data - light), np.sqrt(weight) * light
-        found.append((np.minimum(pull**2, FAR**2).sum(), slope, _wrong_by(np.clip(pull, -WILD, WILD), light, r / fwhm)))
-    _, slope, wrong = min(found)
-    return slope, wrong < UNLIKE
+        return np.minimum(pull**2, FAR**2).sum(), _wrong_by(np.clip(pull, -WILD, WILD), light, r / fwhm)
+
+    found = [(*compared(moffat_psf(fwhm, side, fine, s, slope)), slope) for slope in SLOPES]
+    chi2, wrong, slope = min(found, key=lambda one: (one[0], one[2]))
+    pattern, width = airy_psf(fwhm, side, fine, s)
+    return slope, wrong < UNLIKE, bool(width >= PIXELS and compared(pattern)[0] < chi2 - SURELY)
 
 
 def _wrong_by(pull, light, r):

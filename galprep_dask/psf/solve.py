@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-__all__ = ["Batch", "Problem", "Rounds", "Solution", "fit_stars", "minimise", "precision", "settings_of"]
+__all__ = ["Batch", "Problem", "Rounds", "Solution", "fit_stars", "follow", "minimise", "precision", "settings_of"]
 
 #: Pixels of a group of stars: one such array is 4 MiB in float32. Smaller groups cost more than they save.
 GROUP_PIXELS = 2**20
@@ -213,6 +213,18 @@ def fit_stars(batch: Batch, solution: Solution, *, steps: int = 4, floor: float 
         stars = moved if number < steps else stars
     batch.take(solution, stars, told)
     return batch.unpad(light)
+
+
+def follow(batch: Batch, solution: Solution, prior=None, *, steps: int = 1, floor: float = TOLERANCES[-1]) -> None:
+    """
+    Fit all stars to the PSF of ``solution`` as a round of Newton's method does that has no steps.
+
+    It is :func:`fit_stars` without the images, for a batch and a ``prior`` for which that round is compiled already.
+    """
+    rounds = Rounds(batch, solution, np.ones(batch.count), prior)
+    for _ in range(steps):
+        rounds.stars = rounds.round(0, floor).stars
+    batch.take(solution, rounds.stars, rounds.round(0, floor).summary[:5])
 
 
 def _doubt(problem, solution, alive):

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import numpy as np
+from scipy.special import j1
 
 from galprep_dask.psf._kernels.moments import adaptive_moments
 from galprep_dask.psf._kernels.render import shift_matrices
 
-__all__ = ["choose_oversampling", "moffat_psf", "starting_values"]
+__all__ = ["airy_psf", "choose_oversampling", "moffat_psf", "starting_values"]
 
 #: Fine pixels across the FWHM that an oversampled model is given, and the FWHM below which one is needed.
 FINE_PER_FWHM, SHARPEST = 4.0, 2.5
 #: Slope of the Moffat profile that a fit starts from.
 BETA = 3.0
+#: FWHM of an Airy pattern, wavelengths over the aperture.
+AIRY = 1.029
 
 
 def choose_oversampling(fwhm: float) -> int:
@@ -62,16 +65,31 @@ def starting_values(data, good):
 
 def moffat_psf(fwhm: float, size: int, fine_size: int, oversampling: int, slope: float = BETA) -> np.ndarray:
     """Give a round Moffat profile, (fine_size, fine_size), of adaptive FWHM ``fwhm`` once integrated over pixels."""
+    first = fwhm / 2 / np.sqrt(2 ** (1 / slope) - 1)
+    return _as_wide(lambda r: (1 + r**2) ** -slope, first, fwhm, size, fine_size, oversampling)[0]
+
+
+def airy_psf(fwhm: float, size: int, fine_size: int, oversampling: int) -> tuple[np.ndarray, float]:
+    """Give a round Airy pattern of that adaptive FWHM, and the wavelength over the aperture that makes it, px."""
+
+    def pattern(r):
+        angle = np.pi * np.maximum(r, 1e-9)
+        return (2 * j1(angle) / angle) ** 2
+
+    return _as_wide(pattern, fwhm / AIRY, fwhm, size, fine_size, oversampling)
+
+
+def _as_wide(profile, width, fwhm, size, fine_size, oversampling):
+    """Give an image of a profile of r / width, and the width that makes its adaptive FWHM ``fwhm``."""
     r = np.hypot(*np.meshgrid(*(np.arange(fine_size) - (fine_size - 1) / 2,) * 2)) / oversampling
     matrix = shift_matrices(np.zeros(1), size, fine_size, oversampling)[0]
 
-    def profile(width):
-        image = (1 + (r / width) ** 2) ** -slope
+    def of_width(width):
+        image = profile(r / width)
         return image / image.sum()
 
-    width = fwhm / 2 / np.sqrt(2 ** (1 / slope) - 1)
     for _ in range(8):
-        sampled = profile(width)
+        sampled = of_width(width)
         if oversampling > 1:
             sampled = matrix @ sampled @ matrix.T
         seen = float(adaptive_moments(sampled[None], sigma=fwhm / 2.35).fwhm[0])
@@ -79,4 +97,4 @@ def moffat_psf(fwhm: float, size: int, fine_size: int, oversampling: int, slope:
             break
         # What the pixels add does not shrink with the profile, so the squares are compared.
         width = np.sqrt(max(width**2 * (1 + (fwhm**2 - seen**2) / fwhm**2), (0.3 / oversampling) ** 2))
-    return profile(width)
+    return of_width(width), width

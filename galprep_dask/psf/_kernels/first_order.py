@@ -9,7 +9,7 @@ import optax
 
 from galprep_dask.psf._kernels.loss import ROUNDING, Stars, look, profiles, sky_variance, total_variation
 from galprep_dask.psf._kernels.newton import filtered, prior_curvature, start_curvature
-from galprep_dask.psf._kernels.parts import parts_of
+from galprep_dask.psf._kernels.parts import QUICKLY, parts_of
 
 __all__ = ["Units", "descend_round", "initial_state"]
 
@@ -78,8 +78,8 @@ def initial_state(values, solver, schedule, learning_rate, num_steps):
 @partial(
     jax.jit,
     static_argnames=(
-        "oversampling", "half", "steps", "solver", "schedule", "learning_rate", "num_steps", "free_sky"
-    ),
+        "oversampling", "half", "solver", "schedule", "learning_rate", "num_steps", "free_sky"
+    ), compiler_options=QUICKLY,
 )  # fmt: skip
 def descend_round(
     values, state, units, stamps, fitted, tolerance, prior, diagonal, settings, *, oversampling, half, steps, solver,

@@ -27,6 +27,7 @@ from galprep_dask.psf._kernels.loss import (
     variation_gradient,
 )  # fmt: skip
 from galprep_dask.psf._kernels.parts import (
+    QUICKLY,
     Matrices,
     joined,
     parts_of,
@@ -218,7 +219,7 @@ def _back(pieces, image):
     return transposed(pieces.root * image, pieces.matrices, partial(_sum_over_stars, pieces.basis))
 
 
-@partial(jax.jit, static_argnames=("oversampling", "half", "regular"))
+@partial(jax.jit, static_argnames=("oversampling", "half", "regular"), compiler_options=QUICKLY)
 def newton_round(
     psf, stars, stamps, fitted, tolerance, settings, prior, *, oversampling, half, regular, steps, left, enough
 ):  # fmt: skip
@@ -354,7 +355,7 @@ def newton_round(
     return Round(psf + step, _of_groups(moved, (pieces, stars, stamps)), summary)
 
 
-@partial(jax.jit, static_argnames=("oversampling", "half"))
+@partial(jax.jit, static_argnames=("oversampling", "half"), compiler_options=QUICKLY)
 def star_round(psf, stars, stamps, tolerance, settings, *, oversampling, half):
     """
     Look at all stars and move them, with P as it is.

@@ -18,12 +18,15 @@ from scipy.special import erfc
 from galprep_dask.psf._kernels.render import box_response, coverage_matrices, frequencies, inside, shift_matrices
 
 __all__ = [
-    "HIGHEST", "Matrices", "joined", "matrices_of", "parts_of", "pitch_of", "refined", "rendered", "spread",
+    "HIGHEST", "QUICKLY", "Matrices", "joined", "matrices_of", "parts_of", "pitch_of", "refined", "rendered", "spread",
     "transposed",
 ]  # fmt: skip
 
 #: float32 products stay float32 on every device; some would take fewer bits.
 HIGHEST = jax.lax.Precision.HIGHEST
+#: Options of the compiler. One release makes every sum and product of a processor a program of its own, which takes
+#: half as long again to compile and runs no faster; later ones no longer know that way.
+QUICKLY = {"xla_cpu_use_fusion_emitters": False} if jax.__version_info__[:2] == (0, 10) else None
 #: Half side of the box, radius at which the two parts are equal and how fast one goes over into the other, data px.
 BOX, HALVED, GENTLE = 8, 5.0, 1.5
 
