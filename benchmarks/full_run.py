@@ -1,10 +1,10 @@
 """
 All benchmarks one after another, into one dated text with the machine that they were run on.
 
-Run ``python benchmarks/full_run.py [--only NAME ...] [--quick] [--folder F]`` with nothing else running. What each prints
-is appended to ``results/DATE.txt`` beside this file as soon as it is there; one that fails is noted, and the rest goes on.
-``--quick`` takes sizes at which nothing is measured that would be worth keeping, and keeps nothing: it shows that all of
-them run.
+Run ``python benchmarks/full_run.py [--only NAME ...] [--quick] [--folder F]`` with nothing else running. What each
+prints is appended to ``results/DATE.txt`` beside this file as soon as it is there; one that fails is noted, and the
+rest goes on. ``--quick`` takes sizes at which nothing is measured that would be worth keeping, and keeps nothing: it
+shows that all of them run.
 """
 
 import argparse

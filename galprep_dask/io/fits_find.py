@@ -162,7 +162,7 @@ def _first_image(hdus: fits.HDUList) -> int | None:
 
 
 def _is_image(hdu) -> bool:
-    if not hdu.is_image or not hdu.shape or 0 in hdu.shape:
+    if not hdu.is_image or not hdu.shape or min(hdu.shape) < 1:
         return False
     return len(hdu.shape) - _leading_axes(hdu.shape) in (2, 3)
 
