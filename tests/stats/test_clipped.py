@@ -86,8 +86,6 @@ def test_median_of_an_even_number_of_float32_pixels_is_not_rounded_to_float32():
 @given(st.sampled_from(["f4", "f8"]).flatmap(chunked))
 def test_no_bit_depends_on_chunks_whatever_the_pixels(images):
     image, lazy = images
-    image = np.clip(image, -1e300, 1e300)  # squares are summed beyond the largest float, but means are floats
-    lazy = da.clip(lazy, -1e300, 1e300)
     if not np.isfinite(image).any():
         with pytest.raises(NoGoodPixelsError):
             sigma_clipped_stats(lazy)
