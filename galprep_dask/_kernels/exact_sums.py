@@ -16,8 +16,8 @@ import numpy as np
 from numba import njit
 
 __all__ = [
-    "ExactSums", "add_pixel", "add_wide", "as_float", "as_floats", "concatenate", "float_format", "normalise", "packed",
-    "piece_of", "pieces_between", "place_of", "rounded", "total_of_parts",
+    "OFFSET", "ExactSums", "add_pixel", "add_up", "add_wide", "as_float", "as_floats", "concatenate", "float_format",
+    "normalise", "packed", "piece_of", "pieces_between", "place_of", "rounded", "total_of_parts",
 ]  # fmt: skip
 
 #: The least float64 is 2**-1074; a multiple of 32 below it.
@@ -194,6 +194,13 @@ def concatenate(parts: list[ExactSums]) -> ExactSums:
         pieces[row : row + len(part.pieces), :, at : at + part.pieces.shape[2]] = part.pieces
         row += len(part.pieces)
     return ExactSums(pieces, first)
+
+
+def add_up(parts: list[ExactSums]) -> ExactSums:
+    """Add the sums that several blocks have of the same things."""
+    together = concatenate(parts).pieces
+    pieces = together.reshape(len(parts), -1, *together.shape[1:]).sum(axis=0, dtype=np.int64)
+    return packed(np.pad(pieces, ((0, 0), (0, 0), (0, 2))), min(part.first for part in parts))
 
 
 def total_of_parts(parts: ExactSums, begin: np.ndarray) -> ExactSums:

@@ -15,6 +15,7 @@ from galprep_dask.blockwise import merge_blocks_now
 from galprep_dask.errors import ParameterError
 from galprep_dask.image import no_good_pixels
 from galprep_dask.stats._kernels.clip import clip, in_order
+from galprep_dask.stats._kernels.exact import total_of
 from galprep_dask.stats._kernels.measure import measure_block, merge_measured, ordered_values
 from galprep_dask.stats._kernels.plan import plan_second_pass
 from galprep_dask.stats._kernels.summary import cell_bounds, count_cells, merge_cells
@@ -44,8 +45,8 @@ def sigma_clipped_stats(
     -------
     mean, median, std : float
         In the unit of ``data``, as ``astropy.stats.sigma_clipped_stats`` gives them on the whole array.
-        Chunks change the last digits of mean and std, and nothing else. NaN where no value is left, as at a
-        ``sigma`` below 1.
+        The same to the bit for every chunking, but for images of which Notes tells that windows are not gathered
+        whole. NaN where no value is left, as at a ``sigma`` below 1.
 
     Raises
     ------
@@ -59,8 +60,8 @@ def sigma_clipped_stats(
     The data are read twice, whatever the number of iterations, and memory does not grow with the image. The first
     pass counts values in narrow cells. From the counts follow the windows in which the median and the bounds of
     every iteration must lie. The second pass gathers what is inside the windows, and sums what is between them; on
-    these few values the clipping is done as it would be on all. Integers, and other values that the cells tell
-    apart, need no second pass.
+    these few values the clipping is done as it would be on all. Sums are exact, and rounded once. Integers, and other
+    values that the cells tell apart, need no second pass.
 
     Windows of more than two million values are not gathered whole. Dozens of iterations that each drop a little can
     ask for such windows, and so can a few on images of 10^9 pixels. Then the clipping is tried on the cells; what lies
@@ -118,14 +119,19 @@ def clipped_together(
         if (cells.low == cells.high).all():
             values, nothing = cells.low, np.zeros(len(cells.n))
             ordered = in_order(values[:0], cells.n, values, nothing, values, values, nothing)
-            found[n] = clip(ordered, sigma, maxiters)
+            found[n] = clip(ordered, sigma, maxiters, partial(_total_of_equal, ordered))
         else:
             plans[n] = plan_second_pass(cells, sigma, maxiters)
     how = [{"plan": plan} for plan in plans.values()]
     measured = _merged_together(_measure_block, merge_measured, [arrays[n] for n in plans], how)
     for (n, plan), values in zip(plans.items(), measured, strict=True):
-        found[n] = clip(ordered_values(values, plan), sigma, maxiters)
+        ordered, totals = ordered_values(values, plan)
+        found[n] = clip(ordered, sigma, maxiters, totals)
     return found
+
+
+def _total_of_equal(order, first, last):
+    return total_of(order.mean[first:last], order.n[first:last])
 
 
 def _merged_together(func, merge, arrays: list[tuple], how: list[dict] | None = None) -> list:

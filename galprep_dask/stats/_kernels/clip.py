@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import count
 from typing import NamedTuple
 
 import numpy as np
 from numba import njit
 
+from galprep_dask.stats._kernels.exact import Total, mean_and_std, total_of
 from galprep_dask.stats._kernels.strips import ANY_ORDER, n_up_to
 from galprep_dask.stats._kernels.windows import power_of_two_unit
 
@@ -51,28 +52,48 @@ class Step(NamedTuple):
     std: float
 
 
-def clip(order: Ordered, sigma: float, maxiters: int | None) -> tuple[float, float, float]:
+def clip(
+    order: Ordered, sigma: float, maxiters: int | None, of_groups: Callable[[int, int], Total] | None = None
+) -> tuple[float, float, float]:
     """Mean, median and standard deviation, clipped about the median until nothing changes."""
-    *_, last = clip_steps(order, sigma, maxiters)
+    *_, last = clip_steps(order, sigma, maxiters, of_groups)
     return last.mean + 0.0, last.median + 0.0, last.std
 
 
-def clip_steps(order: Ordered, sigma: float, maxiters: int | None) -> Iterator[Step]:
+def clip_steps(
+    order: Ordered, sigma: float, maxiters: int | None, of_groups: Callable[[int, int], Total] | None = None
+) -> Iterator[Step]:
     """
     Give the statistics of all values, and then of those left after each iteration that drops any.
 
     What is left after clipping is always a run of the ascending values, so that an iteration is two searches and a
-    few sums. A value at a bound is kept, also where the bound was rounded.
+    few sums. A value at a bound is kept, also where the bound was rounded. Where none of the
+    groups can be cut, ``of_groups(first, last)`` may give the exact sums of a few of them; mean and standard deviation
+    then are those of exact sums, whatever the groups are.
     """
     low, high = 0, len(order.values) + int(order.n.sum())
+    total = None if of_groups is None else _total_between(order, of_groups, low, high)
     for iteration in count():
-        step = Step(low, high, *_statistics(order, low, high))
+        if total is None:
+            step = Step(low, high, *_statistics(order, low, high))
+        else:
+            mean, std = mean_and_std(high - low, total)
+            step = Step(low, high, mean, _median(order, low, high), std)
         yield step
         if iteration == maxiters:
             return
         low, high = _kept(order, low, high, step.median, sigma * step.std * (1 + 1e-12))
         if (low, high) == (step.low, step.high):
             return
+        if total is not None:
+            total = total.plus(_total_between(order, of_groups, step.low, low), -1)
+            total = total.plus(_total_between(order, of_groups, high, step.high), -1)
+
+
+def _total_between(order: Ordered, of_groups: Callable[[int, int], Total], low: int, high: int) -> Total:
+    """Sum the values and the groups whose ranks are in ``low <= rank < high``."""
+    values = order.values[_n_values_below(order, low) : _n_values_below(order, high)]
+    return total_of(values).plus(of_groups(*np.searchsorted(order.rank, [low, high])))
 
 
 @njit(nogil=True, cache=True)
@@ -124,14 +145,21 @@ def _first_beyond(order, low, high, median, reach, inclusive):
 
 
 @njit(nogil=True, cache=True)
+def _median(order, low, high):
+    if low == high:
+        return np.nan
+    # In float64: in float32 the mean of two neighbours at 3e7 is one of them.
+    below, above = _value(order, (low + high - 1) // 2), _value(order, (low + high) // 2)
+    median = (below + above) / 2
+    return median if np.isfinite(median) else below / 2 + above / 2
+
+
+@njit(nogil=True, cache=True)
 def _statistics(order, low, high):
     """Mean, median and standard deviation of a run of ranks."""
     if low == high:
         return np.nan, np.nan, np.nan
-    # The median in float64: in float32 the mean of two neighbours at 3e7 is one of them.
-    below, above = _value(order, (low + high - 1) // 2), _value(order, (low + high) // 2)
-    median = (below + above) / 2
-    median = median if np.isfinite(median) else below / 2 + above / 2
+    median = _median(order, low, high)
     values = order.values[_n_values_below(order, low) : _n_values_below(order, high)]
     group = n_up_to(order.rank, low) - 1
     if group < 0 or low >= order.rank[group] + order.n[group]:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 from numba import njit
 
+from galprep_dask._kernels.exact_sums import ExactSums, add_up, packed
 from galprep_dask.stats._kernels.clip import Ordered, in_order
+from galprep_dask.stats._kernels.exact import Total, add_strip, add_value, mean_and_std, no_sums, sum_totals, totals_of
 from galprep_dask.stats._kernels.plan import Plan
-from galprep_dask.stats._kernels.strips import ANY_ORDER, STRIP, flat_block, load_strip, n_up_to, with_room
+from galprep_dask.stats._kernels.strips import STRIP, flat_block, load_strip, n_up_to, with_room
 
 __all__ = ["Measured", "measure_block", "merge_measured", "ordered_values"]
 
@@ -19,11 +23,14 @@ class Measured(NamedTuple):
     What the second pass knows of a block, or of many.
 
     ``values`` were gathered, in no order. ``sums`` has a row for each gap and then one for each group of each window:
-    number, sum, sum of squares, least and greatest value (of groups only).
+    number, and of groups sum, sum of squares, least and greatest value. The sums of gaps, and of the squares of their
+    values, are exact.
     """
 
     values: np.ndarray
     sums: np.ndarray
+    of_gaps: ExactSums
+    of_squares: ExactSums
 
 
 def measure_block(block, mask, plan: Plan) -> Measured:
@@ -32,11 +39,13 @@ def measure_block(block, mask, plan: Plan) -> Measured:
     first_row = len(plan.unit) + np.cumsum(plan.n_groups) - plan.n_groups
     sums = np.zeros((len(plan.unit) + int(plan.n_groups.sum()), 5))
     sums[:, 3], sums[:, 4] = np.inf, -np.inf
-    return Measured(_measure(values, bad, *plan, first_row, sums), sums)
+    gaps, squares = no_sums(len(plan.unit))
+    inside = _measure(values, bad, *plan[:4], np.frexp(plan.unit)[1] - 1, first_row, sums, gaps, squares)
+    return Measured(inside, sums, packed(gaps[:, None], 0), packed(squares[:, None], 0))
 
 
 @njit(nogil=True, cache=True)
-def _measure(values, bad, windows, n_groups, scales, broad, origin, unit, first_row, sums):
+def _measure(values, bad, windows, n_groups, scales, broad, exponent, first_row, sums, gaps, squares):
     """Fill in the sums, and give the gathered values."""
     strip, rest, taken = np.empty(STRIP), np.empty(STRIP), np.empty(STRIP, np.uint8)
     inside, n_inside = np.empty(STRIP, values.dtype), 0
@@ -46,14 +55,17 @@ def _measure(values, bad, windows, n_groups, scales, broad, origin, unit, first_
         for gap in broad:
             low = windows[gap - 1, 1] if gap > 0 else -np.inf
             high = windows[gap, 0] if gap < len(windows) else np.inf
-            _add_between(strip[:size], low, high, origin[gap], unit[gap], taken, sums[gap])
+            sums[gap, 0] += add_strip(
+                strip[:size], low, high, exponent[gap], values.itemsize == 4, taken, gaps[gap], squares[gap]
+            )
         n_rest = _collect(strip, taken, rest)
         inside = with_room(inside, n_inside, n_rest)
         for value in rest[:n_rest]:
             gap = n_up_to(windows[:, 0], value)
             window = gap - 1
             if gap == 0 or value > windows[window, 1]:
-                _add(sums[gap], value * unit[gap] - origin[gap] * unit[gap])
+                sums[gap, 0] += 1.0
+                add_value(gaps[gap], squares[gap], np.float64(value), 1)
             elif n_groups[window] == 0:
                 inside[n_inside] = value
                 n_inside += 1
@@ -64,22 +76,6 @@ def _measure(values, bad, windows, n_groups, scales, broad, origin, unit, first_
                 _add(row, place - group)
                 row[3], row[4] = min(row[3], value), max(row[4], value)
     return inside[:n_inside]
-
-
-@njit(nogil=True, cache=True, fastmath=ANY_ORDER)
-def _add_between(strip, low, high, origin, unit, taken, row):
-    """Add the values between two limits to the sums of a gap, and tell which they were."""
-    number, total, squares, offset = 0, 0.0, 0.0, origin * unit
-    for i in range(len(strip)):
-        between = (strip[i] > low) & (strip[i] < high)
-        distance = strip[i] * unit - offset if between else 0.0
-        number += np.int64(between)
-        total += distance
-        squares += distance * distance
-        taken[i] |= np.uint8(between)
-    row[0] += number
-    row[1] += total
-    row[2] += squares
 
 
 @njit(nogil=True, cache=True)
@@ -115,11 +111,18 @@ def merge_measured(parts: list[Measured]) -> Measured:
         sums[:, :3] += part.sums[:, :3]
         np.minimum(sums[:, 3], part.sums[:, 3], out=sums[:, 3])
         np.maximum(sums[:, 4], part.sums[:, 4], out=sums[:, 4])
-    return Measured(np.concatenate([part.values for part in parts]), sums)
+    return Measured(
+        np.concatenate([part.values for part in parts]), sums, add_up([part.of_gaps for part in parts]),
+        add_up([part.of_squares for part in parts]),
+    )  # fmt: skip
 
 
-def ordered_values(measured: Measured, plan: Plan) -> Ordered:
-    """Put values, gaps and groups in ascending order; a gap is taken for as many values at its mean."""
+def ordered_values(measured: Measured, plan: Plan) -> tuple[Ordered, Callable[[int, int], Total] | None]:
+    """
+    Put values, gaps and groups in ascending order; a gap is taken for as many values at its mean.
+
+    Where there are no groups, the exact sums of gaps come with them, for :func:`clip`.
+    """
     n, distance, squares, least, most = measured.sums.T
     distance, squares = distance / np.maximum(n, 1), squares / np.maximum(n, 1)
     spread = np.sqrt(np.maximum(squares - distance**2, 0.0))
@@ -128,8 +131,10 @@ def ordered_values(measured: Measured, plan: Plan) -> Ordered:
     is_gap, is_group = slice(len(gap)), slice(len(gap), None)
 
     begins, ends = np.append(-np.inf, plan.windows[:, 1]), np.append(plan.windows[:, 0], np.inf)
-    gap_mean = np.clip((distance[is_gap] + plan.origin * plan.unit) / plan.unit, begins, ends)
-    gap_spread = spread[is_gap] / plan.unit
+    totals = totals_of(measured.of_gaps, measured.of_squares)
+    moments = [mean_and_std(int(number), total) for number, total in zip(n[is_gap], totals, strict=True)]
+    gap_mean, gap_spread = np.nan_to_num(np.array(moments)).T
+    gap_mean = np.clip(gap_mean, begins, ends)
 
     unit, start, per_unit = plan.scales[window].T
     width = np.divide(1.0, per_unit, out=np.zeros(len(window)), where=per_unit > 0)
@@ -142,4 +147,9 @@ def ordered_values(measured: Measured, plan: Plan) -> Ordered:
     before = np.searchsorted(values, ends)
     place = np.argsort(np.concatenate([2 * gap, 2 * window + 1]), kind="stable")
     rows = (gap_mean, mean), (gap_spread, spread), (gap_mean, least), (gap_mean, most), (before, before[window])
-    return in_order(values, n[place], *(np.concatenate(both)[place] for both in rows))
+    order = in_order(values, n[place], *(np.concatenate(both)[place] for both in rows))
+    return order, None if len(window) else partial(_total_of_gaps, [totals[gap] for gap in np.flatnonzero(n > 0)])
+
+
+def _total_of_gaps(totals, first, last):
+    return sum_totals(totals[first:last])
