@@ -284,4 +284,3 @@ def gain_and_exposure(image: xr.Dataset, gain, exptime, fac1: float = 1.0) -> tu
     if exptime is None:
         exptime = 1.0 if fac1 == 0 else require(image, "exptime", EXPTIME_KEYWORDS)
     return gain, exptime
-
