@@ -3,11 +3,11 @@ From a mosaic to the files of a fit: time, memory and reads of every step, besid
 
 Run ``python benchmarks/bench_end_to_end.py [--size N ...] [--peer N] [--workers N] [--without-products] [--folder F]``.
 Steps are sky,
-detection and catalogue, growth, sigma, the prepared mosaic, stars, PSF, and 1000 cutout files; under each step of
-threads stands what its processor time went into. A side of 32768 pixels writes 4 GiB of mosaic, 13 GiB of products,
-and the same again to time the disk; all is removed at the end. A side of 65536 is 16 GiB, with 52 GiB of products:
-``--without-products`` ends after sigma, and writes the catalogue alone. See README.md beside this file for how to read
-the numbers.
+detection and catalogue, growth, stars, sigma and its check with the prepared mosaic, PSF, and 1000 cutout files; under
+each step of threads stands what its processor time went into. A side of 32768 pixels writes 4 GiB of mosaic, 13
+GiB of products, and the same again to time the disk; all is removed at the end. A side of 65536 is 16 GiB, with 52 GiB
+of products: ``--without-products`` ends after sigma, and writes the catalogue alone. See README.md beside this file
+for how to read the numbers.
 """
 
 import argparse

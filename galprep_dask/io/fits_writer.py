@@ -13,13 +13,16 @@ import mmap
 import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from uuid import uuid4
 
 import dask
 import dask.array as da
 import numpy as np
 import xarray as xr
 from astropy.io import fits
+from dask.layers import ArraySliceDep
 
 from galprep_dask._version import __version__
 from galprep_dask.arrays import as_image
@@ -295,11 +298,9 @@ def _write_plain(hdus, path: Path, along=None) -> None:
             file.write(block)
     targets = [_Region(str(path), *place, shared, passing) for place in places]
     pixels = [plane for _, plane in hdus]
-    if along is None:
-        da.store(pixels, targets, lock=False)
-    else:
-        measured, record = along
-        _, measured = dask.compute(da.store(pixels, targets, lock=False, compute=False), measured)
+    measured, record = (None, None) if along is None else along
+    _, measured = dask.compute(_written(pixels, targets), measured)
+    if along is not None:
         header = hdus[0][0].copy()
         record(measured, header)
         headers[0] = 0, _structured(header, pixels[0], 0, len(hdus)).tostring().encode("ascii")
@@ -309,6 +310,29 @@ def _write_plain(hdus, path: Path, along=None) -> None:
         os.fsync(file.fileno())
         if passing:
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def _written(pixels: list[da.Array], targets: list[_Region]) -> list[da.Array]:
+    """Write planes when what is given is computed: those of the same chunks together, a task for each block."""
+    together: dict[tuple, list[int]] = {}
+    for n, plane in enumerate(pixels):
+        together.setdefault(plane.chunks, []).append(n)
+    written = []
+    for chunks, members in together.items():
+        axes = tuple(range(len(chunks)))
+        written.append(da.blockwise(
+            partial(_write_blocks, [targets[n] for n in members]), axes, ArraySliceDep(chunks), axes,
+            *[part for n in members for part in (pixels[n], axes)],
+            name=f"written-{uuid4().hex}",  # what is done to a file is never taken for done before
+            adjust_chunks=dict.fromkeys(axes, 1), dtype=bool, meta=np.empty((0,) * len(axes), bool), align_arrays=False,
+        ))  # fmt: skip
+    return written
+
+
+def _write_blocks(targets, index, *blocks):
+    for target, block in zip(targets, blocks, strict=True):
+        target[index] = np.asarray(block)
+    return np.ones((1,) * len(index), bool)
 
 
 def _structured(header: fits.Header, pixels: da.Array, number: int, count: int) -> fits.Header:

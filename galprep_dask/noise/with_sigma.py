@@ -179,7 +179,8 @@ def write_with_sigma(
     >>> folder.cleanup()
     """
     if os.fspath(path).rstrip("/").endswith(".zarr"):
-        raise ParameterError(f"path={os.fspath(path)!r}; expected a FITS file. Take with_sigma and write_image for Zarr.")
+        where = os.fspath(path)
+        raise ParameterError(f"path={where!r}; expected a FITS file. Take with_sigma and write_image for Zarr.")
     planned = _planned(image, masked, **kwargs)
     clip, expected = planned.checking["sigma_clip"], planned.checking["expected"]
     statistics, box = pull_statistics(
@@ -283,4 +284,3 @@ def gain_and_exposure(image: xr.Dataset, gain, exptime, fac1: float = 1.0) -> tu
     if exptime is None:
         exptime = 1.0 if fac1 == 0 else require(image, "exptime", EXPTIME_KEYWORDS)
     return gain, exptime
-

@@ -1,5 +1,7 @@
 """An image with its sigma plane, and ``ds.galprep`` for the functions of this room."""
 
+import dask
+import dask.array as da
 import numpy as np
 import pytest
 from astropy.io import fits
@@ -173,7 +175,9 @@ def test_what_is_missing_is_named(field):
         noise.with_sigma(image, np.ones(SHAPE, bool))
 
 
-@pytest.mark.parametrize("how", [{}, {"rescale": True, "correlation": 1.3}, {"sky_std": 4.5, "fac1": 0, "box_size": 77}])
+@pytest.mark.parametrize(
+    "how", [{}, {"rescale": True, "correlation": 1.3}, {"sky_std": 4.5, "fac1": 0, "box_size": 77}]
+)
 def test_written_in_one_pass_as_in_two(field, tmp_path, how):
     image, masked, _ = field
     image = image.assign(segmentation=(("y", "x"), masked.astype(np.int32)))
@@ -200,3 +204,21 @@ def test_what_cannot_be_checked_is_not_written(field, tmp_path):
     with pytest.warns(SigmaWarning, match="off by a factor"):
         noise.write_with_sigma(image, tmp_path / "warned.fits", masked, sky_std=1.0)
     assert [path.name for path in tmp_path.iterdir()] == ["warned.fits"]
+
+
+def test_few_tasks_a_chunk_for_image_planes_and_check_together(tmp_path):
+    counted = []
+
+    def count_and_run(graph, keys, **kwargs):
+        graph = dict(graph.__dask_graph__())
+        counted.append(len(graph))
+        return dask.get(graph, keys, **kwargs)
+
+    for side in (64, 256):
+        data = da.from_array(np.random.default_rng(0).normal(0, 5.0, (side, side)), chunks=8, name=False)
+        image = make_image(data, gain=2.0, exptime=100.0).assign(segmentation=(("y", "x"), (data > 9).astype("i4")))
+        with dask.config.set(scheduler=count_and_run):
+            noise.write_with_sigma(image, tmp_path / f"{side}.fits", data > 9, sky_std=5.0, box_size=20)
+    few, many = counted[0] / 64, counted[1] / 1024
+    assert max(few, many) <= 8
+    assert abs(few - many) < 0.5
