@@ -14,7 +14,8 @@ from galprep_dask.fused import compute_now
 from galprep_dask.image import celestial_wcs
 from galprep_dask.segmentation._kernels.label import components_of_labels, runs_of_labels
 from galprep_dask.segmentation._kernels.merge import Table, join_tables
-from galprep_dask.segmentation._kernels.moments import finish, measure_runs
+from galprep_dask.segmentation._kernels.moments import measure_runs
+from galprep_dask.segmentation._kernels.pixel_sums import finish
 from galprep_dask.segmentation.apertures import PER_SOURCE, measure_apertures
 from galprep_dask.segmentation.detect import check_measurable
 from galprep_dask.segmentation.segmentation_image import Segmentation, as_segmentation

@@ -19,7 +19,7 @@ from galprep_dask.blockwise import merge_blocks_at
 from galprep_dask.errors import ImageShapeError, MissingWCSError, NoSourcesWarning, ParameterError
 from galprep_dask.segmentation import Segmentation, catalog, detect_sources, smooth, source_catalog
 from galprep_dask.segmentation._kernels.merge import join_tables
-from galprep_dask.segmentation._kernels.moments import finish
+from galprep_dask.segmentation._kernels.pixel_sums import finish
 
 COLUMNS = [
     "label", "x_centroid", "y_centroid", "bbox_xmin", "bbox_xmax", "bbox_ymin", "bbox_ymax", "area", "segment_area",

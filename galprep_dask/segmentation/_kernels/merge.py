@@ -10,7 +10,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from galprep_dask.segmentation._kernels.label import Components, Runs
-from galprep_dask.segmentation._kernels.moments import PixelSums, Sums, concatenate_sums, finish, join_sums
+from galprep_dask.segmentation._kernels.pixel_sums import PixelSums, Sums, concatenate_sums, finish, join_sums
 
 __all__ = ["BlockSources", "Merged", "Table", "join_tables", "merge_sources", "sources_of_block"]
 

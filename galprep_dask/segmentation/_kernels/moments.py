@@ -1,4 +1,4 @@
-"""Sums over the pixels of sources, taken block by block, and the union of such sums.
+"""Sums over the pixels of sources, taken block by block.
 
 They are exact, so that neither blocks nor the order in which they are united can change a bit of what follows. A
 stretch of a run is summed in integers of 64 bits, in units of a power of two that suits its pixels, and with
@@ -8,26 +8,16 @@ are those in the image.
 
 from __future__ import annotations
 
-import math
 from typing import NamedTuple
 
 import numpy as np
 from numba import njit
 
-from galprep_dask._kernels.exact_sums import (
-    ExactSums,
-    add_wide,
-    as_floats,
-    concatenate,
-    float_format,
-    packed,
-    place_of,
-    rounded,
-    total_of_parts,
-)
+from galprep_dask._kernels.exact_sums import ExactSums, add_wide, float_format, packed, place_of
 from galprep_dask.segmentation._kernels.label import Components, Runs, as_kernel_input
+from galprep_dask.segmentation._kernels.pixel_sums import FLUX, WEIGHT, XX, XY, YY, PixelSums, X, Y
 
-__all__ = ["MOST_PIXELS", "PixelSums", "Sums", "concatenate_sums", "finish", "join_sums", "measure_runs"]
+__all__ = ["MOST_PIXELS", "measure_runs"]
 
 #: Side of the largest image in which positions, and their squares, fit the integers here.
 MOST_PIXELS = 2**21
@@ -37,50 +27,6 @@ MOST_PIXELS = 2**21
 _STRETCH, _BELOW = 64, 10
 _SPAN_SINGLE, _SPAN_DOUBLE, _HALF = 21, 18, 27
 _LOW = np.int64(0xFFFFFFFF)
-_FLUX, _WEIGHT, _X, _Y, _XX, _XY, _YY = range(7)
-
-
-class PixelSums(NamedTuple):
-    """
-    What the pixels of sources, or of parts of them, add up to; one entry of each array for each.
-
-    Good pixels are finite and not masked.
-    """
-
-    n_good: np.ndarray  # int64
-    lowest: np.ndarray  # inf where there is no good pixel
-    lowest_at: np.ndarray  # int64, flat index in the image of the first such pixel, -1 where there is none
-    highest: np.ndarray  # -inf where there is none
-    highest_at: np.ndarray
-    values: ExactSums  # flux; then of the positive good pixels value, value * x, y, x**2, x * y, y**2
-    squares: ExactSums  # of the errors of the good pixels
-    wild: np.ndarray  # sum of those squares that are not finite
-
-    def of(self, which) -> PixelSums:
-        """Give the sums of some of the sources."""
-        return PixelSums(*(some.of(which) if isinstance(some, ExactSums) else some[which] for some in self))
-
-
-class Sums(NamedTuple):
-    """
-    The same as numbers, moments about the mean position of the positive good pixels.
-
-    Each is made of exact sums by few operations, so that it depends on the pixels of the source alone.
-    """
-
-    n_good: np.ndarray
-    flux: np.ndarray
-    lowest: np.ndarray
-    lowest_at: np.ndarray
-    highest: np.ndarray
-    highest_at: np.ndarray
-    variance: np.ndarray  # sum of the squared errors of the good pixels
-    weight: np.ndarray  # sum of the positive pixels
-    x: np.ndarray  # their mean position, in pixels of the image
-    y: np.ndarray
-    xx: np.ndarray  # sums of value * (x - mean)**2 and so on
-    xy: np.ndarray
-    yy: np.ndarray
 
 
 def measure_runs(
@@ -351,7 +297,7 @@ def _add_runs_double(first, start, stop, of_run, bits, mask, y0, x0, of_flux, of
 def _add_sums(sums, k, up, flux, s0, s1, s2, y, x, of_flux, of_moments):
     """Add the sums of a stretch, of value * i**n for the pixels ``x + i`` of row ``y``, in numbers of two words."""
     if of_flux:
-        add_wide(sums[_FLUX], k, up, flux >> 32, flux & _LOW)
+        add_wide(sums[FLUX], k, up, flux >> 32, flux & _LOW)
     if not of_moments or s0 == 0:
         return
     weight, first, second = (s0 >> 32, s0 & _LOW), (s1 >> 32, s1 & _LOW), (s2 >> 32, s2 & _LOW)
@@ -359,12 +305,12 @@ def _add_sums(sums, k, up, flux, s0, s1, s2, y, x, of_flux, of_moments):
     sum_xx = _plus(second, _times(_plus(first, sum_x), x))
     sum_y = _times(weight, y)
     sum_xy, sum_yy = _times(sum_x, y), _times(sum_y, y)
-    add_wide(sums[_WEIGHT], k, up, weight[0], weight[1])
-    add_wide(sums[_X], k, up, sum_x[0], sum_x[1])
-    add_wide(sums[_Y], k, up, sum_y[0], sum_y[1])
-    add_wide(sums[_XX], k, up, sum_xx[0], sum_xx[1])
-    add_wide(sums[_XY], k, up, sum_xy[0], sum_xy[1])
-    add_wide(sums[_YY], k, up, sum_yy[0], sum_yy[1])
+    add_wide(sums[WEIGHT], k, up, weight[0], weight[1])
+    add_wide(sums[X], k, up, sum_x[0], sum_x[1])
+    add_wide(sums[Y], k, up, sum_y[0], sum_y[1])
+    add_wide(sums[XX], k, up, sum_xx[0], sum_xx[1])
+    add_wide(sums[XY], k, up, sum_xy[0], sum_xy[1])
+    add_wide(sums[YY], k, up, sum_yy[0], sum_yy[1])
 
 
 @njit(nogil=True, cache=True)
@@ -377,127 +323,3 @@ def _plus(one, other):
 def _times(number, factor):
     low = number[1] * factor
     return number[0] * factor + (low >> 32), low & _LOW
-
-
-# Parts of sources ------------------------------------------------------------------------------------------
-
-
-def concatenate_sums(parts: list[PixelSums]) -> PixelSums:
-    """Put the sums of several lots of sources one after the other."""
-    columns = zip(*parts, strict=True)
-    return PixelSums(*(
-        concatenate(column) if isinstance(column[0], ExactSums) else np.concatenate(column) for column in columns
-    ))  # fmt: skip
-
-
-def join_sums(sums: PixelSums, begin: np.ndarray) -> PixelSums:
-    """
-    Unite the sums of the parts of sources: from each number of ``begin`` to the next they are those of one source.
-
-    Parameters
-    ----------
-    sums : PixelSums
-        Of the parts, those of a source side by side.
-    begin : (n,) int array
-        Ascending, without repeats.
-
-    Returns
-    -------
-    PixelSums
-    """
-    if len(begin) == len(sums.n_good):
-        return sums
-    of_part = np.repeat(np.arange(len(begin)), np.diff(begin, append=len(sums.n_good)))
-    lowest, highest = np.minimum.reduceat(sums.lowest, begin), np.maximum.reduceat(sums.highest, begin)
-    return PixelSums(
-        np.add.reduceat(sums.n_good, begin),
-        lowest, _first_at(sums.lowest_at, sums.lowest == lowest[of_part], begin),
-        highest, _first_at(sums.highest_at, sums.highest == highest[of_part], begin),
-        total_of_parts(sums.values, begin), total_of_parts(sums.squares, begin), np.add.reduceat(sums.wild, begin),
-    )  # fmt: skip
-
-
-def _first_at(at, reached, begin):
-    nowhere = np.iinfo(np.int64).max
-    first = np.minimum.reduceat(np.where(reached & (at >= 0), at, nowhere), begin)
-    return np.where(first == nowhere, -1, first)
-
-
-def finish(sums: PixelSums) -> Sums:
-    """Make numbers of exact sums."""
-    moments = np.empty((7, len(sums.n_good)))
-    _finish(sums.values.pieces, sums.values.first, moments)
-    flux, *moments = moments
-    # Adding zero makes 0.0 of -0.0: of two equal values either may have been seen first.
-    return Sums(
-        sums.n_good, flux, sums.lowest + 0.0, sums.lowest_at, sums.highest + 0.0, sums.highest_at,
-        as_floats(sums.squares)[:, 0] + sums.wild, *moments,
-    )  # fmt: skip
-
-
-@njit(nogil=True, cache=True)
-def _finish(pieces, first, moments):
-    """
-    Give flux, weight, mean x and y, and the moments about the mean.
-
-    The exact sums are moved to the pixel nearest to the mean, still exact, and only then rounded. About a pixel at most
-    half a pixel from the mean, the mean square of whole distances is at most twice the variance, so that no more than
-    one bit is lost.
-    """
-    n = pieces.shape[2] + 2
-    room = np.empty(n + 2, np.int64)
-    weight, x, y, xx, xy, yy = (
-        np.empty(n, np.int64), np.empty(n, np.int64), np.empty(n, np.int64), np.empty(n, np.int64),
-        np.empty(n, np.int64), np.empty(n, np.int64),
-    )  # fmt: skip
-    for c in range(len(pieces)):
-        moments[0, c] = rounded(pieces[c, _FLUX], first, room)
-        moments[1, c] = rounded(pieces[c, _WEIGHT], first, room)
-        top = pieces.shape[2] - 1
-        while top >= 0 and pieces[c, _WEIGHT, top] == 0:
-            top -= 1
-        if top < 0:
-            moments[2:, c] = 0.0
-            continue
-        # In a unit in which the weight is about 1, where no quotient over- or underflows.
-        near = 34 - top
-        _load(weight, pieces[c, _WEIGHT])
-        total = rounded(weight, near, room)
-        x_near = np.int64(np.floor(rounded(pieces[c, _X], near, room) / total + 0.5))
-        y_near = np.int64(np.floor(rounded(pieces[c, _Y], near, room) / total + 0.5))
-        _load(x, pieces[c, _X])
-        _load(y, pieces[c, _Y])
-        _load(xx, pieces[c, _XX])
-        _load(xy, pieces[c, _XY])
-        _load(yy, pieces[c, _YY])
-        _subtract(xy, y, x_near)
-        _subtract(xx, x, x_near)
-        _subtract(yy, y, y_near)
-        _subtract(x, weight, x_near)
-        _subtract(y, weight, y_near)
-        _subtract(xx, x, x_near)
-        _subtract(yy, y, y_near)
-        _subtract(xy, x, y_near)
-        sum_x, sum_y = rounded(x, near, room), rounded(y, near, room)
-        dx, dy = sum_x / total, sum_y / total
-        moments[2, c], moments[3, c] = x_near + dx, y_near + dy
-        exponent = 32 * (first - near)
-        moments[4, c] = math.ldexp(max(rounded(xx, near, room) - dx * sum_x, 0.0), exponent)
-        moments[5, c] = math.ldexp(rounded(xy, near, room) - dx * sum_y, exponent)
-        moments[6, c] = math.ldexp(max(rounded(yy, near, room) - dy * sum_y, 0.0), exponent)
-
-
-@njit(nogil=True, cache=True)
-def _load(number, pieces):
-    number[: len(pieces)] = pieces
-    number[len(pieces) :] = 0
-
-
-@njit(nogil=True, cache=True)
-def _subtract(number, other, factor):
-    """Subtract ``factor * other``; the pieces of both are from -2**31 to 2**31 - 1, but for the last."""
-    carry = np.int64(0)
-    for k in range(len(number)):
-        total = number[k] - factor * other[k] + carry
-        carry = (total + 2**31) >> 32
-        number[k] = total - (carry << 32)
