@@ -14,7 +14,7 @@ from itertools import product
 
 import dask.array as da
 import numpy as np
-from dask._task_spec import convert_legacy_graph, fuse_linear_task_spec
+from dask._task_spec import convert_legacy_graph, cull, fuse_linear_task_spec
 from dask.array.optimization import GETTERS, _optimize_slices
 from dask.blockwise import Blockwise, fuse_roots, optimize_blockwise
 from dask.core import flatten
@@ -63,8 +63,9 @@ def _ready(array: da.Array) -> da.Array:
     tasks = {}
     for layer in graph.layers.values():
         tasks.update(_with_parts_in_common(layer))
-    # As dask does, but for culling: what is not needed is not there.
-    tasks = _optimize_slices(fuse_linear_task_spec(convert_legacy_graph(tasks), keys))
+    # Layers that come after the last one that is needed are still there: graphs of layers are not culled beyond it.
+    tasks = cull(convert_legacy_graph(tasks), keys)
+    tasks = _optimize_slices(fuse_linear_task_spec(tasks, keys))
     return da.Array(tasks, array.name, array.chunks, meta=array._meta)
 
 

@@ -4,6 +4,8 @@ import dask
 import dask.array as da
 import numpy as np
 import pytest
+from dask.highlevelgraph import HighLevelGraph
+from dask.task_spec import Task, TaskRef
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from strategies import chunkings
@@ -71,6 +73,16 @@ def tasks_of(array, compute, **kwargs):
     with dask.config.set(scheduler=count):
         compute(array, **kwargs)
     return counted[-1]
+
+
+@pytest.mark.parametrize("order", [1, -1])  # in which dask goes through layers
+def test_layers_that_no_task_asks_for_are_not_sent(order):
+    beside, kept = da.ones((40, 40), chunks=10) + 1, (da.ones((40, 40), chunks=10) + 2).persist()
+    graph = {("chosen", 0, 0): Task(("chosen", 0, 0), np.negative, TaskRef((kept.name, 2, 3)))}
+    graph = HighLevelGraph.from_collections("chosen", graph, dependencies=[kept, beside][::order])
+    chosen = da.Array(graph, "chosen", ((10,), (10,)), meta=np.empty((0, 0)))
+    assert tasks_of(chosen, compute_now)[0] <= 3
+    assert (compute_now(chosen) == -3.0).all()
 
 
 @pytest.mark.parametrize("blocks", [8, 32])

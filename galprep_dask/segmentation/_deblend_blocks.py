@@ -153,7 +153,9 @@ def _found_blocks(seen, image, labels, bad, rows, joining, rules) -> da.Array:
         parts = [TaskRef((names[name], *source)) for name, source in dict.fromkeys(take.get(block, ()))]
         own = tuple(beginning.get(block, ())), tuple(drop.get(block, ()))
         graph[key] = Task(key, find, *own, TaskRef((seen.name, *block)), *parts)
-    graph = HighLevelGraph.from_collections(names["found"], graph, dependencies=[seen, image, labels, bad])
+    # What no task asks for is left out: dask may send it along.
+    dependencies = [seen, *((image, labels, bad) if again else ())]
+    graph = HighLevelGraph.from_collections(names["found"], graph, dependencies=dependencies)
     return keep(da.Array(graph, names["found"], seen.chunks, meta=np.empty((0, 0), object)))
 
 
@@ -238,7 +240,9 @@ def paint_blocks(labels: da.Array, bad: da.Array, splits: Splits, first: np.ndar
         hidden = TaskRef((bad.name, *block)) if rows["has_bad"][mine].any() else None
         found = [TaskRef((splits.blocks.name, *source)) for source in sources.get(block, ())]
         graph[key] = Task(key, _paint, *own, TaskRef((labels.name, *block)), hidden, *found)
-    graph = HighLevelGraph.from_collections(name, graph, dependencies=[labels, bad, splits.blocks])
+    # What no task asks for is left out: dask may send it along.
+    dependencies = [labels, *([bad] if rows["has_bad"].any() else []), *([splits.blocks] if sources else [])]
+    graph = HighLevelGraph.from_collections(name, graph, dependencies=dependencies)
     return da.Array(graph, name, labels.chunks, meta=np.empty((0, 0), np.int32))
 
 

@@ -294,6 +294,14 @@ def test_tasks_per_chunk_do_not_grow():
     assert max(many) <= max(few) * 1.2
 
 
+def test_the_image_is_not_read_again_when_labels_are_computed():
+    image = lazy(IMAGE, 40)
+    found = deblend_sources(image, lazy(LABELS, 40))
+    assert image.name not in found.data.dask.layers  # dask may send what is there and not asked for
+    found = deblend_sources(image, lazy(LABELS, 40), mask=lazy(IMAGE > 40, 40))
+    assert image.name in found.data.dask.layers
+
+
 def test_nothing_is_deblended_again_when_labels_are_computed(monkeypatch):
     found = deblend_sources(lazy(IMAGE, 40), LABELS)
 
