@@ -23,7 +23,7 @@ from astropy.io import fits
 from astropy.wcs import WCS, FITSFixedWarning, NoConvergence
 from astropy.wcs.utils import proj_plane_pixel_area, wcs_to_celestial_frame
 
-from galprep_dask.arrays import ImageLike, as_image, as_mask, check_same_shape
+from galprep_dask.arrays import ImageLike, as_image, as_mask, check_same_shape, is_finite
 from galprep_dask.errors import (
     DistortionWarning,
     MissingExptimeError,
@@ -121,9 +121,9 @@ def make_image(
     (('y', 'x'), dtype('float32'), 2.5)
     """
     for name, value in {"gain": gain, "exptime": exptime}.items():
-        if value is not None and not (math.isfinite(value) and value > 0):
+        if value is not None and not (is_finite(value) and value > 0):
             raise ParameterError(f"{name}={value!r}; expected a positive number.")
-    if zeropoint is not None and not math.isfinite(zeropoint):
+    if zeropoint is not None and not is_finite(zeropoint):
         raise ParameterError(f"zeropoint={zeropoint!r}; expected a finite magnitude.")
 
     if np.ndim(data) == 3:

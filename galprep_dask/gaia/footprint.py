@@ -14,6 +14,7 @@ from astropy.io import fits
 from astropy.wcs import WCS
 from astropy.wcs.utils import proj_plane_pixel_area
 
+from galprep_dask.arrays import is_finite
 from galprep_dask.errors import MissingWCSError, ParameterError
 from galprep_dask.image import celestial_wcs, in_frame_of, pixels_to_sky
 
@@ -141,7 +142,7 @@ def make_footprint(
     """
     wcs = _celestial(wcs)
     ny, nx = _checked_shape(shape)
-    if not (math.isfinite(margin_arcsec) and margin_arcsec >= 0):
+    if not (is_finite(margin_arcsec) and margin_arcsec >= 0):
         raise ParameterError(f"margin_arcsec={margin_arcsec!r}; expected zero or a positive number of arcsec.")
     scale = math.sqrt(proj_plane_pixel_area(wcs)) * 3600
     margin_px = margin_arcsec / scale
