@@ -119,7 +119,7 @@ STEPS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("wrong", ["3", np.nan, [1.0, 2.0, 3.0], 1j])
+@pytest.mark.parametrize("wrong", ["3", np.nan, [[1.0, 2.0, 3.0]], 1j])
 @pytest.mark.parametrize(("step", "name"), [(step, name) for step, (*_, names) in STEPS.items() for name in names])
 def test_a_parameter_that_is_no_number_is_named(step, name, wrong):
     function, others, _ = STEPS[step]

@@ -160,8 +160,8 @@ def write_hdus(
     """
     if os.fspath(path).endswith((".gz", ".bz2", ".xz", ".zip")):
         raise ParameterError(
-            f"cannot write {os.fspath(path)!r}: files that are compressed as a whole cannot be written in parts. Leave the "
-            "ending away, and pass compression= to compress by tiles."
+            f"cannot write {os.fspath(path)!r}: files that are compressed as a whole cannot be written in parts. "
+            "Leave the ending away, and pass compression= to compress by tiles."
         )
     with atomic_path(path, overwrite) as temporary:
         if compression is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from galprep_dask.arrays import ImageLike, as_image, check_same_shape, is_finite, is_number, like, take_off_unit
+from galprep_dask.arrays import ImageLike, as_image, check_same_shape, is_finite, like, take_off_unit
 from galprep_dask.errors import ParameterError
 from galprep_dask.stats import sigma_clipped_stats
 
@@ -65,8 +65,8 @@ def detect_threshold(
     if not is_finite(n_sigma):
         raise ParameterError(f"n_sigma={n_sigma!r}; expected a finite number.")
     for name, value in {"background": background, "error": error}.items():
-        if np.ndim(value) == 0 and not (value is None or is_number(getattr(value, "value", value))):
-            raise ParameterError(f"{name}={value!r}; expected a number, an image, or None.")
+        if np.ndim(value) == 0 and not (value is None or is_finite(getattr(value, "value", value))):
+            raise ParameterError(f"{name}={value!r}; expected a finite number, an image, or None.")
     (data, background, error), unit = take_off_unit(data=data, background=background, error=error)
     level = _level(data, n_sigma, background, error, mask, sigma_clip, maxiters)
     return level if unit is None else level << unit

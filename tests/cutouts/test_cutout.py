@@ -237,7 +237,8 @@ def test_a_header_with_declination_first():
 
 
 FRAMES = {
-    "Galactic": {"CTYPE1": "GLON-TAN", "CTYPE2": "GLAT-TAN"}, "latitude first": {"CTYPE1": "GLAT-TAN", "CTYPE2": "GLON-TAN"},
+    "Galactic": {"CTYPE1": "GLON-TAN", "CTYPE2": "GLAT-TAN"},
+    "latitude first": {"CTYPE1": "GLAT-TAN", "CTYPE2": "GLON-TAN", "CRVAL1": 30.0, "CRVAL2": 50.0},
     "ecliptic": {"CTYPE1": "ELON-TAN", "CTYPE2": "ELAT-TAN"}, "FK4": {"RADESYS": "FK4", "EQUINOX": 1950.0},
     "FK5 of 1975": {"RADESYS": "FK5", "EQUINOX": 1975.0},
 }  # fmt: skip
@@ -245,7 +246,7 @@ FRAMES = {
 
 @pytest.mark.parametrize("name", FRAMES)
 def test_targets_are_icrs_in_images_of_other_coordinates(name):
-    header = tan_header(SHAPE, CRVAL1=50.0, CRVAL2=30.0, **FRAMES[name])
+    header = tan_header(SHAPE, **({"CRVAL1": 50.0, "CRVAL2": 30.0} | FRAMES[name]))
     wcs = WCS(header)
     target = wcs.pixel_to_world(70, 140).icrs
     np.testing.assert_array_equal(cutout(image(header), target.ra, target.dec, 11)["data"], PIXELS[135:146, 65:76])
