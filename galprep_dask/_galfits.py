@@ -167,7 +167,8 @@ def sky_matrix(from_wcs: np.ndarray | None, scale: float | None, rotation: float
 
 def told(arguments: dict) -> dict:
     """Arguments of a call as a file can tell them: numbers and words as they are, arrays as having been given."""
-    return {name: _plain(value) for name, value in arguments.items() if name not in ("self", "filepath")}
+    outside = ("self", "filepath", "filepaths", "plot", "figurepath", "verbose")  # what changes no pixel
+    return {name: _plain(value) for name, value in arguments.items() if name not in outside}
 
 
 def _plain(value):

@@ -14,7 +14,10 @@ from astropy.units import Quantity, UnitBase
 
 from galprep_dask.errors import ImageShapeError, ParameterError
 
-__all__ = ["CHUNK_SIDE", "ImageLike", "as_image", "as_mask", "check_same_shape", "like", "take_off_unit"]
+__all__ = [
+    "CHUNK_SIDE", "ImageLike", "as_image", "as_mask", "check_same_shape", "is_finite", "is_number", "is_whole",
+    "like", "take_off_unit",
+]  # fmt: skip
 
 #: An image in any of the accepted kinds: ``numpy.ndarray``, ``dask.array.Array``, ``xarray.DataArray``.
 ImageLike = Any
@@ -62,6 +65,8 @@ def as_image(array: ImageLike, name: str = "data", *, chunks=None, ndim: int = 2
     if array.ndim != ndim or 0 in array.shape:
         wanted = "two-dimensional image" if ndim == 2 else "three-dimensional cube"
         raise ImageShapeError(f"{name} has shape {array.shape}; expected a {wanted} with pixels.")
+    if np.isnan(array.shape).any():
+        raise ImageShapeError(f"{name} has chunks of unknown size. Call its compute_chunk_sizes() first.")
     if array.dtype.kind not in "biuf":
         raise ParameterError(f"{name} has dtype {array.dtype}; expected real numbers.")
     if not array.dtype.isnative:
@@ -103,6 +108,28 @@ def as_mask(mask: ImageLike | None, data: da.Array, name: str = "mask") -> da.Ar
     check_same_shape(mask, data.shape, name)
     mask = as_image(mask, name, chunks=data.chunks)
     return mask if mask.dtype == bool else mask != 0
+
+
+def is_number(value) -> bool:
+    """Tell whether a parameter is one real number, infinity and NaN included: text, None and arrays are not."""
+    return np.ndim(value) == 0 and np.asarray(value).dtype.kind in "biuf"
+
+
+def is_finite(value) -> bool:
+    """
+    Tell whether a parameter is one finite real number.
+
+    Examples
+    --------
+    >>> is_finite(np.float32(2.5)), is_finite("2.5"), is_finite(None), is_finite(np.nan)
+    (True, False, False, False)
+    """
+    return is_number(value) and bool(np.isfinite(value))
+
+
+def is_whole(value) -> bool:
+    """Tell whether a parameter is one whole number, of an integer type: 3.0 is not."""
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)
 
 
 def check_same_shape(array: ImageLike, shape: tuple[int, ...], name: str, owner: str = "data") -> None:

@@ -21,9 +21,9 @@ import numpy as np
 import xarray as xr
 from astropy.io import fits
 from astropy.wcs import WCS, FITSFixedWarning, NoConvergence
-from astropy.wcs.utils import proj_plane_pixel_area
+from astropy.wcs.utils import proj_plane_pixel_area, wcs_to_celestial_frame
 
-from galprep_dask.arrays import ImageLike, as_image, as_mask, check_same_shape
+from galprep_dask.arrays import ImageLike, as_image, as_mask, check_same_shape, is_finite
 from galprep_dask.errors import (
     DistortionWarning,
     MissingExptimeError,
@@ -46,8 +46,10 @@ __all__ = [
     "make_image",
     "parse_header",
     "pixel_scale",
+    "pixels_to_sky",
     "position_in_degrees",
     "require",
+    "sky_frame",
     "sky_to_pixel",
     "sky_to_pixels",
     "with_header",
@@ -119,9 +121,9 @@ def make_image(
     (('y', 'x'), dtype('float32'), 2.5)
     """
     for name, value in {"gain": gain, "exptime": exptime}.items():
-        if value is not None and not (math.isfinite(value) and value > 0):
+        if value is not None and not (is_finite(value) and value > 0):
             raise ParameterError(f"{name}={value!r}; expected a positive number.")
-    if zeropoint is not None and not math.isfinite(zeropoint):
+    if zeropoint is not None and not is_finite(zeropoint):
         raise ParameterError(f"zeropoint={zeropoint!r}; expected a finite magnitude.")
 
     if np.ndim(data) == 3:
@@ -451,7 +453,7 @@ def sky_to_pixels(wcs: WCS, ra, dec) -> tuple[np.ndarray, np.ndarray]:
     wcs : astropy.wcs.WCS
         Celestial, two axes.
     ra, dec : (n,) arrays
-        Finite positions in degrees.
+        Finite ICRS positions in degrees, whatever the coordinates that the WCS itself is in.
 
     Returns
     -------
@@ -459,9 +461,10 @@ def sky_to_pixels(wcs: WCS, ra, dec) -> tuple[np.ndarray, np.ndarray]:
         0-based; NaN where the projection does not reach.
     """
     ra, dec = np.asarray(ra, float), np.asarray(dec, float)
+    world = in_frame_of(wcs, ra, dec)
     try:
         # Adaptive: a distortion is inverted by iteration, and each point is to stop at its own convergence.
-        x, y = wcs.all_world2pix(ra, dec, 0, ra_dec_order=True, tolerance=1e-6, maxiter=50, adaptive=True)
+        x, y = wcs.all_world2pix(*world, 0, tolerance=1e-6, maxiter=50, adaptive=True)
     except NoConvergence as error:
         x, y = error.best_solution.T.copy()
         for lost in (error.divergent, error.slow_conv):
@@ -473,10 +476,67 @@ def sky_to_pixels(wcs: WCS, ra, dec) -> tuple[np.ndarray, np.ndarray]:
     reached = np.isfinite(x) & np.isfinite(y)
     x, y = np.where(reached, x, np.nan), np.where(reached, y, np.nan)
     if reached.any():  # a projection has two sides
-        back = wcs.all_pix2world(x[reached], y[reached], 0, ra_dec_order=True)
+        back = pixels_to_sky(wcs, x[reached], y[reached])
         far = _far_apart(back, (ra[reached], dec[reached]))
         x[np.flatnonzero(reached)[far]] = y[np.flatnonzero(reached)[far]] = np.nan
     return x, y
+
+
+def pixels_to_sky(wcs: WCS, x, y) -> tuple[np.ndarray, np.ndarray]:
+    """
+    Positions on the sky of pixels, in ICRS whatever the coordinates that the WCS is in.
+
+    Parameters
+    ----------
+    wcs : astropy.wcs.WCS
+        Celestial, two axes.
+    x, y : arrays
+        0-based.
+
+    Returns
+    -------
+    ra, dec : float64 arrays
+        In degrees; NaN off the sky.
+    """
+    lon, lat = (np.asarray(values, float) for values in _longitude_first(wcs, *wcs.all_pix2world(x, y, 0)))
+    frame = sky_frame(wcs)
+    if frame is None:
+        return lon, lat
+    from astropy.coordinates import SkyCoord
+
+    there = SkyCoord(lon, lat, unit="deg", frame=frame).icrs
+    return there.ra.deg, there.dec.deg
+
+
+def in_frame_of(wcs: WCS, ra: np.ndarray, dec: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Turn ICRS positions in degrees into the world coordinates of a WCS, in the order of its axes."""
+    frame = sky_frame(wcs)
+    if frame is None:
+        return _longitude_first(wcs, ra, dec)
+    from astropy.coordinates import SkyCoord
+
+    there = SkyCoord(ra, dec, unit="deg", frame="icrs").transform_to(frame).spherical
+    return _longitude_first(wcs, there.lon.deg, there.lat.deg)
+
+
+def sky_frame(wcs: WCS):
+    """Give the frame of a WCS, or None where it is ICRS or FK5 of J2000, which differ by 0.02 arcsec.
+
+    Headers that say FK5 (or nothing) come for the most part from astrometry tied to Gaia or 2MASS.
+    """
+    from astropy.coordinates import FK5, ICRS
+
+    try:
+        frame = wcs_to_celestial_frame(wcs)
+    except ValueError:  # a planet's longitude and latitude, for one
+        return None
+    same = isinstance(frame, ICRS) or (isinstance(frame, FK5) and abs(frame.equinox.jyear - 2000) < 1e-3)
+    return None if same else frame
+
+
+def _longitude_first(wcs: WCS, first, second) -> tuple:
+    """Swap two coordinates where the latitude is the first axis of a WCS, as in a few headers."""
+    return (first, second) if wcs.wcs.lng == 0 else (second, first)
 
 
 def _far_apart(one, other) -> np.ndarray:

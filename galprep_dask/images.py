@@ -37,6 +37,7 @@ from galprep_dask.arrays import as_image, as_mask, check_same_shape
 from galprep_dask.blockwise import keep_mask
 from galprep_dask.cutouts import cut_header, write_product
 from galprep_dask.cutouts.position import box_around, brightest_pixel_near, sky_axes
+from galprep_dask.cutouts.provenance import record_provenance
 from galprep_dask.errors import (
     EdgeWarning,
     ImageShapeError,
@@ -54,6 +55,7 @@ from galprep_dask.image import (
     pixel_scale,
     position_in_degrees,
     sky_to_pixel,
+    with_header,
 )
 from galprep_dask.io import write_image
 from galprep_dask.io.atomic import check_output
@@ -301,7 +303,9 @@ class image:
                 f"max_grow_size={max_grow_size} addgrow={addgrow}"
             )
             history = [f"galprep-dask sky subtraction, {how}"]
-            write_image(self.to_dataset(), filepath, overwrite=True, history=history)
+            image = self.to_dataset()
+            image = with_header(image, self._recorded(image_header(image), "sky_subtraction"))
+            write_image(image, filepath, overwrite=True, history=history)
         return masked
 
     # Step 2 -----------------------------------------------------------------------------------------------
@@ -713,6 +717,7 @@ class image:
             A parameter makes no sense; shapes differ; no star is left, with the cut that took the last; the fit needs
             more; there is neither network nor table; a file cannot be written.
         """
+        self._calls["generate_PSFs"] = told(locals())
         if self.data.data.ndim != 2 and data is None:
             self._require_plane("generate_PSFs")
         check_choices(photutils_method, makestackpsf, crossmatch)
@@ -740,11 +745,17 @@ class image:
             )  # fmt: skip
             say("%r", self.psf_model)
             if filepaths is not None:
-                self.psf_model.to_fits(filepaths, overwrite=True)
+                header = self._recorded(fits.Header(), "sky_subtraction", "generate_PSFs")
+                self.psf_model.to_fits(filepaths, overwrite=True, header=header)
         if folder is not None:
             name = Path(str(self._image.attrs.get("path") or "image")).name.split(".")[0]
             draw_figures(folder, name, pixels, stars, self.psf_model, residuals)
         return None if self.psf_model is None else self.psf_model.image
+
+    def _recorded(self, header: fits.Header, *steps: str) -> fits.Header:
+        """Give a header that says which file and which calls of these steps a product was made of."""
+        attrs, calls = self._image.attrs, {step: self._calls[step] for step in steps if step in self._calls}
+        return record_provenance(header, (attrs.get("path"), attrs.get("hdu")), calls)
 
     def _electrons(self, sigmaimg) -> float | None:
         """Electrons per unit of the image, where the sigma image was made with numbers for gain and exposure."""

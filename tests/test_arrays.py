@@ -5,6 +5,7 @@ import xarray as xr
 from hypothesis import given
 from strategies import chunked
 
+from galprep_dask import cutouts, make_image, masks, noise, segmentation, sky, stats
 from galprep_dask.arrays import CHUNK_SIDE, as_image, as_mask, like
 from galprep_dask.errors import ImageShapeError, ParameterError
 
@@ -85,3 +86,42 @@ def test_results_come_back_as_the_kind_that_went_in():
     assert found.dims == ("y", "x")
     assert found.coords["x"].values.tolist() == [5, 6, 7]
     assert found.chunks is not None
+
+
+def test_chunks_of_unknown_size_are_refused():
+    lazy = da.ones((6, 5), chunks=2)
+    with pytest.raises(ImageShapeError, match="weight has chunks of unknown size.*compute_chunk_sizes"):
+        as_image(lazy[lazy.sum(axis=1) > 0], "weight")
+
+
+IMAGE = np.random.default_rng(0).normal(0, 1, (30, 40))
+SEGMENTS = np.zeros((30, 40), "i4")
+SEGMENTS[10:13, 10:13] = 1
+STEPS = {
+    "make_image": (make_image, {}, ("gain", "exptime", "zeropoint")),
+    "statistics": (stats.sigma_clipped_stats, {}, ("sigma", "maxiters")),
+    "polynomial": (sky.fit_polynomial_sky, {}, ("order", "sigma_clip", "maxiters")),
+    "mesh": (sky.fit_mesh_sky, {"box_size": 10}, ("box_size", "sigma_clip", "maxiters", "exclude_percentile")),
+    "piecewise": (sky.fit_piecewise_sky, {}, ("piece_size", "order", "sigma_clip", "maxiters")),
+    "sources": (sky.source_mask, {"fwhm": 3.0}, ("fwhm", "n_sigma", "margin", "faint_scales", "addgrow", "sky_level")),
+    "threshold": (segmentation.detect_threshold, {"n_sigma": 3.0}, ("n_sigma", "background", "error", "maxiters")),
+    "detect": (segmentation.detect_sources, {}, ("threshold",)),
+    "deblend": (lambda data, **kw: segmentation.deblend_sources(data, SEGMENTS, 5, **kw), {}, ("contrast",)),
+    "grow": (
+        lambda data, **kw: masks.grow_mask(SEGMENTS, data, **kw),
+        {"sky_level": 0.0, "sky_std": 1.0, "max_grow_size": 5}, ("sky_level", "sky_std", "max_grow_size", "addgrow"),
+    ),
+    "ellipses": (lambda data, **kw: masks.ellipse_mask(SEGMENTS, data, **kw), {}, ("magnification",)),
+    "target": (masks.target_mask, {"x": 11, "y": 11, "fwhm": 3.0}, ("x", "fwhm", "source_diameter", "nearby_grow")),
+    "sigma": (noise.sigma_image, {"sky_std": 1.0, "gain": 1.0}, ("sky_std", "gain", "fac1", "fac2")),
+    "correlation": (noise.correlation_factor, {}, ("block_size", "sigma_clip")),
+    "stamps": (cutouts.extract_stamps, {"x": [10], "y": [10], "size": 5}, ("size",)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("wrong", ["3", np.nan, [[1.0, 2.0, 3.0]], 1j])
+@pytest.mark.parametrize(("step", "name"), [(step, name) for step, (*_, names) in STEPS.items() for name in names])
+def test_a_parameter_that_is_no_number_is_named(step, name, wrong):
+    function, others, _ = STEPS[step]
+    with pytest.raises((ParameterError, ImageShapeError), match=name):
+        function(IMAGE, **(others | {name: wrong}))

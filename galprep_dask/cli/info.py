@@ -58,10 +58,11 @@ def _facts(path: str, image, keywords: dict[str, str]) -> dict[str, Any]:
 
 def _sky_coordinates(image) -> dict[str, Any]:
     from galprep_dask.errors import MissingWCSError
+    from galprep_dask.image import pixels_to_sky
 
     try:
         wcs, (ny, nx) = image.galprep.wcs, image.galprep.shape
-        ra, dec = wcs.all_pix2world((nx - 1) / 2, (ny - 1) / 2, 0)
+        ra, dec = pixels_to_sky(wcs, (nx - 1) / 2, (ny - 1) / 2)
         scale = image.galprep.pixel_scale
     except MissingWCSError:
         return dict.fromkeys(("ctype", "pixel_scale", "ra", "dec"))

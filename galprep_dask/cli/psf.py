@@ -108,7 +108,10 @@ def psf(
 
         galprep psf mosaic.fits --psf psf.fits --at 150.0,2.0 -o psf_target.fits
     """
+    from astropy.io import fits
+
     from galprep_dask import open_image
+    from galprep_dask.cutouts.provenance import record_provenance
     from galprep_dask.errors import ParameterError
     from galprep_dask.io.atomic import check_output
     from galprep_dask.psf import PSFModel
@@ -143,12 +146,23 @@ def psf(
             model = _fit(image, stars, found, shown, numbers)
         told = _of_stars(stars)
         files = _write_stars(stars, stars_file, overwrite)
+    if psf_file is not None:
+        header = record_provenance(fits.Header(), (str(psf_file), None), {"psf": {"psf": Path(psf_file).name}})
+    else:
+        parameters = numbers | {
+            "size": size, "min_snr": min_snr, "max_stars": max_stars, "drop": drop, "saturate": saturate, "gain": gain,
+            "exptime": exptime, "sky_model": sky_model.value, "order": order, "box_size": box_size, "fwhm": fwhm,
+            "n_sigma": n_sigma, "n_pixels": n_pixels, "crossmatch": None if crossmatch is None else crossmatch.value,
+        } | {name: None if file is None else Path(file).name
+             for name, file in (("segmentation", segmentation), ("gaia_catalog", gaia_catalog), ("mask", mask))}
+        source = (image.attrs.get("path"), image.attrs.get("hdu"))
+        header = record_provenance(fits.Header(), source, {"psf": parameters})
     if position is not None:
-        write_psf_at(model, output, **position, overwrite=overwrite)
+        write_psf_at(model, output, **position, overwrite=overwrite, header=header)
         files.insert(0, output)
     for file in (output if position is None else None, model_file):
         if file is not None:
-            model.to_fits(file, overwrite=overwrite)
+            model.to_fits(file, overwrite=overwrite, header=header)
             files.insert(0, file)
     if figure is not None:
         from galprep_dask.plotting import plot_psf

@@ -80,6 +80,8 @@ def sky(
         galprep sky tile.fits.fz --hdu 1 --model mesh -o tile_ss.fits --write-sky sky.fits
     """
     from galprep_dask import make_image, open_image, write_image
+    from galprep_dask.cutouts.provenance import record_provenance
+    from galprep_dask.image import with_header
     from galprep_dask.io.atomic import check_output
     from galprep_dask.io.fits_writer import write_hdus
     from galprep_dask.sky import fit_sky_between_sources
@@ -88,6 +90,12 @@ def sky(
         if file is not None:
             check_output(file, overwrite)
     image = open_image(path, hdu_of(hdu), mask=mask)
+    parameters = {
+        "model": model.value, "order": order, "box_size": box_size, "fwhm": fwhm, "n_sigma": n_sigma,
+        "n_pixels": n_pixels, "max_grow_size": max_grow_size, "mask": None if mask is None else Path(mask).name,
+    }  # fmt: skip
+    source = (image.attrs.get("path"), image.attrs.get("hdu"))
+    recorded = partial(record_provenance, source=source, parameters={"sky": parameters})
     with session(workers, scheduler, quiet=as_json) as shown:
         with shown.step("sky"):
             fitted, masked = fit_sky_between_sources(
@@ -95,9 +103,10 @@ def sky(
                 n_sigma=n_sigma, n_pixels=n_pixels, max_grow_size=max_grow_size,
             )  # fmt: skip
         with shown.step(f"writing {output}"):
-            write_image(image.galprep.subtract_sky(fitted), output, overwrite=overwrite)
+            flat = image.galprep.subtract_sky(fitted)
+            write_image(with_header(flat, recorded(flat.galprep.header)), output, overwrite=overwrite)
         files = [output]
-        header = image.galprep.header
+        header = recorded(image.galprep.header)
         if sky_file is not None:
             with shown.step(f"writing {sky_file}"):
                 evaluated = fitted.evaluate(image["data"].shape, image["data"].data.chunks)
@@ -124,13 +133,11 @@ def minus_sky(image, model: SkyModel, *, order: int, box_size: int, fwhm: float)
 
 
 def _stamped(header):
-    """Header of the mask: sky coordinates, no unit, and the version that made it."""
-    from galprep_dask import __version__
+    """Header of the mask: sky coordinates, no unit, and what made it."""
     from galprep_dask.io.fits_writer import STRUCTURE
 
     for keyword in (*STRUCTURE, "BUNIT"):
         header.remove(keyword, ignore_missing=True, remove_all=True)
-    header["GPVERS"] = (__version__, "version of galprep-dask that wrote this file")
     return header
 
 

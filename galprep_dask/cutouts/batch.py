@@ -37,7 +37,7 @@ def cutout_many(
     image : Dataset
         An image, or a cube, which is cut along its last two axes.
     ra, dec : (n,) arrays, table columns or Quantities
-        Positions of the targets, in degrees where there is no unit.
+        Positions of the targets in ICRS, in degrees where there is no unit.
     size : int, tuple, array or Quantity
         For all targets a side in pixels, or a tuple ``(ny, nx)``; for each its own in an array ``(n,)`` or ``(n, 2)``.
         Or the same in angles on the sky.

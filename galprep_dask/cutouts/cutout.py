@@ -37,7 +37,7 @@ def cutout(image: xr.Dataset, ra: float, dec: float, size) -> xr.Dataset:
     image : Dataset
         An image, or a cube, which is cut along its last two axes.
     ra, dec : float or Quantity
-        Position of the target, in degrees where there is no unit.
+        Position of the target in ICRS, in degrees where there is no unit; whatever the coordinates of the image.
     size : int, (int, int), or Quantity
         Side in pixels, or ``(ny, nx)``, or an angle (one or two) on the sky.
 

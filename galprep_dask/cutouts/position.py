@@ -10,6 +10,7 @@ import numpy as np
 from astropy.wcs import WCS
 
 from galprep_dask.errors import ParameterError
+from galprep_dask.image import in_frame_of, pixels_to_sky
 
 __all__ = ["box_around", "brightest_pixel_near", "first_pixels", "nearest_pixel", "sky_axes", "turned_axes"]
 
@@ -98,10 +99,10 @@ def sky_axes(wcs: WCS, x: float, y: float) -> np.ndarray:
     (2, 2) float64 array
         Columns are the steps of one arcsec to the east and to the north.
     """
-    ra, dec = wcs.all_pix2world(x, y, 0)
+    ra, dec = pixels_to_sky(wcs, x, y)
     step = 1 / 3600
-    east = wcs.all_world2pix(ra + step / np.cos(np.radians(dec)), dec, 0)
-    north = wcs.all_world2pix(ra, dec + step, 0)
+    east = wcs.all_world2pix(*in_frame_of(wcs, ra + step / np.cos(np.radians(dec)), dec), 0)
+    north = wcs.all_world2pix(*in_frame_of(wcs, ra, dec + step), 0)
     return np.transpose([np.subtract(east, (x, y)), np.subtract(north, (x, y))])
 
 

@@ -31,6 +31,7 @@ from galprep_dask.image import (
     build_wcs,
     celestial_wcs,
     parse_header,
+    sky_to_pixels,
     split_lookup_tables,
     unannounced_distortion,
 )
@@ -307,7 +308,7 @@ def target_pixel(header: fits.Header) -> tuple[float, float] | None:
     """
     Give the 0-based (x, y) of RA_TARG, DEC_TARG.
 
-    NaN where the projection does not reach, None if the header has no target, or the WCS no right ascension.
+    NaN where the projection does not reach, None if the header has no target, or no WCS.
     """
     ra, dec = header.get("RA_TARG"), header.get("DEC_TARG")
     if not all(isinstance(angle, int | float) for angle in (ra, dec)):
@@ -321,18 +322,13 @@ def target_pixel(header: fits.Header) -> tuple[float, float] | None:
     return _pixel_of(wcs, ra, dec)
 
 
-def _pixel_of(wcs: WCS, ra: float, dec: float) -> tuple[float, float] | None:
-    if wcs.wcs.lngtyp.strip() != "RA":
-        return None
-    order = 1 if wcs.wcs.lng == 0 else -1  # a few headers have the declination first
+def _pixel_of(wcs: WCS, ra: float, dec: float) -> tuple[float, float]:
+    if abs(dec) > 90:
+        return math.nan, math.nan
     with WARNINGS_LOCK, warnings.catch_warnings():  # the lock is also for the WCS, which threads share
         warnings.simplefilter("ignore")  # where a distortion has no inverse
-        x, y = (float(value) for value in wcs.all_world2pix(*(ra, dec)[::order], 0, quiet=True))
-        back = (math.nan, math.nan)
-        if math.isfinite(x) and math.isfinite(y):
-            back = wcs.all_pix2world(x, y, 0)[::order]
-    apart = abs(math.remainder(float(back[0]) - ra, 360)) * math.cos(math.radians(dec)) + abs(float(back[1]) - dec)
-    return (x, y) if apart < 1 / 3600 else (math.nan, math.nan)
+        x, y = (float(value[0]) for value in sky_to_pixels(wcs, [ra], [dec]))
+    return x, y
 
 
 def is_inside(position: tuple[float, float], shape: tuple[int, int]) -> bool:

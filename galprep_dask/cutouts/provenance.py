@@ -18,7 +18,7 @@ from galprep_dask._version import __version__
 from galprep_dask.errors import ParameterError
 from galprep_dask.io.files import is_remote, local_path, open_hdus
 
-__all__ = ["parameter_text", "provenance_cards"]
+__all__ = ["parameter_text", "provenance_cards", "record_provenance"]
 
 Card = tuple[str, Any, str]
 
@@ -94,6 +94,30 @@ def provenance_cards(source: tuple[str | None, int | None] | None, parameters: M
         cards.append(("GPHASH", _hash(text), "SHA-256 of GPPARAM, its first 16 digits"))
         cards.append(("GPPARAM", text, ""))
     return cards
+
+
+def record_provenance(
+    header: fits.Header, source: tuple[str | None, int | None] | None, parameters: Mapping[str, Any]
+) -> fits.Header:
+    """
+    Give a header with the keywords of :func:`provenance_cards`, in place of those of the file that was the input.
+
+    Parameters
+    ----------
+    header : Header
+        Of the file to be written. Not modified.
+    source, parameters
+        As for :func:`provenance_cards`.
+
+    Returns
+    -------
+    Header
+    """
+    header = header.copy()
+    for keyword in ("GPVERS", "GPINPUT", "GPINHDU", "GPINSIZE", "GPINHASH", "GPHASH", "GPPARAM"):
+        header.remove(keyword, ignore_missing=True, remove_all=True)
+    header.extend(provenance_cards(source, parameters), end=True)
+    return header
 
 
 def _marks(path: str, hdu: int | None) -> list[Card]:

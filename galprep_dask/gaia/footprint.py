@@ -10,14 +10,13 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from astropy import units as u
-from astropy.coordinates import FK5, ICRS, SkyCoord
 from astropy.io import fits
 from astropy.wcs import WCS
-from astropy.wcs.utils import proj_plane_pixel_area, wcs_to_celestial_frame
+from astropy.wcs.utils import proj_plane_pixel_area
 
+from galprep_dask.arrays import is_finite
 from galprep_dask.errors import MissingWCSError, ParameterError
-from galprep_dask.image import celestial_wcs
+from galprep_dask.image import celestial_wcs, in_frame_of, pixels_to_sky
 
 __all__ = ["Box", "Footprint", "cells_of", "cut_to", "make_footprint", "unit_vectors"]
 
@@ -84,17 +83,13 @@ class Footprint:
     def to_pixels(self, ra: np.ndarray, dec: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Give 0-based pixel positions of ICRS positions in degrees; NaN off the projection."""
         ra, dec = np.atleast_1d(np.asarray(ra, float)), np.atleast_1d(np.asarray(dec, float))
-        frame = _frame(self.wcs)
-        lon, lat = ra, dec
-        if frame is not None:
-            there = SkyCoord(ra, dec, unit="deg", frame=ICRS).transform_to(frame).spherical
-            lon, lat = there.lon.deg, there.lat.deg
+        world = in_frame_of(self.wcs, ra, dec)
         x, y = np.full(ra.shape, np.nan), np.full(ra.shape, np.nan)
         good = np.isfinite(ra) & np.isfinite(dec)
         if good.any():
-            x[good], y[good] = self.wcs.all_world2pix(lon[good], lat[good], 0, quiet=True)
+            x[good], y[good] = self.wcs.all_world2pix(*(axis[good] for axis in world), 0, quiet=True)
             # A projection has two sides, and far outside an image the inverse of a distortion finds anything.
-            back = _to_sky(self.wcs, x, y)
+            back = pixels_to_sky(self.wcs, x, y)
             with np.errstate(invalid="ignore"):
                 off = _angles(unit_vectors(*back), unit_vectors(ra, dec)) > math.radians(1 / 3600)
             x[off], y[off] = np.nan, np.nan
@@ -147,7 +142,7 @@ def make_footprint(
     """
     wcs = _celestial(wcs)
     ny, nx = _checked_shape(shape)
-    if not (math.isfinite(margin_arcsec) and margin_arcsec >= 0):
+    if not (is_finite(margin_arcsec) and margin_arcsec >= 0):
         raise ParameterError(f"margin_arcsec={margin_arcsec!r}; expected zero or a positive number of arcsec.")
     scale = math.sqrt(proj_plane_pixel_area(wcs)) * 3600
     margin_px = margin_arcsec / scale
@@ -157,7 +152,7 @@ def make_footprint(
     pieces_y, pieces_x = (max(1, math.ceil(_MOST_PIECES * n / longest)) for n in (ny, nx))
     x = np.linspace(-0.5 - margin_px, nx - 0.5 + margin_px, pieces_x * (_POINTS - 1) + 1)
     y = np.linspace(-0.5 - margin_px, ny - 0.5 + margin_px, pieces_y * (_POINTS - 1) + 1)
-    points = unit_vectors(*_to_sky(wcs, *np.meshgrid(x, y)))
+    points = unit_vectors(*pixels_to_sky(wcs, *np.meshgrid(x, y)))
 
     centres, radii = [], []
     for i in range(pieces_y):
@@ -267,26 +262,6 @@ def unit_vectors(ra: np.ndarray, dec: np.ndarray) -> np.ndarray:
 def _angles(one: np.ndarray, other: np.ndarray) -> np.ndarray:
     """Angles in radians between unit vectors, exact for small ones too."""
     return 2 * np.arcsin(np.minimum(np.linalg.norm(one - other, axis=-1) / 2, 1.0))
-
-
-def _to_sky(wcs: WCS, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """ICRS degrees of pixel positions; NaN off the sky."""
-    ra, dec = (np.asarray(values, float) for values in wcs.all_pix2world(x, y, 0))
-    frame = _frame(wcs)
-    if frame is None:
-        return ra, dec
-    there = SkyCoord(ra * u.deg, dec * u.deg, frame=frame).transform_to(ICRS).spherical
-    return there.lon.deg, there.lat.deg
-
-
-def _frame(wcs: WCS):
-    """Give the frame of a WCS, or None where it is ICRS or FK5 of J2000, which differ by 0.02 arcsec.
-
-    Headers that say FK5 (or nothing) come for the most part from astrometry tied to Gaia or 2MASS.
-    """
-    frame = wcs_to_celestial_frame(wcs)
-    same = isinstance(frame, ICRS) or (isinstance(frame, FK5) and abs(frame.equinox.jyear - 2000) < 1e-3)
-    return None if same else frame
 
 
 def _celestial(wcs: WCS | fits.Header | str) -> WCS:

@@ -8,6 +8,7 @@ import warnings
 import numpy as np
 from scipy.spatial import cKDTree
 
+from galprep_dask.arrays import is_finite
 from galprep_dask.errors import NoMatchWarning, ParameterError
 from galprep_dask.gaia.footprint import unit_vectors
 
@@ -174,6 +175,6 @@ def _points(x_name: str, x, y_name: str, y, unit: str | None = None) -> np.ndarr
 
 def _checked_radius(radius, unit: str) -> float:
     radius = float(radius.to_value(unit)) if hasattr(radius, "to_value") and unit != "px" else float(radius)
-    if not (math.isfinite(radius) and radius > 0):
+    if not (is_finite(radius) and radius > 0):
         raise ParameterError(f"radius={radius!r}; expected a positive number of {unit}.")
     return radius

@@ -12,6 +12,7 @@ from astropy.table import QTable, vstack
 from astropy.time import Time
 from astropy.wcs import WCS
 
+from galprep_dask.arrays import is_finite
 from galprep_dask.errors import ParameterError
 from galprep_dask.gaia.cache import cache_folder, keep, recall
 from galprep_dask.gaia.columns import COLUMNS, normalise
@@ -140,10 +141,10 @@ def query_footprint(
     """Give the sources of all tiles that a footprint touches, as they are in the catalogue; see :func:`query_gaia`."""
     positive = {"timeout": timeout, "max_wait": max_wait, "row_limit": row_limit, "reach_within": reach_within}
     for name, value in positive.items():
-        if not (value is None or (math.isfinite(value) and value > 0)):
+        if not (value is None or (is_finite(value) and value > 0)):
             raise ParameterError(f"{name}={value!r}; expected a positive number.")
     for name, value in {"retries": retries, "backoff": backoff}.items():
-        if not (math.isfinite(value) and value >= 0):
+        if not (is_finite(value) and value >= 0):
             raise ParameterError(f"{name}={value!r}; expected zero or a positive number.")
     if tile_size is not None and not 0.01 <= tile_size <= 10:
         raise ParameterError(f"tile_size={tile_size!r}; expected degrees, 0.01 to 10, or None.")

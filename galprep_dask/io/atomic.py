@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from galprep_dask.errors import GalprepError, OutputError, OutputExistsError, ParameterError
-from galprep_dask.io.files import is_remote
+from galprep_dask.io.files import is_remote, local_path
 
 __all__ = ["atomic_path", "check_output"]
 
@@ -42,7 +42,7 @@ def check_output(path: str | os.PathLike, overwrite: bool) -> Path:
     """
     if is_remote(os.fspath(path)):
         raise ParameterError(f"cannot write to {os.fspath(path)!r}: write a local file and upload it.")
-    path = Path(path).expanduser()
+    path = Path(local_path(os.fspath(path)))
     if path.exists() and not overwrite:
         raise OutputExistsError(f"{str(path)!r} exists. Pass overwrite=True to replace it, or another path.")
     if not path.parent.is_dir():

@@ -30,6 +30,7 @@ from galprep_dask.cluster import computes_on_cluster
 from galprep_dask.errors import ImageShapeError, ParameterError
 from galprep_dask.image import PLANES, float_dtype, image_header, make_image
 from galprep_dask.io.atomic import atomic_path
+from galprep_dask.io.files import local_path
 from galprep_dask.io.fits_reader import contiguous_runs
 from galprep_dask.io.fits_tiles import write_tiled
 from galprep_dask.io.header import KEYWORDS
@@ -157,12 +158,17 @@ def write_hdus(
     OutputExistsError, OutputError, ParameterError
         As for :func:`write_image`.
     """
+    if os.fspath(path).endswith((".gz", ".bz2", ".xz", ".zip")):
+        raise ParameterError(
+            f"cannot write {os.fspath(path)!r}: files that are compressed as a whole cannot be written in parts. "
+            "Leave the ending away, and pass compression= to compress by tiles."
+        )
     with atomic_path(path, overwrite) as temporary:
         if compression is None:
             _write_plain(hdus, temporary, along)
         else:
             write_tiled(hdus, temporary, compression, quantize_level)
-    return Path(path).expanduser()
+    return Path(local_path(os.fspath(path)))
 
 
 def image_hdus(image: xr.Dataset, history: Iterable[str] = ()) -> list[tuple[fits.Header, da.Array]]:

@@ -205,7 +205,7 @@ def _open_fits(path, hdu, chunks, unit, planes, quantities, storage_options) -> 
     source = find_plane(path, hdu, storage_options)
     _warn_unless_lazy(source)
     data = lazy_plane(source, chunks, dtype=float_dtype(source.dtype))
-    headers = [source.header, source.primary]
+    headers = [source.header, source.primary] if source.hdu else [source.header]
     for name in quantities:
         if quantities[name] is None:
             quantities[name] = find_quantity(name, headers, where=source.place)
@@ -238,8 +238,8 @@ def _own_planes(source: FitsPlane, data: da.Array, storage_options) -> dict[str,
 
 def _plane(name, plane, source: FitsPlane, data: da.Array, storage_options):
     """Resolve what was given for mask, weight or sigma to an array."""
-    if isinstance(plane, int) and not isinstance(plane, bool):
-        return _read_plane(name, source.path, plane, data, storage_options)
+    if isinstance(plane, int | np.integer) and not isinstance(plane, bool):
+        return _read_plane(name, source.path, int(plane), data, storage_options)
     if isinstance(plane, str | os.PathLike):
         return _read_plane(name, os.fspath(plane), None, data, storage_options)
     if isinstance(plane, tuple) and len(plane) == 2 and isinstance(plane[0], str | os.PathLike):

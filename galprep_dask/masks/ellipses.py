@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from functools import partial
 from itertools import pairwise
 from typing import NamedTuple
@@ -10,7 +9,7 @@ from typing import NamedTuple
 import dask.array as da
 import numpy as np
 
-from galprep_dask.arrays import ImageLike, as_image, as_mask, like
+from galprep_dask.arrays import ImageLike, as_image, as_mask, is_finite, like
 from galprep_dask.blockwise import block_edges, map_blocks_each
 from galprep_dask.errors import ParameterError
 from galprep_dask.image import bad_pixels
@@ -142,7 +141,7 @@ def ellipse_labels(labels, image, bad, magnification, addgrow=0) -> np.ndarray:
 
 def check_ellipses(magnification, addgrow) -> None:
     """Raise ParameterError unless ``magnification`` and ``addgrow`` make sense."""
-    if not (math.isfinite(magnification) and magnification > 0):
+    if not (is_finite(magnification) and magnification > 0):
         raise ParameterError(f"magnification={magnification!r}; expected a positive number.")
     check_addgrow(addgrow)
 

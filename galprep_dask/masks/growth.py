@@ -8,7 +8,7 @@ import dask
 import dask.array as da
 import numpy as np
 
-from galprep_dask.arrays import ImageLike, as_image, as_mask, like, take_off_unit
+from galprep_dask.arrays import ImageLike, as_image, as_mask, is_finite, like, take_off_unit
 from galprep_dask.blockwise import collect_by_rows, give_back_memory, keep, objects_of_blocks
 from galprep_dask.cluster import computes_on_cluster
 from galprep_dask.errors import ParameterError
@@ -230,9 +230,9 @@ def _largest_square(radius, reach: int):
 
 
 def _check(sky_level, sky_std, max_grow_size, addgrow) -> None:
-    if not math.isfinite(sky_level):
+    if not is_finite(sky_level):
         raise ParameterError(f"sky_level={sky_level!r}; expected a finite number.")
-    if not (math.isfinite(sky_std) and sky_std >= 0):
+    if not (is_finite(sky_std) and sky_std >= 0):
         raise ParameterError(f"sky_std={sky_std!r}; expected zero or a positive number.")
     if not isinstance(max_grow_size, int | np.integer) or max_grow_size < 0:
         raise ParameterError(f"max_grow_size={max_grow_size!r}; expected a whole number of pixels, 0 or more.")
@@ -241,7 +241,8 @@ def _check(sky_level, sky_std, max_grow_size, addgrow) -> None:
 
 def check_addgrow(addgrow) -> None:
     """Raise ParameterError unless every ``addgrow`` is a number of pixels."""
-    if np.ndim(addgrow) > 1 or not (np.all(np.isfinite(addgrow)) and np.all(np.asarray(addgrow) >= 0)):
+    extra = np.asarray(addgrow)
+    if extra.ndim > 1 or extra.dtype.kind not in "biuf" or not (np.isfinite(extra) & (extra >= 0)).all():
         raise ParameterError(f"addgrow={addgrow!r}; expected a number of pixels, 0 or more.")
 
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import math
-
 import dask.array as da
 import numpy as np
 from scipy import ndimage
 
-from galprep_dask.arrays import ImageLike, as_image, as_mask, like
+from galprep_dask.arrays import ImageLike, as_image, as_mask, is_finite, like
 from galprep_dask.blockwise import blocks_in_memory
 from galprep_dask.errors import ParameterError
 from galprep_dask.masks.ellipses import check_ellipses, ellipse_labels
@@ -109,13 +107,13 @@ def target_mask(
     """
     if shape not in ("growth", "ellipses"):
         raise ParameterError(f"shape={shape!r}; expected 'growth' or 'ellipses'.")
-    if not (math.isfinite(source_diameter) and source_diameter >= 0):
+    if not (is_finite(source_diameter) and source_diameter >= 0):
         raise ParameterError(f"source_diameter={source_diameter!r}; expected a number of pixels, 0 or more.")
-    if not (math.isfinite(nearby_grow) and nearby_grow >= 0):
+    if not (is_finite(nearby_grow) and nearby_grow >= 0):
         raise ParameterError(f"nearby_grow={nearby_grow!r}; expected a number of pixels, 0 or more.")
     check_ellipses(magnification, addgrow)
     image = as_image(data)
-    if not (math.isfinite(x) and math.isfinite(y)):
+    if not (is_finite(x) and is_finite(y)):
         raise ParameterError(f"the target is at x={x!r}, y={y!r}; expected finite pixel coordinates.")
     given = {"bad": as_mask(mask, image), "always": as_mask(always, image, "always")}
     planes = {"pixels": image} | {name: plane for name, plane in given.items() if plane is not None}

@@ -12,7 +12,7 @@ import dask.array as da
 import numpy as np
 from astropy.io import fits
 
-from galprep_dask.arrays import ImageLike, as_image, as_mask, check_same_shape, like
+from galprep_dask.arrays import ImageLike, as_image, as_mask, check_same_shape, is_finite, is_number, like
 from galprep_dask.errors import ParameterError, SigmaWarning
 from galprep_dask.image import float_dtype, no_good_pixels
 from galprep_dask.noise._kernels.gaussian import clipped_width
@@ -318,10 +318,10 @@ def report_check(check: SigmaCheck, expected: float | None) -> None:
 
 
 def _check_expected(expected) -> None:
-    if not (math.isfinite(expected) and expected > 0):
+    if not (is_finite(expected) and expected > 0):
         raise ParameterError(f"expected={expected!r}; expected a positive number.")
 
 
 def _check_clip(sigma_clip) -> None:
-    if not sigma_clip >= _LEAST_CLIP:
+    if not (is_number(sigma_clip) and sigma_clip >= _LEAST_CLIP):
         raise ParameterError(f"sigma_clip={sigma_clip!r}; expected {_LEAST_CLIP:g} or more.")

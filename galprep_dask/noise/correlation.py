@@ -8,7 +8,7 @@ from itertools import product
 
 import numpy as np
 
-from galprep_dask.arrays import ImageLike, as_image, as_mask
+from galprep_dask.arrays import ImageLike, as_image, as_mask, is_number
 from galprep_dask.blockwise import map_regions
 from galprep_dask.errors import ParameterError, TooFewPixelsError
 from galprep_dask.noise._kernels.squares import scatter_of_squares
@@ -89,7 +89,7 @@ def correlation_factor(
     image = as_image(data)
     masked = as_mask(mask, image)
     sizes = _as_sizes(block_size, image.shape)
-    if not sigma_clip > 0:
+    if not (is_number(sigma_clip) and sigma_clip > 0):
         raise ParameterError(f"sigma_clip={sigma_clip!r}; expected a positive number.")
     tiles = [
         (y, min(y + _TILE, image.shape[0]), x, min(x + _TILE, image.shape[1]))

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-
+from galprep_dask.arrays import is_finite
 from galprep_dask.errors import ParameterError
 
 __all__ = ["effective_gain"]
@@ -47,9 +46,9 @@ def effective_gain(gain: float, *, zeropoint: float, unit: str, pixel_scale: flo
     """
     from astropy import units as u
 
-    if not (math.isfinite(gain) and gain > 0):
+    if not (is_finite(gain) and gain > 0):
         raise ParameterError(f"gain={gain!r}; expected a positive number.")
-    if not math.isfinite(zeropoint):
+    if not is_finite(zeropoint):
         raise ParameterError(f"zeropoint={zeropoint!r}; expected a finite magnitude.")
     try:
         unit = u.Unit(unit)
@@ -57,7 +56,7 @@ def effective_gain(gain: float, *, zeropoint: float, unit: str, pixel_scale: flo
         raise ParameterError(f"unit={unit!r} is no unit that astropy knows: {error}") from error
     one_count = (zeropoint * u.ABmag).to(u.Jy)
     if (unit * u.sr).is_equivalent(u.Jy) and not unit.is_equivalent(u.Jy):
-        if pixel_scale is None or not (math.isfinite(pixel_scale) and pixel_scale > 0):
+        if pixel_scale is None or not (is_finite(pixel_scale) and pixel_scale > 0):
             raise ParameterError(
                 f"pixel_scale={pixel_scale!r}; expected that of a pixel in arcsec, as {unit} is per area."
             )

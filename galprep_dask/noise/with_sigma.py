@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Iterable
 from dataclasses import replace
@@ -12,7 +11,7 @@ import dask.array as da
 import numpy as np
 import xarray as xr
 
-from galprep_dask.arrays import ImageLike, as_image, as_mask
+from galprep_dask.arrays import ImageLike, as_image, as_mask, is_finite
 from galprep_dask.errors import ParameterError
 from galprep_dask.image import bad_pixels, image_header, require, with_header
 from galprep_dask.io.fits_writer import image_hdus, write_hdus
@@ -239,7 +238,7 @@ def _planned(
     rescale=False, box_size=256,
 ) -> _Planned:  # fmt: skip
     """Measure the noise, and make the planes of it."""
-    if not (math.isfinite(correlation) and correlation > 0):
+    if not (is_finite(correlation) and correlation > 0):
         raise ParameterError(f"correlation={correlation!r}; expected a positive number.")
     gain, exptime = gain_and_exposure(image, gain, exptime, fac1)
     weight = image.get("weight") if weight is None and rms is None else weight

@@ -11,9 +11,11 @@ from pathlib import Path
 
 import dask.array as da
 import xarray as xr
+from astropy.io import fits
 from astropy.table import QTable
 
 from galprep_dask._version import __version__
+from galprep_dask.cutouts.provenance import record_provenance
 from galprep_dask.errors import GalprepError, NoGoodPixelsError, OutputError, TooFewPixelsError
 from galprep_dask.image import describe, image_header, pixel_scale
 from galprep_dask.noise import correlation_factor, measure_sky_std, with_sigma
@@ -321,9 +323,13 @@ def _psf(work: _Work) -> None:
     path, left = (file(work.output, band.name) for file in (layout.psf_file, layout.psf_residuals_file))
     for file in (path, left):
         file.unlink(missing_ok=True)
+    header = record_provenance(
+        fits.Header(), (work.image.attrs.get("path"), work.image.attrs.get("hdu")),
+        {"psf": settings.model_dump(mode="json", exclude={"gaia_catalog"})},  # a path, which is no part of what it was
+    )  # fmt: skip
     if band.psf is not None:
         model = read_psf(band.psf)
-        model.to_fits(path)
+        model.to_fits(path, header=header)
         work.record["psf"] = describe_psf(model, "file", work.scale, [])
         return
     if not work.record["stars"]["n_used"]:
@@ -339,7 +345,7 @@ def _psf(work: _Work) -> None:
         work.record["psf"] = {"source": "none", "reason": _reason(error)}
         return
     write_arrays(left, residuals)
-    model.to_fits(path)
+    model.to_fits(path, header=header)
     work.record["psf"] = describe_psf(model, "fitted", work.scale, warned)
 
 

@@ -143,11 +143,20 @@ def _column(table: Table, names) -> str | None:
     return next((lower[name] for name in names if name in lower), None)
 
 
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
 def _degrees(column, where: str) -> np.ndarray:
     """Degrees of a column in degrees or with a unit; NaN where there is none."""
     if column.dtype.kind in "US":
+        wrong = next((value for value in map(_text, column) if not _is_number(value)), _text(column[0]))
         raise TargetTableError(
-            f"column {column.name!r} of {where} holds text, {_text(column[0])!r} for example; expected degrees."
+            f"column {column.name!r} of {where} holds text, {wrong!r} for example; expected degrees."
         )
     if column.unit is not None and u.Unit(column.unit) == u.hourangle:
         return Angle(_filled(column), u.hourangle).deg

@@ -16,7 +16,7 @@ __all__ = ["write_psf_at"]
 
 def write_psf_at(
     model, path: str | os.PathLike, x: float, y: float, *, ra: float | None = None, dec: float | None = None,
-    overwrite: bool = False,
+    overwrite: bool = False, header: fits.Header | None = None,
 ) -> Path:  # fmt: skip
     """
     Write what a PSF is at a position as the one image of a FITS file.
@@ -33,6 +33,8 @@ def write_psf_at(
         The same in degrees, for the header.
     overwrite : bool
         Whether a file that exists may be replaced.
+    header : Header, optional
+        Further keywords, of the input for example.
 
     Returns
     -------
@@ -61,6 +63,8 @@ def write_psf_at(
     (15, 15)
     """
     hdu = fits.PrimaryHDU(model.at(x, y).astype(np.float32), model_header(model))
+    if header is not None:
+        hdu.header.extend(header, update=True)
     hdu.header["PSFX"] = (x, "[pix] where the PSF was evaluated, from 0")
     hdu.header["PSFY"] = (y, "[pix] where the PSF was evaluated, from 0")
     if ra is not None:

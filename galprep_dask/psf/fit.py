@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from galprep_dask.arrays import is_whole
 from galprep_dask.cluster import as_one_task, computes_on_cluster, is_task
 from galprep_dask.errors import ParameterError, TooFewStarsError
 from galprep_dask.psf.given import check_numbers, checked_stamps, grid_for, unusable_stamps, variances_of
@@ -136,10 +137,12 @@ def fit_psf(
     if computes_on_cluster() and not is_task():
         return as_one_task(fit_psf, **given)
     data, good, degree_max = checked_stamps(stamps, mask, x, y, oversampling, degree, solver, reserve, dtype)
-    scales = {"learning_rate": learning_rate, "clip": clip} | ({"gain": gain} if gain else {})
+    scales = {"learning_rate": learning_rate, "clip": clip} | ({} if gain is None else {"gain": gain})
     check_numbers(num_steps, {"a_TV": a_TV, "a_sky": a_sky}, scales)
     if neighbours not in ("mask", "fit"):
         raise ParameterError(f"neighbours={neighbours!r}: 'mask' or 'fit'.")
+    if not (is_whole(seed) and seed >= 0):
+        raise ParameterError(f"seed={seed!r}: an integer, 0 or more.")
     count, size = data.shape[:2]
     sky, dx, dy, flux, fwhm = starting_values(data, good)
     if not local_sky:
@@ -149,6 +152,8 @@ def fit_psf(
     usable = reasons == ""
     if not usable.any():
         raise TooFewStarsError(f"none of the {count} stamps has enough good pixels in its middle to be fitted.")
+    if not (flux[usable] > 0).any():
+        raise TooFewStarsError(f"none of the {usable.sum()} usable stamps is brighter in its middle than around it.")
     chosen, slope = grid_for(
         data, good, variance, gain, sky, dx, dy, flux, fwhm, usable, oversampling, varies=degree != 0
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from galprep_dask.arrays import is_finite, is_number, is_whole
 from galprep_dask.errors import ImageShapeError, NoGoodPixelsError, ParameterError, TooFewStarsError
 from galprep_dask.psf.profile import lost_to_sampling, needed_oversampling, slope_of
 
@@ -46,7 +47,7 @@ def checked_stamps(stamps, mask, x, y, oversampling, degree, solver, reserve, dt
         raise ParameterError(f"degree={degree!r}: an integer from 0 to 4, or 'auto'.")
     if solver not in SOLVERS:
         raise ParameterError(f"solver={solver!r}: one of {', '.join(SOLVERS)}.")
-    if not 0.2 <= reserve <= 0.5:
+    if not (is_number(reserve) and 0.2 <= reserve <= 0.5):
         raise ParameterError(f"reserve={reserve!r}: a fraction from 0.2 to 0.5; fewer stars would not prove anything.")
     if str(dtype) not in ("float32", "float64"):
         raise ParameterError(f"dtype={dtype!r}: 'float32' or 'float64'.")
@@ -65,12 +66,12 @@ def checked_stamps(stamps, mask, x, y, oversampling, degree, solver, reserve, dt
 def check_numbers(num_steps, penalties, scales):
     """Refuse penalties below 0, and scales and numbers of steps that are not above it."""
     for name, value in penalties.items():
-        if not (np.isfinite(value) and value >= 0):
+        if not (is_finite(value) and value >= 0):
             raise ParameterError(f"{name}={value!r}: a penalty is 0 or more.")
     for name, value in scales.items():
-        if not (np.isfinite(value) and value > 0):
+        if not (is_finite(value) and value > 0):
             raise ParameterError(f"{name}={value!r}: it must be above 0.")
-    if num_steps is not None and num_steps < 1:
+    if num_steps is not None and not (is_whole(num_steps) and num_steps >= 1):
         raise ParameterError(f"num_steps={num_steps!r}: at least 1, or None for the solver's own.")
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from astropy.table import Table
 
+from galprep_dask.arrays import is_finite
 from galprep_dask.errors import OutsideFieldWarning, ParameterError
 from galprep_dask.psf.field import Field
 from galprep_dask.psf.gauge import centred, polished, sampled
@@ -161,6 +162,8 @@ class PSFModel:
             return self.coefficients[0]
         if x is None or y is None:
             raise ParameterError("this PSF varies over the field: give x and y, or take .image, the mean.")
+        if not (is_finite(x) and is_finite(y)):
+            raise ParameterError(f"x={x!r}, y={y!r} is no position in pixels: expected two finite numbers.")
         if not self.field.inside(x, y):
             warnings.warn(
                 f"({x:g}, {y:g}) lies outside the stars of this PSF: their nearest position is taken.",

@@ -119,7 +119,10 @@ class OneFit:
             self.reasons = np.where(usable, self._no_stars(alive), self.base)
             fine = candidates & (self.reasons == "")
             if not fine.any():
-                raise TooFewStarsError("no stamp looks like the others: there is no star to be fitted.")
+                raise TooFewStarsError(
+                    "no stamp looks like the others: there is no star to be fitted. Look at the stamps, and check "
+                    "gain=, in electrons per unit of the pixels, and the noise given."
+                )
             if not (alive & ~fine).any():  # those that only looked odd at first join in the last fit
                 break
             alive = fine

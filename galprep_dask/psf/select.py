@@ -11,7 +11,7 @@ from astropy.table import QTable
 
 from galprep_dask.arrays import ImageLike, as_image, as_mask, check_same_shape
 from galprep_dask.errors import MissingWCSError, ParameterError
-from galprep_dask.image import celestial_wcs, parse_header
+from galprep_dask.image import celestial_wcs, parse_header, pixels_to_sky
 from galprep_dask.psf._kernels.shapes import SATURATED, TO_FWHM
 from galprep_dask.psf.cuts import Verdicts, numbered, quota
 from galprep_dask.psf.match import listed_positions, match_gaia, rows_at
@@ -330,7 +330,7 @@ def _on_sky(x, y, header) -> dict:
         wcs = celestial_wcs(header)
     except MissingWCSError:
         return {}
-    ra, dec = wcs.all_pix2world(x, y, 0)
+    ra, dec = pixels_to_sky(wcs, x, y)
     return {"ra": ra * u.deg, "dec": dec * u.deg}
 
 

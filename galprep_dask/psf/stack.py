@@ -36,7 +36,8 @@ def stack_of(data, good, variance, flux, dx, dy, sky) -> np.ndarray:
     covered = _between_pixels(good.astype(float), dx, dy)
     moved = shifted(light, -dx, -dy) / flux[:, None, None]
     noise = np.maximum(_between_pixels(variance, dx, dy), 1e-300)
-    weights = np.where(covered > 0.99, flux[:, None, None] ** 2 / noise, 0.0)
+    weights = np.zeros_like(noise)
+    np.divide(flux[:, None, None] ** 2, noise, out=weights, where=covered > 0.99)  # elsewhere noise is next to nothing
     kept = weights.copy()
     for _ in range(CLIPPINGS):
         mean = (kept * moved).sum(0) / np.maximum(kept.sum(0), 1e-300)

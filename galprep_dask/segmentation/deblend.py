@@ -6,7 +6,7 @@ import warnings
 
 import numpy as np
 
-from galprep_dask.arrays import ImageLike, as_image, as_mask
+from galprep_dask.arrays import ImageLike, as_image, as_mask, is_number
 from galprep_dask.errors import NotDeblendedWarning, ParameterError
 from galprep_dask.image import bad_pixels
 from galprep_dask.segmentation._deblend_blocks import Splits, paint_blocks, split_segments
@@ -214,7 +214,7 @@ def _check_rules(n_levels, contrast, contrast_method, mode, max_pixels, max_peak
             raise ParameterError(f"{name}={value!r}; expected a whole number, 1 or more.")
     if mode not in ("exponential", "linear", "sinh"):
         raise ParameterError(f"mode={mode!r}; expected 'exponential', 'linear' or 'sinh'.")
-    if not 0 <= contrast <= 1:
+    if not (is_number(contrast) and 0 <= contrast <= 1):
         raise ParameterError(f"contrast={contrast!r}; expected a number from 0 to 1.")
     if contrast_method not in (None, "basin", "saddle"):
         raise ParameterError(f"contrast_method={contrast_method!r}; expected None, 'basin' or 'saddle'.")

@@ -10,7 +10,7 @@ import numpy as np
 from dask.base import tokenize
 from dask.highlevelgraph import HighLevelGraph
 
-from galprep_dask.arrays import ImageLike, as_image, as_mask, check_same_shape, take_off_unit
+from galprep_dask.arrays import ImageLike, as_image, as_mask, check_same_shape, is_finite, take_off_unit
 from galprep_dask.blockwise import give_back_memory, map_blocks_each, objects_now
 from galprep_dask.cluster import computes_on_cluster
 from galprep_dask.errors import ImageShapeError, NoSourcesWarning, ParameterError
@@ -151,7 +151,7 @@ def _level(threshold, image: da.Array) -> tuple:
     """Give the threshold as a number or as an image, and None for the other."""
     if np.ndim(threshold) == 0:
         level = threshold if isinstance(threshold, int | float) else np.asarray(threshold)[()]
-        if not np.isfinite(level):
+        if not is_finite(level):
             raise ParameterError(f"threshold={threshold!r}; expected a finite number.")
         return level, None
     check_same_shape(threshold, image.shape, "threshold")

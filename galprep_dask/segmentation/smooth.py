@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from galprep_dask.arrays import ImageLike, as_image, as_mask, like, take_off_unit
+from galprep_dask.arrays import ImageLike, as_image, as_mask, is_finite, like, take_off_unit
 from galprep_dask.errors import ParameterError
 from galprep_dask.image import float_dtype
 from galprep_dask.neighbours import map_halo
@@ -68,7 +68,7 @@ def _weights(fwhm, kernel) -> np.ndarray:
     if (fwhm is None) == (kernel is None):
         raise ParameterError("give either fwhm= or kernel=, to say what to smooth with.")
     if kernel is None:
-        if not (np.isfinite(fwhm) and fwhm > 0):
+        if not (is_finite(fwhm) and fwhm > 0):
             raise ParameterError(f"fwhm={fwhm!r}; expected a positive number of pixels.")
         return gaussian_weights(fwhm)
     kernel = np.asarray(kernel)

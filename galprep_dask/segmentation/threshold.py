@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 
-from galprep_dask.arrays import ImageLike, as_image, check_same_shape, like, take_off_unit
+from galprep_dask.arrays import ImageLike, as_image, check_same_shape, is_finite, like, take_off_unit
 from galprep_dask.errors import ParameterError
 from galprep_dask.stats import sigma_clipped_stats
 
@@ -64,8 +62,11 @@ def detect_threshold(
     >>> detect_threshold(image, 3.0, background=100.0, error=np.full((200, 200), 2.0))[0, 0].item()
     106.0
     """
-    if not math.isfinite(n_sigma):
+    if not is_finite(n_sigma):
         raise ParameterError(f"n_sigma={n_sigma!r}; expected a finite number.")
+    for name, value in {"background": background, "error": error}.items():
+        if np.ndim(value) == 0 and not (value is None or is_finite(getattr(value, "value", value))):
+            raise ParameterError(f"{name}={value!r}; expected a finite number, an image, or None.")
     (data, background, error), unit = take_off_unit(data=data, background=background, error=error)
     level = _level(data, n_sigma, background, error, mask, sigma_clip, maxiters)
     return level if unit is None else level << unit

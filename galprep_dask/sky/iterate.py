@@ -101,7 +101,7 @@ def fit_sky_between_sources(
     """
     if rounds < 1:
         raise ParameterError(f"rounds={rounds!r}; expected 1 or more.")
-    check_search(faint_scales, margin)
+    check_search(faint_scales, margin, n_sigma)
     image = as_image(data)
     bad = keep_mask(bad_pixels(image, as_mask(mask, image)))
     sky, known = fit(image, bad), None

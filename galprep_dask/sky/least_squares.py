@@ -15,7 +15,7 @@ from typing import NamedTuple
 import dask.array as da
 import numpy as np
 
-from galprep_dask.arrays import ImageLike, as_image, as_mask, check_same_shape
+from galprep_dask.arrays import ImageLike, as_image, as_mask, check_same_shape, is_number, is_whole
 from galprep_dask.blockwise import merge_blocks_now_at
 from galprep_dask.errors import ParameterError
 from galprep_dask.sky._kernels.chebyshev import Band, join_bands
@@ -33,12 +33,12 @@ _LEAST_LEFT = 1e-4
 
 def check_fit(order, lowest_order: int, sigma_clip, maxiters) -> None:
     """Raise ParameterError unless degree and clipping make sense."""
-    if not isinstance(order, int | np.integer) or order < lowest_order:
+    if not is_whole(order) or order < lowest_order:
         raise ParameterError(f"order={order!r}; expected a whole number, {lowest_order} or more.")
-    if sigma_clip is not None and not sigma_clip > 0:
+    if sigma_clip is not None and not (is_number(sigma_clip) and sigma_clip > 0):
         raise ParameterError(f"sigma_clip={sigma_clip!r}; expected a positive number, or None.")
-    if maxiters < 0:
-        raise ParameterError(f"maxiters={maxiters!r}; expected 0 or more.")
+    if not (is_whole(maxiters) and maxiters >= 0):
+        raise ParameterError(f"maxiters={maxiters!r}; expected a whole number, 0 or more.")
 
 
 def fit_planes(data: ImageLike, mask: ImageLike | None, weight: ImageLike | None) -> list[da.Array]:

@@ -13,7 +13,7 @@ from dask.base import tokenize
 from dask.highlevelgraph import HighLevelGraph
 from scipy.ndimage import spline_filter
 
-from galprep_dask.arrays import CHUNK_SIDE, ImageLike, as_image, as_mask
+from galprep_dask.arrays import CHUNK_SIDE, ImageLike, as_image, as_mask, is_number, is_whole
 from galprep_dask.blockwise import as_object, block_bounds, block_edges, collect_by_rows
 from galprep_dask.errors import NoGoodPixelsError, ParameterError
 from galprep_dask.fused import compute_now
@@ -309,13 +309,13 @@ def _check(shape, box_size, filter_size, sigma_clip, maxiters, estimator, exclud
         raise ParameterError(f"box_size={box_size!r} is larger than the image of shape {shape}.")
     if filter_size[0] % 2 == 0 or filter_size[1] % 2 == 0:
         raise ParameterError(f"filter_size={filter_size!r}; expected odd numbers of boxes.")
-    if sigma_clip is not None and not sigma_clip > 0:
+    if sigma_clip is not None and not (is_number(sigma_clip) and sigma_clip > 0):
         raise ParameterError(f"sigma_clip={sigma_clip!r}; expected a positive number, or None.")
-    if maxiters is not None and maxiters < 0:
-        raise ParameterError(f"maxiters={maxiters!r}; expected 0 or more, or None.")
+    if maxiters is not None and not (is_whole(maxiters) and maxiters >= 0):
+        raise ParameterError(f"maxiters={maxiters!r}; expected a whole number, 0 or more, or None.")
     if estimator not in _ESTIMATORS:
         raise ParameterError(f"estimator={estimator!r}; expected one of {', '.join(map(repr, _ESTIMATORS))}.")
-    if not 0 <= exclude_percentile <= 100:
+    if not (is_number(exclude_percentile) and 0 <= exclude_percentile <= 100):
         raise ParameterError(f"exclude_percentile={exclude_percentile!r}; expected 0 to 100.")
 
 

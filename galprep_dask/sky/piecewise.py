@@ -20,7 +20,7 @@ from scipy import sparse
 from scipy.interpolate import BSpline
 from scipy.sparse.linalg import splu
 
-from galprep_dask.arrays import CHUNK_SIDE, ImageLike
+from galprep_dask.arrays import CHUNK_SIDE, ImageLike, is_number
 from galprep_dask.blockwise import map_blocks_at
 from galprep_dask.errors import ParameterError
 from galprep_dask.image import no_good_pixels
@@ -224,7 +224,7 @@ def _rounding(found: Solution) -> float:
 
 def _sizes(piece_size) -> tuple[int, int]:
     sizes = np.broadcast_to(np.asarray(piece_size), (2,)) if np.size(piece_size) in (1, 2) else [0]
-    if any(not float(size).is_integer() or size < 1 for size in sizes):
+    if not all(map(is_number, sizes)) or any(not float(size).is_integer() or size < 1 for size in sizes):
         raise ParameterError(f"piece_size={piece_size!r}; expected one or two whole numbers of pixels.")
     return int(sizes[0]), int(sizes[1])
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import math
-
 import dask.array as da
 import numpy as np
 
-from galprep_dask.arrays import ImageLike, as_image, as_mask, like
+from galprep_dask.arrays import ImageLike, as_image, as_mask, is_finite, is_whole, like
 from galprep_dask.blockwise import keep_mask, merge_blocks_now
 from galprep_dask.errors import ParameterError
 from galprep_dask.image import bad_pixels, float_dtype
@@ -95,7 +93,9 @@ def source_mask(
     >>> bool(masked[50:60, 50:60].all()), bool(masked.mean() < 0.05)
     (True, True)
     """
-    check_search(faint_scales, margin)
+    check_search(faint_scales, margin, n_sigma)
+    if not (sky_level is None or is_finite(sky_level)):
+        raise ParameterError(f"sky_level={sky_level!r}; expected a finite number, or None.")
     image = as_image(data)
     image = image.astype(float_dtype(image.dtype))  # means of whole numbers are none
     mask = as_mask(mask, image)
@@ -116,11 +116,13 @@ def _count(*blocks) -> np.ndarray:
     return np.array([np.count_nonzero(block) for block in blocks])
 
 
-def check_search(faint_scales, margin) -> None:
-    """Raise ParameterError unless scales and margin make sense."""
-    if not (math.isfinite(margin) and margin >= 0):
+def check_search(faint_scales, margin, n_sigma) -> None:
+    """Raise ParameterError unless scales, margin and threshold make sense."""
+    if not is_finite(n_sigma):
+        raise ParameterError(f"n_sigma={n_sigma!r}; expected a finite number.")
+    if not (is_finite(margin) and margin >= 0):
         raise ParameterError(f"margin={margin!r}; expected zero or a positive number.")
-    if not all(isinstance(scale, int | np.integer) and scale >= 1 for scale in faint_scales):
+    if not (np.ndim(faint_scales) == 1 and all(is_whole(scale) and scale >= 1 for scale in faint_scales)):
         raise ParameterError(f"faint_scales={faint_scales!r}; expected whole numbers of pixels, 1 or more.")
 
 

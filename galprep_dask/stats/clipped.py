@@ -10,7 +10,7 @@ import dask.array as da
 import numpy as np
 from dask.array.core import normalize_chunks, slices_from_chunks
 
-from galprep_dask.arrays import CHUNK_SIDE, ImageLike, as_image, as_mask
+from galprep_dask.arrays import CHUNK_SIDE, ImageLike, as_image, as_mask, is_number, is_whole
 from galprep_dask.blockwise import merge_blocks_now
 from galprep_dask.errors import ParameterError
 from galprep_dask.image import no_good_pixels
@@ -79,10 +79,10 @@ def sigma_clipped_stats(
     >>> [round(value, 1) for value in sigma_clipped_stats(image)]
     [10.0, 10.0, 2.0]
     """
-    if not sigma > 0:
+    if not (is_number(sigma) and sigma > 0):
         raise ParameterError(f"sigma={sigma!r}; expected a positive number.")
-    if maxiters is not None and maxiters < 0:
-        raise ParameterError(f"maxiters={maxiters!r}; expected 0 or more, or None.")
+    if maxiters is not None and not ((is_whole(maxiters) or maxiters == np.inf) and maxiters >= 0):
+        raise ParameterError(f"maxiters={maxiters!r}; expected a whole number, 0 or more, or None.")
     data = as_image(_lent(data))
     mask = as_mask(_lent(mask, data.chunks), data)
     (found,) = clipped_together((data, mask), sigma=sigma, maxiters=maxiters)

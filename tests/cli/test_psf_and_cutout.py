@@ -46,6 +46,9 @@ def test_psf_is_that_of_the_field_and_says_how_good(field):
     assert 0.8 < told["chi2_reserved"] < 1.25
     model = PSFModel.from_fits(folder / "psf.fits")
     assert model.fwhm == told["fwhm"]
+    header = fits.getheader(folder / "psf.fits")
+    assert (header["GPVERS"], header["GPINPUT"], len(header["GPHASH"])) == (gp.__version__, "flat.fits", 16)
+    assert json.loads(header["GPPARAM"])["psf"]["size"] == 25
     assert int(model.stars["used"].sum()) == told["stars"]
     assert (folder / "psf.png").read_bytes().startswith(b"\x89PNG")
 
@@ -75,6 +78,7 @@ def test_psf_at_a_position_is_one_image_that_a_fit_can_use(field, tmp_path, posi
         expected = PSFModel.from_fits(folder / "psf.fits").at(told["x"], told["y"]).astype("f4")
         np.testing.assert_array_equal(hdus[0].data, expected)
         assert (hdus[0].header["PSFX"], hdus[0].header["PSFY"]) == (told["x"], told["y"])
+        assert hdus[0].header["GPINPUT"] == "psf.fits"
     assert not [finding for finding in validate_files([str(out)]) if finding.level in ("error", "warning")]
 
 

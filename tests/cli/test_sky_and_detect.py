@@ -47,6 +47,11 @@ def test_sky_writes_what_the_functions_give(mosaic, tmp_path):
     np.testing.assert_array_equal(fits.getdata(mask_file), np.asarray(masked, dtype="u1"))
     np.testing.assert_allclose(fits.getdata(sky_file) + fits.getdata(out), fits.getdata(mosaic), atol=2e-5)
     assert "BUNIT" not in fits.getheader(mask_file)
+    for file in (out, sky_file, mask_file):  # where it comes from
+        header = fits.getheader(file)
+        assert (header["GPVERS"], header["GPINPUT"], header["GPINHDU"]) == (gp.__version__, mosaic.name, 0)
+        assert json.loads(header["GPPARAM"])["sky"]["order"] == 1
+        assert len(header["GPHASH"]) == len(header["GPINHASH"]) == 16
     result = json.loads(done.stdout)
     assert result["model"] == "PolynomialSky"
     assert result["rms"] == pytest.approx(1.0, abs=0.03)

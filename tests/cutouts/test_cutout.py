@@ -18,8 +18,9 @@ from projections import SHAPE, projections
 from galprep_dask import make_image
 from galprep_dask.cutouts import cut_header, cutout
 from galprep_dask.cutouts.cutout import header_of_cut, header_pattern
+from galprep_dask.cutouts.position import sky_axes
 from galprep_dask.errors import EdgeWarning, MissingWCSError, ParameterError, TargetOutsideError
-from galprep_dask.image import header_text
+from galprep_dask.image import celestial_wcs, header_text, pixels_to_sky
 
 PIXELS = np.arange(201 * 241, dtype="f4").reshape(SHAPE)
 
@@ -233,6 +234,28 @@ def test_a_header_with_declination_first():
         swapped[f"CD1_{axis}"], swapped[f"CD2_{axis}"] = header[f"CD2_{axis}"], header[f"CD1_{axis}"]
     ra, dec = (float(v) for v in WCS(header).all_pix2world(70, 140, 0))
     np.testing.assert_array_equal(cutout(image(swapped), ra, dec, 11)["data"], cutout(image(), ra, dec, 11)["data"])
+
+
+FRAMES = {
+    "Galactic": {"CTYPE1": "GLON-TAN", "CTYPE2": "GLAT-TAN"},
+    "latitude first": {"CTYPE1": "GLAT-TAN", "CTYPE2": "GLON-TAN", "CRVAL1": 30.0, "CRVAL2": 50.0},
+    "ecliptic": {"CTYPE1": "ELON-TAN", "CTYPE2": "ELAT-TAN"}, "FK4": {"RADESYS": "FK4", "EQUINOX": 1950.0},
+    "FK5 of 1975": {"RADESYS": "FK5", "EQUINOX": 1975.0},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FRAMES)
+def test_targets_are_icrs_in_images_of_other_coordinates(name):
+    header = tan_header(SHAPE, **({"CRVAL1": 50.0, "CRVAL2": 30.0} | FRAMES[name]))
+    wcs = WCS(header)
+    target = wcs.pixel_to_world(70, 140).icrs
+    np.testing.assert_array_equal(cutout(image(header), target.ra, target.dec, 11)["data"], PIXELS[135:146, 65:76])
+    np.testing.assert_allclose(
+        pixels_to_sky(celestial_wcs(header), 70, 140), (target.ra.deg, target.dec.deg), rtol=0, atol=1e-9
+    )
+    for axis, angle in enumerate((90 * u.deg, 0 * u.deg)):  # to the east and to the north, of ICRS
+        aside = wcs.world_to_pixel(target.directional_offset_by(angle, 1 * u.arcsec))
+        np.testing.assert_allclose(sky_axes(wcs, 70, 140)[:, axis], np.subtract(aside, (70, 140)), rtol=0, atol=1e-4)
 
 
 def test_a_plane_of_another_size_is_left_alone_at_the_edge():

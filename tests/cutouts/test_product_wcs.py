@@ -71,15 +71,13 @@ def write_cutout(tmp_path, header, *, compressed=False, shape=(31, 45)):
         warnings.simplefilter("ignore")
         mosaic.writeto(tmp_path / "mosaic.fits")
     parent = wcs_of(fits.getheader(tmp_path / "mosaic.fits", 1))
-    first, second = (float(angle) for angle in parent.all_pix2world(*STAR, 0))
-    ra, dec = (first, second) if not str(header["CTYPE1"]).startswith("DEC") else (second, first)
+    target = parent.pixel_to_world(*STAR).icrs  # as of any catalogue, whatever the coordinates of the mosaic
     image = open_image(tmp_path / "mosaic.fits")
     x0, y0 = 83 - shape[1] // 2, 121 - shape[0] // 2
     from galprep_dask.cutouts.cutout import cut_at
 
     cut = cut_at(image, y0, x0, *shape)
-    target = {} if str(header["CTYPE1"]).startswith("GLON") else {"ra": ra, "dec": dec}
-    path = write_product(tmp_path / "cut.fits", cut, **target)
+    path = write_product(tmp_path / "cut.fits", cut, ra=target.ra, dec=target.dec)
     return path, parent, (x0, y0)
 
 

@@ -78,6 +78,8 @@ def test_file_has_psf_stars_and_sigma(path, tmp_path):
     file = tmp_path / "psf.fits"
     file.write_text("an earlier run")
     _, psf = generate(path, filepaths=file)
+    assert '"generate_PSFs":{' in fits.getheader(file)["GPPARAM"]
+    assert fits.getheader(file)["GPINPUT"] == path.name
     with fits.open(file) as hdus:
         np.testing.assert_array_equal(hdus[0].data, psf.astype("f4"))
         assert {"dx", "dy", "flux", "chi2"} <= set(hdus[1].columns.names)

@@ -1,5 +1,6 @@
 """Step 1: every parameter of ``sky_subtraction``."""
 
+import json
 from contextlib import nullcontext
 
 import numpy as np
@@ -111,6 +112,8 @@ def test_filepath_gets_the_image_and_the_story(field, tmp_path):
         assert header["SKYMODEL"] == "polynomial"
         assert header["SKYORDER"] == 2
         assert "nsigma=2.5" in "".join(header["HISTORY"])
+        assert json.loads(header["GPPARAM"])["sky_subtraction"]["nsigma"] == 2.5
+        assert len(header["GPHASH"]) == 16
         np.testing.assert_allclose(WCS(header).all_world2pix(RA, DEC, 0), [120, 100], atol=1e-9)
     from galprep_dask.sky import PolynomialSky
 

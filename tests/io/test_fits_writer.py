@@ -473,3 +473,12 @@ def test_writing_takes_the_memory_of_a_few_blocks(tmp_path):
         np.testing.assert_array_equal(
             hdu.section[5000:5002, 3000:3300], np.add.outer([15000.0, 15003.0], np.arange(3000.0, 3300.0))
         )
+
+
+def test_a_file_url_is_a_path_and_the_name_of_a_packed_file_is_refused(tmp_path):
+    path = write_image(np.ones((5, 6)), f"file://{tmp_path}/image.fits")
+    assert path == tmp_path / "image.fits"
+    assert open_image(f"file://{path}")["data"].shape == (5, 6)
+    with pytest.raises(ParameterError, match="image.fits.gz.*compression="):
+        write_image(np.ones((5, 6)), tmp_path / "image.fits.gz")
+    assert sorted(os.listdir(tmp_path)) == ["image.fits"]

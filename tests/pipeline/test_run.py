@@ -221,6 +221,8 @@ def test_force_and_clean_leave_what_a_new_run_leaves(finished, tmp_path):
     after = inodes(finished / "out")
     kept = {name for name, inode in before.items() if after[name] == inode}
     assert {f"bands/{band}/{file}" for band in "rk" for file in ("sky.npz", "sources.parquet", "psf.fits")} <= kept
+    with fits.open(finished / "out/bands/r/psf.fits") as hdus:
+        assert {"GPVERS", "GPINPUT", "GPHASH", "GPPARAM"} <= set(hdus[0].header)
     again = write_config(finished, name="again.toml", output=str(tmp_path / "out"), cutout__size=15.0,
                          sigma__rescale=True)  # fmt: skip
     assert run_config(read_config(again)).ok

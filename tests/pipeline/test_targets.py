@@ -51,6 +51,7 @@ def test_bad_rows_have_a_problem_and_stop_nothing(tmp_path):
         ({"x": [1.0], "dec": [2.0]}, r"no column for ra: looked for ra, .* in any capitals; it has x, dec"),
         ({"ra": [1.0]}, r"no column for dec"),
         ({"ra": ["10:00:00"], "dec": [2.0]}, r"'ra'.*holds text, '10:00:00'"),
+        ({"ra": ["10.0", "--"], "dec": [2.0, 2.0]}, r"'ra'.*holds text, '--'"),
         ({"ra": [1.0] * u.m, "dec": [2.0]}, r"'ra'.*is in m; expected degrees"),
     ],
 )

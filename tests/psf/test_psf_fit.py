@@ -426,3 +426,16 @@ print(os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"])
 
 def test_device_memory_is_not_taken_up_front():
     assert run_fresh(DEVICE_MEMORY) == "false\n"
+
+
+def test_stamps_without_light_are_no_stars():
+    data, _, _ = sample()
+    for dark in (0 * data, -data):
+        with pytest.raises(TooFewStarsError, match="none of the 60 usable stamps is brighter"):
+            fit(dark)
+
+
+@pytest.mark.parametrize("wrong", [{"gain": 0}, {"seed": -1}, {"num_steps": 2.5}, {"a_TV": "1"}, {"reserve": None}])
+def test_numbers_that_make_no_sense_are_named(wrong):
+    with pytest.raises(ParameterError, match=next(iter(wrong))):
+        fit(sample()[0], **wrong)
