@@ -100,7 +100,7 @@ def grow_segmentation(
     mask: ImageLike | None = None,
 ) -> ImageLike:
     """
-    Grow as :func:`grow_mask`, and say which segment each pixel went to.
+    Grow as :func:`~galprep_dask.masks.grow_mask`, and say which segment each pixel went to.
 
     Parameters
     ----------
@@ -268,7 +268,7 @@ def growth_rings(
     mask: ImageLike | None = None,
 ) -> np.ndarray:
     """
-    Rings that every segment would take in :func:`grow_mask`, without growing it.
+    Rings that every segment would take in :func:`~galprep_dask.masks.grow_mask`, without growing it.
 
     Parameters
     ----------

@@ -127,7 +127,7 @@ class PSFModel:
         ----------
         x, y : float, optional
             0-based pixel position in the frame of the stars' positions. Outside the hull of the stars the nearest
-            point of it is taken, with an :class:`OutsideFieldWarning`.
+            point of it is taken, with an :class:`~galprep_dask.errors.OutsideFieldWarning`.
         dx, dy : float
             Where the star lies from the middle of the image, data pixels.
         oversampled : bool

@@ -85,7 +85,7 @@ def fit_mean_sky(
     data: ImageLike, mask: ImageLike | None = None, *, sigma_clip: float = 3.0, maxiters: int | None = 5
 ) -> ConstantSky:
     """
-    Take the sigma-clipped mean of the unmasked pixels for the sky; parameters as :func:`fit_median_sky`.
+    Take the sigma-clipped mean of the unmasked pixels for the sky; parameters as :func:`~galprep_dask.sky.fit_median_sky`.
 
     Parameters
     ----------
