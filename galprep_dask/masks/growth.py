@@ -117,6 +117,20 @@ def grow_segmentation(
     -------
     (ny, nx) int32 array, of the kind of ``data``
         Labels of the segments and their growth, 0 = sky; lazy where ``data`` is, as of :func:`grow_mask`.
+
+    Raises
+    ------
+    ImageShapeError, ParameterError
+        As for :func:`grow_mask`.
+
+    Examples
+    --------
+    >>> segments = np.zeros((9, 9), np.int32)
+    >>> segments[2, 2] = 1
+    >>> grow_segmentation(segments, 5.0 * (segments > 0), sky_level=0, sky_std=1, max_grow_size=9, addgrow=1)[1:4, 1:4]
+    array([[0, 1, 0],
+           [1, 1, 1],
+           [0, 1, 0]], dtype=int32)
     """
     grown = _grown(segmentation, data, sky_level, sky_std, max_grow_size, addgrow, mask, np.int32)
     return like(grown, data)

@@ -124,6 +124,11 @@ def write_psfex(model: PSFModel, path: str | os.PathLike, *, overwrite: bool = F
     overwrite : bool
         Replace a file that exists.
 
+    Raises
+    ------
+    ParameterError, OutputExistsError, OutputError
+        ``model`` is no PSFModel; the file exists; it cannot be written.
+
     Examples
     --------
     >>> import numpy as np, tempfile, os
