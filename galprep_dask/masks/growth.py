@@ -71,9 +71,13 @@ def grow_mask(
 
     Notes
     -----
-    Distances are compared as squares, in integers. The sum of a ring's pixels is exact and is rounded once, to the
+    Distances are compared as squares, in integers [1]_. The sum of a ring's pixels is exact and is rounded once, to the
     nearest float64; the mean and the comparison follow in float64. So nothing depends on the order of the pixels, and
     blocks can share a ring. Only the labels that a block has in sight and how far they grow are kept with it.
+
+    References
+    ----------
+    .. [1] Meijster, Roerdink, Hesselink 2000, "A general algorithm for computing distance transforms in linear time".
 
     Examples
     --------

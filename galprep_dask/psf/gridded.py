@@ -53,6 +53,7 @@ def to_gridded(
     Parameters
     ----------
     model : PSFModel
+        From :func:`fit_psf`, for example.
     shape : (ny, nx), optional
         Image that the grid covers; by default it covers the stars' hull.
     n_grid : int
@@ -97,7 +98,9 @@ def write_stdpsf(
     Parameters
     ----------
     model : PSFModel
+        From :func:`fit_psf`, for example.
     path : str or path
+        The FITS file.
     shape : (ny, nx), optional
         Image that the grid covers; by default it covers the stars' hull.
     n_grid : int

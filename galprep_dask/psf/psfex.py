@@ -120,7 +120,9 @@ def write_psfex(model: PSFModel, path: str | os.PathLike, *, overwrite: bool = F
     Parameters
     ----------
     model : PSFModel
+        From :func:`fit_psf`, for example.
     path : str or path
+        The FITS file.
     overwrite : bool
         Replace a file that exists.
 
