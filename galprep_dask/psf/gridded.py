@@ -53,7 +53,7 @@ def to_gridded(
     Parameters
     ----------
     model : PSFModel
-        From :func:`fit_psf`, for example.
+        From :func:`~galprep_dask.psf.fit_psf`, for example.
     shape : (ny, nx), optional
         Image that the grid covers; by default it covers the stars' hull.
     n_grid : int
@@ -98,7 +98,7 @@ def write_stdpsf(
     Parameters
     ----------
     model : PSFModel
-        From :func:`fit_psf`, for example.
+        From :func:`~galprep_dask.psf.fit_psf`, for example.
     path : str or path
         The FITS file.
     shape : (ny, nx), optional

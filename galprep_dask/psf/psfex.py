@@ -120,7 +120,7 @@ def write_psfex(model: PSFModel, path: str | os.PathLike, *, overwrite: bool = F
     Parameters
     ----------
     model : PSFModel
-        From :func:`fit_psf`, for example.
+        From :func:`~galprep_dask.psf.fit_psf`, for example.
     path : str or path
         The FITS file.
     overwrite : bool
