@@ -24,6 +24,7 @@ myst_enable_extensions = ["colon_fence", "deflist", "dollarmath"]
 myst_heading_anchors = 3
 nb_execution_mode = "force"
 nb_execution_raise_on_error = True
+nb_execution_timeout = 600  # seconds a cell; the first of a fresh installation compiles
 
 autosummary_generate = True
 autodoc_default_options = {"members": True}

@@ -433,6 +433,7 @@ def position_in_degrees(ra, dec) -> tuple[float, float]:
 
 def no_position(ra: float, dec: float) -> str:
     """Say that two numbers are no position on the sky."""
+    ra, dec = (value.item() if isinstance(value, np.generic) else value for value in (ra, dec))  # repr: np.float64(2.0)
     return (
         f"ra={ra!r}, dec={dec!r} is no position in degrees: expected ra in 0..360 and dec in -90..90. "
         "Are they swapped, or in hours?"

@@ -64,6 +64,20 @@ def test_every_call_of_the_documentation_is_in_the_tables(shared_data):
         assert arguments <= set(tables()[name]), name
 
 
+def test_every_line_of_the_documented_examples_is_run(shared_data):
+    """The page with the examples has all lines of them, in their order, but for two imports."""
+    pages = list((shared_data.parent / "seed").glob("*.rst"))
+    if not pages:
+        pytest.skip("the documentation of GalfitS is not there")
+    page = (DOCS / "user_guide" / "galfits_example.md").read_text()
+    cells = re.findall(r"```\{code-cell\} ipython3\n(.*?)```", page, flags=re.S)
+    run = iter([line.strip() for cell in cells for line in cell.splitlines()])
+    for block in re.findall(r"\.\. code-block:: python\n\n((?:(?:    .*)?\n)+)", pages[0].read_text()):
+        for line in filter(None, map(str.strip, block.splitlines())):
+            if not line.startswith(("from galfits import", "import gsutils")):
+                assert line in run, line  # an iterator: what comes later has to be found further on
+
+
 def test_every_public_name_is_in_the_reference():
     listed = set(re.findall(r"^   ([\w.]+)$", (DOCS / "reference" / "index.md").read_text(), flags=re.M))
     public = {f"{room}.{name}" for room in ROOMS for name in import_module(f"galprep_dask.{room}").__all__}

@@ -37,11 +37,9 @@ def test_docstring_is_complete(name):
 
 #: What is shown as part of another example, or is a container of results.
 WITHOUT_EXAMPLE = {
-    "galprep_dask.sky.constant.ConstantSky", "galprep_dask.sky.constant.fit_mean_sky",
-    "galprep_dask.sky.polynomial.PolynomialSky", "galprep_dask.sky.piecewise.PiecewiseSky",
-    "galprep_dask.sky.mesh.MeshSky",
-    "galprep_dask.segmentation.detect.Segmentation",
-    "galprep_dask.masks.growth.grow_segmentation", "galprep_dask.cutouts.cutout.cut_header",
+    "galprep_dask.sky.constant.ConstantSky", "galprep_dask.sky.polynomial.PolynomialSky",
+    "galprep_dask.sky.piecewise.PiecewiseSky", "galprep_dask.sky.mesh.MeshSky",
+    "galprep_dask.segmentation.detect.Segmentation", "galprep_dask.cutouts.cutout.cut_header",
     "galprep_dask.gaia.footprint.Footprint",
 }  # fmt: skip
 

@@ -46,7 +46,7 @@ class Box:
 @dataclass(frozen=True)
 class Footprint:
     """
-    The sky of an image, widened; from :func:`make_footprint`.
+    The sky of an image, widened; from :func:`~galprep_dask.gaia.make_footprint`.
 
     Attributes
     ----------

@@ -90,7 +90,8 @@ def open_image(
     xarray.Dataset
         ``data`` (float32, or float64 for 32-bit integers and doubles; native byte order) with dims
         ``("y", "x")`` or, for a cube, ``("spectral", "y", "x")``, and the planes given.
-        Values equal those of ``astropy.io.fits``. See :mod:`galprep_dask.image` for the attributes.
+        Values equal those of ``astropy.io.fits``. The attributes are ``header`` (the FITS header as text), ``unit``,
+        ``gain``, ``exptime``, ``zeropoint``, ``path`` and ``hdu``, as far as they are known.
 
     Raises
     ------

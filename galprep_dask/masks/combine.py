@@ -70,7 +70,7 @@ def flag_mask(
         Each bit says something about the pixel. Not modified.
     bits : int, str or list, optional
         The flags that mask a pixel, by default every one: their sum, a list of them, or a string as
-        :func:`astropy.nddata.bitmask.interpret_bit_flags` reads it: ``"4,8"``, ``"HOT+DEAD"``, or ``"~SKY"`` for all
+        ``astropy.nddata.bitmask.interpret_bit_flags`` reads it: ``"4,8"``, ``"HOT+DEAD"``, or ``"~SKY"`` for all
         but one.
     ignore_flags : int, str or list
         Flags that do not, written in the same way.

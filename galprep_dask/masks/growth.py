@@ -71,9 +71,13 @@ def grow_mask(
 
     Notes
     -----
-    Distances are compared as squares, in integers. The sum of a ring's pixels is exact and is rounded once, to the
+    Distances are compared as squares, in integers [1]_. The sum of a ring's pixels is exact and is rounded once, to the
     nearest float64; the mean and the comparison follow in float64. So nothing depends on the order of the pixels, and
     blocks can share a ring. Only the labels that a block has in sight and how far they grow are kept with it.
+
+    References
+    ----------
+    .. [1] Meijster, Roerdink, Hesselink 2000, "A general algorithm for computing distance transforms in linear time".
 
     Examples
     --------
@@ -100,7 +104,7 @@ def grow_segmentation(
     mask: ImageLike | None = None,
 ) -> ImageLike:
     """
-    Grow as :func:`grow_mask`, and say which segment each pixel went to.
+    Grow as :func:`~galprep_dask.masks.grow_mask`, and say which segment each pixel went to.
 
     Parameters
     ----------
@@ -117,6 +121,20 @@ def grow_segmentation(
     -------
     (ny, nx) int32 array, of the kind of ``data``
         Labels of the segments and their growth, 0 = sky; lazy where ``data`` is, as of :func:`grow_mask`.
+
+    Raises
+    ------
+    ImageShapeError, ParameterError
+        As for :func:`grow_mask`.
+
+    Examples
+    --------
+    >>> segments = np.zeros((9, 9), np.int32)
+    >>> segments[2, 2] = 1
+    >>> grow_segmentation(segments, 5.0 * (segments > 0), sky_level=0, sky_std=1, max_grow_size=9, addgrow=1)[1:4, 1:4]
+    array([[0, 1, 0],
+           [1, 1, 1],
+           [0, 1, 0]], dtype=int32)
     """
     grown = _grown(segmentation, data, sky_level, sky_std, max_grow_size, addgrow, mask, np.int32)
     return like(grown, data)
@@ -269,7 +287,7 @@ def growth_rings(
     mask: ImageLike | None = None,
 ) -> np.ndarray:
     """
-    Rings that every segment would take in :func:`grow_mask`, without growing it.
+    Rings that every segment would take in :func:`~galprep_dask.masks.grow_mask`, without growing it.
 
     Parameters
     ----------

@@ -35,7 +35,7 @@ _LEAST_CLIP = 2.5
 @dataclass(frozen=True)
 class SigmaCheck:
     """
-    How a sigma image compares with the noise that was measured; from :func:`check_sigma`.
+    How a sigma image compares with the noise that was measured; from :func:`~galprep_dask.noise.check_sigma`.
 
     Attributes
     ----------

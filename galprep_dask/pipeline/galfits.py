@@ -318,7 +318,7 @@ def _plain(text: str) -> str:
 
 def read_lyric(path: str | os.PathLike) -> dict[str, dict[int, object]]:
     """
-    Read a GalfitS configuration; see :func:`parse_lyric`.
+    Read a GalfitS configuration; see :func:`~galprep_dask.pipeline.galfits.parse_lyric`.
 
     Parameters
     ----------

@@ -28,7 +28,7 @@ def config_template(
     Parameters
     ----------
     bands : iterable of mapping
-        Keys of :class:`galprep_dask.pipeline.config.Band` to fill in, for each image. By default an example.
+        Keys of a table ``[[bands]]`` to fill in, for each image. By default an example.
     targets, output : str, optional
         Table of the targets, and folder for what is written.
 

@@ -26,7 +26,7 @@ def plot_preview_sky(
     preview: Mapping, *, title: str | None = None, path: str | os.PathLike | None = None
 ) -> Figure:
     """
-    Show image, sky and what is left, as :func:`plot_sky` does, from averages of boxes of pixels.
+    Show image, sky and what is left, as :func:`~galprep_dask.plotting.plot_sky` does, from averages of boxes of pixels.
 
     Parameters
     ----------

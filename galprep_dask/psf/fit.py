@@ -50,7 +50,8 @@ def fit_psf(
         Positions of the stars in the field, for ``degree`` above 0.
     oversampling : int or "auto"
         Fine pixels of P per data pixel. "auto": 4 to the FWHM for stars below 2.5 px, since a sharper PSF cannot be
-        shifted at the data's own sampling; 2 where stars show what that sampling loses of their profile; else 1.
+        shifted at the data's own sampling; 2 where stars show what that sampling loses of their profile; else 1. Stars
+        with an Airy pattern that the data's pixels show in full lose nothing: 1 for these, however sharp.
         ``oversampling`` of the result and its repr say what was chosen.
     degree : int or "auto"
         Total degree, 0 to 4, of the polynomials in (x, y) by which every pixel of P varies; what follows from its size

@@ -22,6 +22,8 @@ STDPSF_SAMPLES = 4
 
 
 def _grid_of(model, shape, n_grid):
+    if not isinstance(model, PSFModel):
+        raise ParameterError(f"a PSFModel is expected, not {type(model).__name__}.")
     if n_grid < 2:
         raise ParameterError(f"n_grid={n_grid!r}: at least 2 positions along each side.")
     if shape is None and model.field is not None:
@@ -51,6 +53,7 @@ def to_gridded(
     Parameters
     ----------
     model : PSFModel
+        From :func:`~galprep_dask.psf.fit_psf`, for example.
     shape : (ny, nx), optional
         Image that the grid covers; by default it covers the stars' hull.
     n_grid : int
@@ -65,7 +68,7 @@ def to_gridded(
     Raises
     ------
     ParameterError
-        The shape is needed, or a number makes no sense.
+        ``model`` is no PSFModel; the shape is needed; or a number makes no sense.
 
     Examples
     --------
@@ -95,13 +98,20 @@ def write_stdpsf(
     Parameters
     ----------
     model : PSFModel
+        From :func:`~galprep_dask.psf.fit_psf`, for example.
     path : str or path
+        The FITS file.
     shape : (ny, nx), optional
         Image that the grid covers; by default it covers the stars' hull.
     n_grid : int
         Positions along each side; rounded to whole pixels in the file.
     overwrite : bool
         Replace a file that exists.
+
+    Raises
+    ------
+    ParameterError, OutputExistsError, OutputError
+        As for :func:`to_gridded`; the file exists; it cannot be written.
 
     Examples
     --------

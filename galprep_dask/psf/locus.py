@@ -49,7 +49,7 @@ class Locus:
     shape : (int, int)
         Of the image.
     surfaces : dict of lists
-        For every feature the coefficients of a polynomial in position, those of :func:`_powers`.
+        For every feature the coefficients of a polynomial in position.
     scatter : dict of (float, float)
         For every feature its scatter at high signal-to-noise, and its error at a signal-to-noise ratio of 1.
     n_stars : int

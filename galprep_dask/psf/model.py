@@ -74,10 +74,30 @@ class PSFModel:
 
     @classmethod
     def from_image(cls, image, *, oversampling: int = 1) -> PSFModel:
-        """Take an image, (N, N) with N odd, for the PSF everywhere."""
+        """
+        Take an image for the PSF everywhere.
+
+        Parameters
+        ----------
+        image : (N, N) array
+            N odd. It is divided by its sum.
+        oversampling : int
+            Pixels of ``image`` for one of the data.
+
+        Returns
+        -------
+        PSFModel
+
+        Raises
+        ------
+        ParameterError
+            The image is not square with an odd side, not finite, or has no positive sum.
+        """
         image = np.asarray(image, np.float64)
         if image.ndim != 2 or image.shape[0] != image.shape[1] or image.shape[0] % 2 == 0:
             raise ParameterError(f"a PSF image is square with an odd side, not {image.shape}. Cut or pad it.")
+        if not 0 < image.sum() < np.inf:
+            raise ParameterError(f"the pixels of the PSF image add up to {image.sum()}; expected a positive number.")
         size = image.shape[0] // oversampling
         return cls((image / image.sum())[None], size - (size + 1) % 2, oversampling)
 
@@ -128,7 +148,7 @@ class PSFModel:
         ----------
         x, y : float, optional
             0-based pixel position in the frame of the stars' positions. Outside the hull of the stars the nearest
-            point of it is taken, with an :class:`OutsideFieldWarning`.
+            point of it is taken, with an :class:`~galprep_dask.errors.OutsideFieldWarning`.
         dx, dy : float
             Where the star lies from the middle of the image, data pixels.
         oversampled : bool
@@ -138,6 +158,11 @@ class PSFModel:
         -------
         (size, size) or (N, N) float64 array
             Of sum 1; centred where dx and dy are 0.
+
+        Raises
+        ------
+        ParameterError
+            The PSF varies over the field, and ``x`` or ``y`` is not given.
         """
         psf = self._mixed(x, y)
         if oversampled:
@@ -185,6 +210,11 @@ class PSFModel:
             Replace a file that exists.
         header : astropy.io.fits.Header, optional
             More keywords of the first HDU.
+
+        Raises
+        ------
+        OutputExistsError, OutputError
+            The file exists; it cannot be written.
         """
         from galprep_dask.psf.model_file import write_model
 
@@ -192,7 +222,23 @@ class PSFModel:
 
     @classmethod
     def from_fits(cls, path: str | PathLike) -> PSFModel:
-        """Read what :meth:`to_fits` wrote."""
+        """
+        Read what :meth:`to_fits` wrote.
+
+        Parameters
+        ----------
+        path : str or path
+
+        Returns
+        -------
+        PSFModel
+            The same to the bit.
+
+        Raises
+        ------
+        ImageNotFoundError, ImageFileError
+            There is no such file, or no model in it.
+        """
         from galprep_dask.psf.model_file import read_model
 
         return read_model(path)

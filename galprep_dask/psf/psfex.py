@@ -120,9 +120,16 @@ def write_psfex(model: PSFModel, path: str | os.PathLike, *, overwrite: bool = F
     Parameters
     ----------
     model : PSFModel
+        From :func:`~galprep_dask.psf.fit_psf`, for example.
     path : str or path
+        The FITS file.
     overwrite : bool
         Replace a file that exists.
+
+    Raises
+    ------
+    ParameterError, OutputExistsError, OutputError
+        ``model`` is no PSFModel; the file exists; it cannot be written.
 
     Examples
     --------

@@ -19,7 +19,7 @@ WRONG = 0.05
 @dataclass(frozen=True)
 class StarResiduals:
     """
-    Stars beside the PSF that was fitted to them; from :func:`star_residuals`.
+    Stars beside the PSF that was fitted to them; from :func:`~galprep_dask.psf.star_residuals`.
 
     Attributes
     ----------

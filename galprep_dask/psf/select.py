@@ -169,7 +169,7 @@ def select_stars(
 
     Sources are measured on pixels around their brightest one, block by block, and no block waits for another. The image
     is read once, and once more where the noise of its sky is not given; where sources are many a part about its middle
-    is looked at before, for how large windows have to be. Chunks change nothing but the last digits of ``flux``.
+    is looked at before, for how large windows have to be. The table is the same to the bit for every chunking.
 
     References
     ----------

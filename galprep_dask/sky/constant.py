@@ -90,8 +90,8 @@ def fit_median_sky(
 
     Raises
     ------
-    NoGoodPixelsError
-        Every pixel is masked or not finite.
+    NoGoodPixelsError, ImageShapeError, ParameterError
+        Every pixel is masked or not finite; the mask has another shape; a parameter makes no sense.
 
     Examples
     --------
@@ -106,7 +106,7 @@ def fit_mean_sky(
     data: ImageLike, mask: ImageLike | None = None, *, sigma_clip: float = 3.0, maxiters: int | None = 5
 ) -> ConstantSky:
     """
-    Take the sigma-clipped mean of the unmasked pixels for the sky; parameters as :func:`fit_median_sky`.
+    Take the sigma-clipped mean of the unmasked pixels for the sky.
 
     Parameters
     ----------
@@ -118,6 +118,16 @@ def fit_mean_sky(
     Returns
     -------
     ConstantSky
+
+    Raises
+    ------
+    NoGoodPixelsError, ImageShapeError, ParameterError
+        As for :func:`fit_median_sky`.
+
+    Examples
+    --------
+    >>> fit_mean_sky(np.full((20, 30), 7.0)).level
+    7.0
     """
     mean, _, std = sigma_clipped_stats(data, mask, sigma=sigma_clip, maxiters=maxiters)
     return ConstantSky(mean, std, "mean")

@@ -21,7 +21,8 @@ def subtract_sky(data: ImageLike, sky) -> ImageLike:
     Parameters
     ----------
     data : (ny, nx) array, NumPy, dask or xarray
-        Image in the unit of the model, or a cube of such images. Not modified.
+        Image in the unit of the model, or a cube of such images. Not modified. Its first pixel is taken for that of
+        the image that the sky was fitted to: subtract first, and cut then.
     sky : sky model
         Any model of this room, or what has ``evaluate(shape, chunks)``; ``subtract_from(image, dtype)`` is taken where
         there is one, for images.

@@ -144,6 +144,8 @@ def test_targets_that_are_not_there():
         cutout(image(), 150.1, 2.0, 11)
     with pytest.raises(TargetOutsideError, match="not on the part of the sky"):
         cutout(image(), 330.0, -2.0, 11)
+    with pytest.raises(ParameterError, match=r"^ra=2.0, dec=150.0 is no position in degrees"):
+        cutout(image(), np.float64(2.0), np.float64(150.0), 11)
     for ra, dec in ((2.0, 150.0), (np.nan, 2.0), (1500.0, 2.0)):
         with pytest.raises(ParameterError, match="no position in degrees"):
             cutout(image(), ra, dec, 11)

@@ -52,6 +52,9 @@ def test_files_that_are_no_models_are_named(tmp_path):
         read_psfex(tmp_path / "nothing.psf")
     with pytest.raises(ParameterError, match="odd"):
         PSFModel.from_image(np.ones((4, 4)))
+    for pixels in (0.0, np.nan, -1.0):
+        with pytest.raises(ParameterError, match="add up to"):
+            PSFModel.from_image(np.full((5, 5), pixels))
 
 
 @pytest.mark.parametrize("oversampling", [1, 3])
@@ -179,6 +182,9 @@ def test_gridded_model_of_photutils_gives_the_same_stars(oversampling):
         ours = model.at(round(x), round(y), dx=dx, dy=dy)
         np.testing.assert_allclose(theirs / theirs.sum(), ours, atol=2e-3 * ours.max())
         assert abs(theirs.sum() - 1) < 0.01
+    for write in (write_stdpsf, write_psfex):
+        with pytest.raises(ParameterError, match="PSFModel is expected, not ndarray"):
+            write(model.image, "none.fits")
     with pytest.raises(ParameterError, match="n_grid"):
         to_gridded(model, (10, 10), n_grid=1)
     with pytest.raises(ParameterError, match="shape"):
