@@ -85,8 +85,8 @@ class _ComputedHere:
     """
     While any thread is within it, what is computed is computed by the thread that asks for it.
 
-    What is done in a task is small: threads started for it, and graphs made shorter, would cost more than they save, and
-    on a cluster tasks that hand tasks to their own scheduler can wait for each other.
+    What is done in a task is small: threads started for it, and graphs made shorter, would cost more than they save.
+    On a cluster tasks that hand tasks to their own scheduler can wait for each other.
     """
 
     def __init__(self):
