@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
+import signal
 import sys
 from collections.abc import Iterator
 from concurrent.futures import CancelledError
 from contextlib import contextmanager
 from importlib.util import find_spec
+from multiprocessing import resource_tracker
 from typing import TYPE_CHECKING
 
 import dask
@@ -75,24 +78,44 @@ def _client(workers: int, scheduler: str | None) -> Iterator[Client | None]:
             Client(scheduler, timeout="10s", set_as_default=False).close()
         except (OSError, ValueError) as error:
             raise ParameterError(f"no dask scheduler answers at {scheduler!r}: {error}") from error
-        with Client(scheduler, timeout="10s") as client, _losses_named():
+        with _losses_named(), Client(scheduler, timeout="10s") as client:
             yield client
         return
     # A process that is forked inherits locks of threads that it does not have: JAX hangs in it.
-    with (
-        dask.config.set({"distributed.worker.multiprocessing-method": "spawn"}),
-        LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address="127.0.0.1:0") as cluster,
-        Client(cluster) as client,
-        _losses_named(),
-    ):
-        yield client
+    with dask.config.set({"distributed.worker.multiprocessing-method": "spawn"}):
+        with _not_interrupted():
+            # What matters is raised here as well; the rest tells, for example, that a worker is slow to go.
+            cluster = LocalCluster(
+                n_workers=workers, threads_per_worker=1, dashboard_address="127.0.0.1:0", silence_logs=logging.CRITICAL
+            )
+        with _losses_named(), cluster, Client(cluster) as client:
+            yield client
+
+
+@contextmanager
+def _not_interrupted() -> Iterator[None]:
+    """
+    Keep Ctrl-C from the processes and threads that are started within, now and later.
+
+    A terminal sends it to all of them: workers would end with a traceback each, before they are told to.
+    """
+    resource_tracker.ensure_running()  # the thread that starts it is interrupted again afterwards
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextmanager
 def _losses_named() -> Iterator[None]:
-    """Say what became of a cluster that was lost while it computed."""
+    """Say what became of a cluster that was lost while it computed, and let nothing else be said of it."""
     from distributed import KilledWorker
 
+    # A client that is interrupted leaves behind what it was waiting in, and asyncio would tell of that.
+    log = logging.getLogger("asyncio")
+    level = log.level
+    log.setLevel(logging.CRITICAL)
     try:
         yield
     except CancelledError as error:
@@ -104,3 +127,5 @@ def _losses_named() -> Iterator[None]:
             f"worker after worker died of the same task, for want of memory most likely: {error}\n"
             "    Give workers more memory or fewer threads, or make chunks smaller."
         ) from error
+    finally:
+        log.setLevel(level)
