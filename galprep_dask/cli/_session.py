@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import signal
 import sys
+import warnings
 from collections.abc import Iterator
 from concurrent.futures import CancelledError
 from contextlib import contextmanager
@@ -17,7 +18,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
 from galprep_dask.cli._progress import Steps
-from galprep_dask.errors import ClusterError, ParameterError
+from galprep_dask.errors import ClusterError, GalprepWarning, ParameterError
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -79,6 +80,7 @@ def _client(workers: int, scheduler: str | None) -> Iterator[Client | None]:
         except (OSError, ValueError) as error:
             raise ParameterError(f"no dask scheduler answers at {scheduler!r}: {error}") from error
         with _losses_named(), Client(scheduler, timeout="10s") as client:
+            _check_versions(client, scheduler)
             yield client
         return
     # A process that is forked inherits locks of threads that it does not have: JAX hangs in it.
@@ -90,6 +92,22 @@ def _client(workers: int, scheduler: str | None) -> Iterator[Client | None]:
             )
         with _losses_named(), cluster, Client(cluster) as client:
             yield client
+
+
+def _check_versions(client: Client, scheduler: str) -> None:
+    """Have the scheduler and all workers know the functions that are sent to them."""
+    import galprep_dask
+
+    ours, found = galprep_dask.__version__, client.get_versions(packages=["galprep_dask"])
+    for who, has in {f"the scheduler at {scheduler}": found["scheduler"], **found["workers"]}.items():
+        theirs = has["packages"].get("galprep_dask") if has else None
+        if theirs != ours:
+            raise ParameterError(
+                f"{who} has {f'galprep-dask {theirs}' if theirs else 'no galprep-dask'}, and this is {ours}. Start the "
+                "scheduler and all workers from environments with the same version."
+            )
+    if not found["workers"]:
+        warnings.warn(f"{scheduler} has no workers yet: nothing is done until one joins.", GalprepWarning, stacklevel=2)
 
 
 @contextmanager

@@ -23,7 +23,7 @@ import galprep_dask
 from galprep_dask import open_image, write_image
 from galprep_dask.cli._session import session
 from galprep_dask.cutouts import cutout_many
-from galprep_dask.errors import ClusterError
+from galprep_dask.errors import ClusterError, ParameterError
 from galprep_dask.masks import grow_mask
 from galprep_dask.segmentation import detect_sources, smooth
 from galprep_dask.sky import fit_polynomial_sky
@@ -62,6 +62,8 @@ class Processes:
 @pytest.fixture(scope="module")
 def processes(tmp_path_factory):
     started = Processes(tmp_path_factory.mktemp("elsewhere"))
+    with Client(started.address) as client:
+        client.wait_for_workers(2)
     yield started
     started.stop()
 
@@ -89,6 +91,12 @@ def test_relative_paths_are_those_of_the_client(processes, mosaic, tmp_path, mon
     with Client(processes.address):
         assert write_image(open_image("mosaic.fits", chunks=200), name) == Path(name)
     np.testing.assert_array_equal(open_image(name)["data"], open_image(mosaic[0])["data"])
+
+
+def test_workers_with_another_version_are_refused(processes, monkeypatch):
+    monkeypatch.setattr(galprep_dask, "__version__", "99.0")
+    with pytest.raises(ParameterError, match=r"has galprep-dask \d.*, and this is 99.0"), session(0, processes.address):
+        pass
 
 
 def blocked_signals():
