@@ -10,7 +10,7 @@ import argparse
 import tempfile
 from pathlib import Path
 
-from harness import machine_line, run_fresh
+from harness import machine, run_fresh
 
 START = """
 import os, resource, sys, threading, time
@@ -174,7 +174,7 @@ def main():
     parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--parts", nargs="+", default=["cutouts", "memory", "disk"])
     given = parser.parse_args()
-    print(machine_line())
+    print(machine())
     with tempfile.TemporaryDirectory(dir=given.folder) as folder:
         path = Path(folder, "mosaic.fits")
         if "cutouts" in given.parts:

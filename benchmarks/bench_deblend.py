@@ -10,7 +10,7 @@ import argparse
 import subprocess
 import sys
 
-from harness import least_of, machine_line
+from harness import least_of, machine
 
 PREPARE = """
 import inspect, sys, time, warnings
@@ -145,7 +145,7 @@ def main():
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--many", type=int, nargs="+", metavar="N", help="sides of images with very many sources")
     given = parser.parse_args()
-    print(machine_line() + "\n")
+    print(machine() + "\n")
     if given.many:
         many(given.many)
         return

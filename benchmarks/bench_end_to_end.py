@@ -26,7 +26,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from harness import machine_line
+from harness import machine
 
 HERE = Path(__file__).resolve().parent
 
@@ -471,7 +471,7 @@ def main():
     parser.add_argument("--without-products", action="store_true", help="end before the prepared mosaic")
     parser.add_argument("--folder", help="where to write; a temporary folder by default")
     given = parser.parse_args()
-    print(machine_line())
+    print(machine())
     per_pixel = {}
     with tempfile.TemporaryDirectory(dir=given.folder) as folder:
         folder = Path(folder)

@@ -25,6 +25,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "cluster")]
 
 from distributed import Client, LocalCluster  # noqa: E402
+from harness import machine  # noqa: E402
 from steps import Job, make_mosaic  # noqa: E402
 
 from galprep_dask import make_image, open_image, write_image  # noqa: E402
@@ -116,6 +117,7 @@ def main():
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--chunks", action="store_true", help="compare chunk sizes and kill none")
     arguments = parser.parse_args()
+    print(machine() + "\n")
     warnings.simplefilter("ignore")
     random.seed(arguments.seed)
     dask.config.set({"distributed.worker.multiprocessing-method": "spawn"})

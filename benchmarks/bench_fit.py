@@ -14,7 +14,7 @@ import time
 
 import numpy as np
 from galaxy_fits import fit_with_pysersic, galaxy_mosaic, prepare_cutouts, write_true_cutouts
-from harness import machine_line
+from harness import machine
 
 PARAMETERS = {"flux": "flux", "Re": "r_eff", "n": "n"}
 
@@ -28,7 +28,7 @@ def main():
     parser.add_argument("--galaxies", type=int, default=50)
     parser.add_argument("--seed", type=int, default=7)
     options = parser.parse_args()
-    print(machine_line() + "\n")
+    print(machine() + "\n")
     n = options.galaxies
     image, truth, light, psf = galaxy_mosaic(n, seed=options.seed)
     with tempfile.TemporaryDirectory() as folder:

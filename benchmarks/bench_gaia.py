@@ -8,7 +8,7 @@ ratios are between numbers of the same run. See README.md beside this file for h
 import argparse
 import tempfile
 
-from harness import machine_line, run_fresh
+from harness import machine, run_fresh
 
 WRITE = """
 import sys
@@ -89,7 +89,7 @@ def main():
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--repeats", type=int, default=3)
     options = parser.parse_args()
-    print(machine_line() + "\n")
+    print(machine() + "\n")
     with tempfile.TemporaryDirectory() as folder:
         run_fresh(WRITE + TABLE, str(options.rows), folder)
         for title, entries in GROUPS.items():

@@ -19,7 +19,7 @@ import cloudpickle
 import dask
 import numpy as np
 from astropy.table import Table
-from harness import machine_line
+from harness import machine
 
 from galprep_dask import open_image, write_image
 from galprep_dask.blockwise import keep, keep_mask
@@ -166,7 +166,7 @@ def main():
     parser.add_argument("--side", type=int, nargs="+", default=[8, 32, 100], help="chunks along a side of the image")
     parser.add_argument("--stage", nargs="*", help="only these")
     arguments = parser.parse_args()
-    print(machine_line())
+    print(machine())
     warnings.simplefilter("ignore")
     sides = arguments.side
     head = f"{'':26}passes{'tasks per chunk':>{8 * len(sides)}}{'bytes per chunk':>17}"

@@ -8,7 +8,7 @@ that of the clock. See README.md beside this file for how to read them.
 
 import argparse
 
-from harness import machine_line, run_fresh
+from harness import machine, run_fresh
 
 NEAREST = """
 import sys, time
@@ -130,7 +130,7 @@ def main():
     parser.add_argument("--rings", type=int, default=100)
     parser.add_argument("--repeats", type=int, default=5)
     given = parser.parse_args()
-    print(machine_line())
+    print(machine())
     report_nearest(given.repeats)
     report_mosaics(given.sizes, given.chunk, given.rings)
 

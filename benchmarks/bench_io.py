@@ -9,7 +9,7 @@ import argparse
 import tempfile
 from pathlib import Path
 
-from harness import least_of, machine_line
+from harness import least_of, machine
 
 PREPARE = """
 import os, resource, sys, time, shutil
@@ -93,7 +93,7 @@ def main():
     parser.add_argument("--folder", help="where to write; a temporary folder by default")
     parser.add_argument("--repeats", type=int, default=3)
     given = parser.parse_args()
-    print(machine_line())
+    print(machine())
     with tempfile.TemporaryDirectory(dir=given.folder) as folder:
         measure("write_image(generated(), source)", folder, given.size, 1)
         report("Reading", READERS, folder, given.size, given.repeats, "astropy, .data whole")

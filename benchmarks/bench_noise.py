@@ -7,7 +7,7 @@ own, and ratios are between numbers of the same run. See README.md beside this f
 
 import argparse
 
-from harness import least_of, machine_line
+from harness import least_of, machine
 
 PREPARE = """
 import resource, sys, time
@@ -80,7 +80,7 @@ def main():
     parser.add_argument("--large", type=int, default=16384, help="side of the image that is made lazily")
     parser.add_argument("--repeats", type=int, default=3)
     given = parser.parse_args()
-    print(machine_line() + "\n")
+    print(machine() + "\n")
     print(f"In memory, {given.size} x {given.size} float32; times faster than the formula in NumPy in float64")
     least, memory = measure(PLAIN[1], given.size, given.repeats)
     show(PLAIN[0], given.size, least, memory, least)

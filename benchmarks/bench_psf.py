@@ -21,7 +21,7 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests"), str(ROOT / "benchmarks")]
 
-from harness import machine_line  # noqa: E402
+from harness import machine  # noqa: E402
 from psf_peers import PEERS  # noqa: E402
 from psf_real import real  # noqa: E402
 from psf_scenes import SCENES, error, predict, scene  # noqa: E402
@@ -270,7 +270,7 @@ def main():
     if "real" in options.parts and not options.data:
         parser.error("part 'real' needs --data, the folder of real images")
     warnings.simplefilter("ignore")
-    print(machine_line())
+    print(machine())
     if "memory" in options.parts:  # first: a process remembers the most that it ever held
         memory(5000, 41)
     if "compare" in options.parts:

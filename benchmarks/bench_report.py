@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 from astropy.table import Table
+from harness import machine
 from playwright.sync_api import sync_playwright
 
 from galprep_dask.cutouts import write_product
@@ -123,6 +124,7 @@ def main():
     parser.add_argument("--folder", type=Path, help="where the run is made; a temporary folder by default")
     parser.add_argument("--repeats", type=int, default=3)
     given = parser.parse_args()
+    print(machine() + "\n")
     folder = Path(tempfile.mkdtemp(dir=given.folder))
     try:
         make_folder(folder, given.targets, [f"b{k}" for k in range(given.bands)], given.side)

@@ -24,7 +24,7 @@ import dask.array as da
 import numpy as np
 from astropy.table import Table
 from astropy.wcs import WCS
-from harness import machine_line
+from harness import machine
 
 from galprep_dask import make_image, write_image
 from galprep_dask.blockwise import map_blocks_at
@@ -292,7 +292,7 @@ def main():
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     parser.add_argument("--folder", help="where to write; a temporary folder by default")
     given = parser.parse_args()
-    print(machine_line())
+    print(machine())
     with tempfile.TemporaryDirectory(dir=given.folder) as folder:
         if given.kill:
             killed(Path(folder), given.kill, given.seed)

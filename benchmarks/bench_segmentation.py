@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 from astropy.io import fits
-from harness import machine_line
+from harness import machine
 
 #: Full width at half maximum of the smoothing Gaussian, in pixels, and threshold in units of the unsmoothed noise.
 FWHM, N_SIGMA = 3.0, 0.5
@@ -347,7 +347,7 @@ def main():
     parser.add_argument("--folder", default=tempfile.gettempdir(), help="where images are written")
     parser.add_argument("--all-at-once", type=int, nargs="+", metavar="N", help="sides of files to grow in too")
     given = parser.parse_args()
-    print(machine_line())
+    print(machine())
     if given.all_at_once:
         grown_too(given.all_at_once, given.folder)
         return

@@ -8,7 +8,7 @@ its own, and ratios are between numbers of the same run. See README.md beside th
 import argparse
 from importlib.util import find_spec
 
-from harness import least_of, machine_line
+from harness import least_of, machine
 
 PREPARE = """
 import resource, sys, time
@@ -135,7 +135,7 @@ def main():
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--large", type=int, default=16384, help="side of the image whose peak is compared with 4096")
     given = parser.parse_args()
-    print(machine_line())
+    print(machine())
     reference = "astropy LinearLSQFitter, 1 px in 16"
     report("Polynomial of order 3", POLYNOMIAL, given.size, given.repeats, reference)
     report("Mesh of 64 x 64 boxes", MESH, given.size, given.repeats, "photutils Background2D")

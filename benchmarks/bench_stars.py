@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 import numpy as np
-from harness import machine_line
+from harness import machine
 
 TESTS = Path(__file__).resolve().parents[1] / "tests"
 sys.path.insert(0, str(TESTS))
@@ -130,7 +130,7 @@ def main():
     parser.add_argument("--gradient", type=float, default=0.0)
     parser.add_argument("--rows", type=int, default=1_000_000, help="0 leaves the large catalogue out")
     given = parser.parse_args()
-    print(machine_line() + "\n")
+    print(machine() + "\n")
     for area in given.areas:
         report_fields(area, given.seeds, given.gradient)
     if given.rows:

@@ -7,7 +7,7 @@ own, and ratios are between numbers of the same run. See README.md beside this f
 
 import argparse
 
-from harness import least_of, machine_line
+from harness import least_of, machine
 
 PREPARE = """
 import resource, sys, time
@@ -77,7 +77,7 @@ def main():
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--large", type=int, help="side of a large image, made lazily, whose peak memory is compared")
     given = parser.parse_args()
-    print(machine_line() + "\n")
+    print(machine() + "\n")
     print(f"Clipped statistics: {given.size} x {given.size}, 3 sigma, 5 iterations; times faster than astropy")
     least = expected = None
     for name, code in ENTRIES.items():

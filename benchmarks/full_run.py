@@ -15,8 +15,6 @@ import sys
 import time
 from pathlib import Path
 
-from harness import machine_limits, machine_line
-
 HERE = Path(__file__).resolve().parent
 
 #: What is run, and how, in this order. Sides of 32768 want 31 GiB of disk.
@@ -37,7 +35,7 @@ COMMANDS = {
     "fit": ["--galaxies", "20"],
     "report": ["--targets", "1000", "--repeats", "2"],
     "run": [],
-    "end_to_end": ["--size", "8192", "2048", "32768", "--peer", "8192", "--workers", "2"],
+    "end_to_end": ["--size", "8192", "2048", "32768", "--peer", "16384", "--workers", "2"],
 }
 
 QUICK = {
@@ -80,7 +78,9 @@ def main():
             for file in (text, sys.stdout):
                 print(*lines, sep="\n", file=file, flush=True)
 
-        tell(machine_line(), machine_limits(given.folder))
+        commit = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=HERE, capture_output=True, text=True,
+                                check=False)  # fmt: skip
+        tell(f"{dt.datetime.now():%Y-%m-%d %H:%M}, commit {commit.stdout.strip() or 'unknown'}")
         for name in given.only:
             command = [f"bench_{name}.py", *commands[name]]
             tell("", f"$ python benchmarks/{' '.join(command)}    (load {os.getloadavg()[0]:.1f})")

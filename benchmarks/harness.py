@@ -13,8 +13,8 @@ from pathlib import Path
 _PACKAGES = ("numpy", "dask", "numba", "astropy", "photutils", "scipy", "jax", "sep", "zarr")
 
 
-def machine_line() -> str:
-    """Give processor, cores, memory, load, Python and versions of packages in two lines."""
+def machine() -> str:
+    """Give processor, cores, memory and load, Python and versions of packages, and limits, in a line each."""
     model = next(
         (line.split(":")[1].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")),
         platform.processor() or platform.machine(),
@@ -23,18 +23,23 @@ def machine_line() -> str:
     versions = [f"{name} {found}" for name in _PACKAGES if (found := _version(name))]
     return (
         f"{model}, {os.cpu_count()} cores, {memory:.0f} GiB, load {os.getloadavg()[0]:.1f}, {platform.system()}\n"
-        f"Python {platform.python_version()}, galprep-dask {_version('galprep-dask')}, {', '.join(versions)}"
+        f"Python {platform.python_version()}, galprep-dask {_version('galprep-dask')}, {', '.join(versions)}\n"
+        f"{_fresh('import harness; print(harness.limits())').stdout.rstrip()}"
     )
 
 
-def machine_limits(folder: str | None = None) -> str:
-    """Give what the machine does at most: a copy in memory, a file read from the system's memory, one written."""
+def limits() -> str:
+    """
+    Give what the machine does at most: a copy in memory, a file written, and read from memory and from the disk.
+
+    To be called in a process of its own, as its memory would count as that of the caller.
+    """
     import numpy as np
 
-    n_bytes, piece = 2**30, 2**24
+    n_bytes, piece = 2**28, 2**24
     pixels, copy = np.ones((2, n_bytes), "u1")  # pages that have been touched
     told = {"copy in memory": _seconds(lambda: np.copyto(copy, pixels))}
-    with tempfile.NamedTemporaryFile(dir=folder, buffering=0) as file:
+    with tempfile.NamedTemporaryFile(buffering=0) as file:
 
         def write():
             for start in range(0, n_bytes, piece):
@@ -51,7 +56,7 @@ def machine_limits(folder: str | None = None) -> str:
         told["read from the system's memory"] = _seconds(read)
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
         told["read from the disk"] = _seconds(read)
-    return "one core, 1 GiB: " + ", ".join(f"{name} {1024 / taken:.0f} MiB/s" for name, taken in told.items())
+    return "one core, 256 MiB: " + ", ".join(f"{name} {256 / taken:.0f} MiB/s" for name, taken in told.items())
 
 
 def _seconds(action) -> float:
@@ -62,10 +67,16 @@ def _seconds(action) -> float:
 
 def run_fresh(code: str, *arguments) -> list[float]:
     """Run code in a fresh process and give the numbers that it prints."""
-    done = subprocess.run([sys.executable, "-c", code, *map(str, arguments)], capture_output=True, text=True)
+    return [float(word) for word in _fresh(code, *map(str, arguments)).stdout.split()]
+
+
+def _fresh(code: str, *arguments: str) -> subprocess.CompletedProcess:
+    path = os.pathsep.join(filter(None, (str(Path(__file__).parent), os.environ.get("PYTHONPATH"))))
+    command = [sys.executable, "-c", code, *arguments]
+    done = subprocess.run(command, env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True, check=False)
     if done.returncode:
         sys.exit(done.stderr)
-    return [float(word) for word in done.stdout.split()]
+    return done
 
 
 def least_of(code: str, *arguments, repeats: int) -> tuple[float, float, list[float]]:

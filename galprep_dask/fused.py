@@ -14,7 +14,8 @@ from itertools import product
 
 import dask.array as da
 import numpy as np
-from dask.array.optimization import GETTERS, optimize
+from dask._task_spec import convert_legacy_graph, fuse_linear_task_spec
+from dask.array.optimization import GETTERS, _optimize_slices
 from dask.blockwise import Blockwise, fuse_roots, optimize_blockwise
 from dask.core import flatten
 from dask.task_spec import Task, TaskRef
@@ -62,7 +63,9 @@ def _ready(array: da.Array) -> da.Array:
     tasks = {}
     for layer in graph.layers.values():
         tasks.update(_with_parts_in_common(layer))
-    return da.Array(optimize(tasks, keys), array.name, array.chunks, meta=array._meta)
+    # As dask does, but for culling: what is not needed is not there.
+    tasks = _optimize_slices(fuse_linear_task_spec(convert_legacy_graph(tasks), keys))
+    return da.Array(tasks, array.name, array.chunks, meta=array._meta)
 
 
 def _with_parts_in_common(layer) -> Mapping:
@@ -97,8 +100,12 @@ def _argument(layer: Blockwise, name, index):
         for axis, number in zip(index, layer.numblocks[name], strict=True)
     ]
 
-    def place(at):
-        return tuple(0 if n is None else at[n] for n in places)
+    if places == list(range(len(layer.output_indices))):  # the same block, as most arguments are
+        place = tuple
+    else:
+
+        def place(at):
+            return tuple(0 if n is None else at[n] for n in places)
 
     if name in layer.io_deps:
         return lambda at: layer.io_deps[name][place(at)]

@@ -184,6 +184,7 @@ def run_config(
         records[band.name] = record = prepare_band(config, band, inputs[band.name], output, step)
         new, cuts[band.name], found[band.name] = _targets_of_band(config, band, inputs, record, targets, output, step)
         written += new
+    remove_leftovers(output)  # of workers that died
     products = [
         product
         for n, target in enumerate(targets)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import dask.array as da
 import numpy as np
 from astropy.io import fits
 
 from galprep_dask.arrays import CHUNK_SIDE, ImageLike
+from galprep_dask.sky._kernels.difference import difference
 from galprep_dask.stats import sigma_clipped_stats
 
 __all__ = ["ConstantSky", "fit_mean_sky", "fit_median_sky"]
@@ -36,6 +38,25 @@ class ConstantSky:
     def evaluate(self, shape: tuple[int, int], chunks=(CHUNK_SIDE, CHUNK_SIDE)) -> da.Array:
         """Give the sky as a lazy float64 image of ``shape``."""
         return da.full(shape, self.level, chunks=chunks, dtype=np.float64)
+
+    def subtract_from(self, image: da.Array, dtype) -> da.Array:
+        """
+        Give an image minus the sky, lazily, without an image of the sky in between.
+
+        Parameters
+        ----------
+        image : (ny, nx) dask array
+            In the unit of the sky.
+        dtype : dtype
+            float32 or float64.
+
+        Returns
+        -------
+        (ny, nx) dask array of ``dtype``
+            The same to the bit as the difference to :meth:`evaluate`, taken in float64 and rounded once.
+        """
+        of_block = partial(difference, sky=self.level, dtype=dtype)
+        return image.map_blocks(of_block, dtype=dtype, meta=image._meta.astype(dtype))
 
     def to_header(self) -> fits.Header:
         """Write the model down as FITS keywords."""

@@ -25,6 +25,7 @@ from galprep_dask.blockwise import map_blocks_at
 from galprep_dask.errors import ParameterError
 from galprep_dask.image import no_good_pixels
 from galprep_dask.sky._kernels.chebyshev import Band, change_of_sums, join_bands, sums_and_band
+from galprep_dask.sky._kernels.pieces import evaluate_pieces, subtract_pieces
 from galprep_dask.sky.least_squares import Solution, check_fit, clipped_fit, fit_planes, normal_matrix
 
 __all__ = ["PiecewiseSky", "fit_piecewise_sky"]
@@ -84,14 +85,43 @@ class PiecewiseSky:
             ``shape`` is larger: the pieces end with the image.
         """
         shape = self.shape if shape is None else tuple(shape)
-        if any(wanted > known for wanted, known in zip(shape, self.shape, strict=True)):
-            raise ParameterError(f"shape={shape!r} goes beyond the image of {self.shape} that the sky was fitted to.")
+        self._check_within(shape)
         chunks = da.core.normalize_chunks(chunks, shape, dtype=np.float64)
         template = da.zeros(shape, chunks=chunks, dtype=bool)  # gives blocks their shape, and nothing else
-        return map_blocks_at(
-            _evaluate_like, template, dtype=np.float64, coefficients=self.coefficients, edges_y=self.edges_y,
-            edges_x=self.edges_x, order=self.order,
-        )  # fmt: skip
+        return map_blocks_at(_evaluate_like, template, dtype=np.float64, **self._splines())
+
+    def subtract_from(self, image: da.Array, dtype) -> da.Array:
+        """
+        Give an image minus the sky, lazily, without an image of the sky in between.
+
+        Parameters
+        ----------
+        image : (ny, nx) dask array
+            In the unit of the sky, no larger than the image that it was fitted to.
+        dtype : dtype
+            float32 or float64.
+
+        Returns
+        -------
+        (ny, nx) dask array of ``dtype``
+            The same to the bit as the difference to :meth:`evaluate`, taken in float64 and rounded once.
+
+        Raises
+        ------
+        ParameterError
+            The image is larger: the pieces end with the one that was fitted.
+        """
+        self._check_within(image.shape)
+        return map_blocks_at(partial(subtract_pieces, dtype=dtype, **self._splines()), image, dtype=dtype)
+
+    def _splines(self) -> dict:
+        """Give what the kernels want to know."""
+        knots = _knots(self.edges_y, self.order), _knots(self.edges_x, self.order)
+        return {"coefficients": self.coefficients, "knots": knots, "order": self.order}
+
+    def _check_within(self, shape) -> None:
+        if any(wanted > known for wanted, known in zip(shape, self.shape, strict=True)):
+            raise ParameterError(f"shape={shape!r} goes beyond the image of {self.shape} that the sky was fitted to.")
 
     def to_header(self) -> fits.Header:
         """Write down what the model is; its coefficients are too many for a header."""
@@ -219,10 +249,8 @@ def _knots(edges: np.ndarray, order: int) -> np.ndarray:
     return np.concatenate([[borders[0]] * order, borders, [borders[-1]] * order])
 
 
-def _evaluate_like(block, *, origin, coefficients, edges_y, edges_x, order):
-    y = _basis(edges_y, order, np.arange(origin[0], origin[0] + block.shape[0], dtype=float))
-    x = _basis(edges_x, order, np.arange(origin[1], origin[1] + block.shape[1], dtype=float))
-    return y @ coefficients @ x.T
+def _evaluate_like(block, *, origin, **splines):
+    return evaluate_pieces(block.shape, origin, **splines)
 
 
 def _look_at_pieces(

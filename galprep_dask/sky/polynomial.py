@@ -18,7 +18,7 @@ from galprep_dask.arrays import CHUNK_SIDE, ImageLike
 from galprep_dask.blockwise import map_blocks_at
 from galprep_dask.errors import ParameterError, TooFewPixelsError
 from galprep_dask.image import no_good_pixels
-from galprep_dask.sky._kernels.chebyshev import change_of_sums, evaluate_block, sums_and_band
+from galprep_dask.sky._kernels.chebyshev import change_of_sums, evaluate_block, subtract_polynomial, sums_and_band
 from galprep_dask.sky.least_squares import Solution, check_fit, clipped_fit, fit_planes, normal_matrix
 
 __all__ = ["PolynomialSky", "fit_polynomial_sky"]
@@ -85,6 +85,25 @@ class PolynomialSky:
         return map_blocks_at(
             _evaluate_like, template, dtype=np.float64, coefficients=self.coefficients, image_shape=self.shape
         )
+
+    def subtract_from(self, image: da.Array, dtype) -> da.Array:
+        """
+        Give an image minus the sky, lazily, without an image of the sky in between.
+
+        Parameters
+        ----------
+        image : (ny, nx) dask array
+            In the unit of the sky.
+        dtype : dtype
+            float32 or float64.
+
+        Returns
+        -------
+        (ny, nx) dask array of ``dtype``
+            The same to the bit as the difference to :meth:`evaluate`, taken in float64 and rounded once.
+        """
+        how = {"coefficients": self.coefficients, "image_shape": self.shape}
+        return map_blocks_at(partial(subtract_polynomial, dtype=dtype, **how), image, dtype=dtype)
 
     def to_header(self) -> fits.Header:
         """Write the model down as FITS keywords, from which :meth:`from_header` makes it again."""

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import dask.array as da
 import numpy as np
 
 from galprep_dask.arrays import ImageLike, as_image, like
 from galprep_dask.image import float_dtype
+from galprep_dask.sky._kernels.difference import difference
 
 __all__ = ["subtract_sky"]
 
@@ -42,13 +45,8 @@ def subtract_sky(data: ImageLike, sky) -> ImageLike:
     if image.ndim == 2 and hasattr(sky, "subtract_from"):
         return like(sky.subtract_from(image, dtype), data)
     model = sky.evaluate(image.shape[-2:], image.chunks[-2:])
-    difference = da.map_blocks(
-        _difference, image, model if image.ndim == 2 else model[None], dtype=dtype, meta=image._meta.astype(dtype)
-    )
-    return like(difference, data)
-
-
-def _difference(block, sky):
-    # Cast on the way out, without an image of float64 in between.
-    result = np.empty(block.shape, float_dtype(block.dtype))
-    return np.subtract(block, sky, out=result, dtype=np.float64, casting="same_kind")
+    subtracted = da.map_blocks(
+        partial(difference, dtype=dtype), image, model if image.ndim == 2 else model[None], dtype=dtype,
+        meta=image._meta.astype(dtype),
+    )  # fmt: skip
+    return like(subtracted, data)

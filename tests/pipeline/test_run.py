@@ -3,6 +3,7 @@
 import json
 import os
 import threading
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -192,6 +193,21 @@ def test_a_cutout_that_was_damaged_or_lost_is_made_again(finished):
     assert tree(output) == expected
     after = inodes(output)
     assert all(after[name] == inode for name, inode in before.items() if "/d/d_" in name or "psf" in name)
+
+
+def test_what_a_worker_that_died_left_unfinished_is_removed(finished):
+    output, expected = finished / "out", tree(finished / "out")
+
+    @contextmanager
+    def step(name):
+        if name == "k: cutouts":
+            (output / "targets/d/.d_k.fits.0123456789ab.part").write_bytes(b"SIMPLE")
+            (output / "targets/d/.d_k.fits.0123456789ac.old").mkdir()
+        yield
+
+    assert run_config(read_config(finished / "config.toml"), step=step).ok
+    assert tree(output) == expected
+    assert not [path for path in output.rglob(".*") if path.suffix in (".part", ".old")]
 
 
 def test_force_and_clean_leave_what_a_new_run_leaves(finished, tmp_path):

@@ -17,7 +17,7 @@ from strategies import chunks_for
 from galprep_dask.errors import ImageShapeError, NoGoodPixelsError, ParameterError
 from galprep_dask.masks import grow_mask
 from galprep_dask.segmentation import detect_sources, smooth
-from galprep_dask.sky import fit_mesh_sky, subtract_sky
+from galprep_dask.sky import fit_mesh_sky
 from galprep_dask.sky.mesh import _box_statistics
 
 PHOTUTILS_ESTIMATORS = {
@@ -152,21 +152,6 @@ def test_evaluate_is_the_same_to_the_bit_for_every_chunking(chunks, box_size):
     assert found.chunks == chunks
     np.testing.assert_array_equal(found, sky.evaluate(chunks=-1))
     np.testing.assert_array_equal(sky.rms_image(chunks=chunks), sky.rms_image(chunks=-1))
-
-
-@pytest.mark.parametrize("dtype", ["f8", "f4", ">f4", "i2", "u1", "i8"])
-def test_subtracting_is_the_difference_to_what_is_evaluated_to_the_bit(dtype):
-    image, _ = field(level=120.0)
-    image = image if np.dtype(dtype).kind == "f" else np.nan_to_num(image, posinf=1.0)
-    image = np.clip(image, 0, 250).astype(dtype)
-    sky = fit_mesh_sky(image, box_size=(40, 25))
-    wanted = np.subtract(image, sky.evaluate().compute(), dtype=np.float64)
-    wanted = wanted.astype(np.float64 if dtype in ("f8", "i8") else np.float32)
-    for chunks in (1000, ((1, 100, 49), (7, 193))):
-        subtracted = subtract_sky(da.from_array(image, chunks=chunks), sky)
-        assert subtracted.dtype == wanted.dtype
-        np.testing.assert_array_equal(subtracted.compute(scheduler="sync"), wanted)
-    np.testing.assert_array_equal(subtract_sky(image[None], sky)[0], wanted)
 
 
 @pytest.mark.parametrize("dtype", ["f4", "f8"])

@@ -7,7 +7,7 @@ from astropy.io import fits
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.interpolate import BSpline
-from strategies import chunkings
+from strategies import chunkings, chunks_for
 
 from galprep_dask.errors import ImageShapeError, NoGoodPixelsError, ParameterError
 from galprep_dask.sky import fit_piecewise_sky
@@ -125,6 +125,20 @@ def test_outliers_are_clipped():
     image[::13, ::17] += 500.0
     clean, clipped = fit_piecewise_sky(field(), piece_size=40), fit_piecewise_sky(image, piece_size=40)
     assert np.abs(clean.evaluate() - clipped.evaluate()).max().compute() < 0.2
+
+
+@given(chunks_for((33, 41)), st.integers(1, 4))
+def test_evaluate_is_the_same_to_the_bit_for_every_chunking(chunks, order):
+    sky = fit_piecewise_sky(field()[:33, :41], piece_size=(16, 10), order=order)
+    found = sky.evaluate(chunks=chunks)
+    assert found.chunks == chunks
+    np.testing.assert_array_equal(found.compute(scheduler="sync"), sky.evaluate(chunks=-1).compute(scheduler="sync"))
+
+
+def test_evaluate_is_the_sum_of_the_splines():
+    sky = fit_piecewise_sky(field(), piece_size=(65, 40), order=2)
+    y, x = (splines(edges, 2, n) for n, edges in zip(SHAPE, (sky.edges_y, sky.edges_x), strict=True))
+    np.testing.assert_allclose(sky.evaluate(), y @ sky.coefficients @ x.T, rtol=1e-12, atol=1e-13)
 
 
 def test_evaluate_is_lazy_and_small(no_compute):

@@ -10,7 +10,7 @@ from numpy.polynomial.chebyshev import chebvander
 
 __all__ = [
     "ANY_ORDER", "Band", "change_of_sums", "compiled_float", "evaluate_block", "join_bands", "on_domain",
-    "sums_and_band",
+    "subtract_polynomial", "sums_and_band",
 ]  # fmt: skip
 
 #: Sums may be taken in any order, so that several are added up at a time; NaN and infinity stay what they are.
@@ -26,25 +26,57 @@ def on_domain(start: int, stop: int, length: int) -> np.ndarray:
 
 def evaluate_block(shape, origin, coefficients, image_shape) -> np.ndarray:
     """Values of the polynomial with ``coefficients[i, j]`` of T_i(y) T_j(x) on one block."""
+    values = np.empty(shape)
+    _values_of_rows(*_terms_of_block(shape, origin, coefficients, image_shape), values)
+    return values
+
+
+def subtract_polynomial(block, origin, coefficients, image_shape, dtype) -> np.ndarray:
+    """
+    Subtract from a block what :func:`evaluate_block` gives, a row at a time.
+
+    The difference is taken in float64, and rounded once to ``dtype``.
+    """
+    result = np.empty(block.shape, dtype)
+    _subtract(compiled_float(block), *_terms_of_block(block.shape, origin, coefficients, image_shape), result)
+    return result
+
+
+def _terms_of_block(shape, origin, coefficients, image_shape) -> tuple[np.ndarray, np.ndarray]:
+    """Coefficients of T_j(x) in every row, (ny, n), and T_j(x) in every column, (n, nx)."""
     degree_y, degree_x = coefficients.shape[0] - 1, coefficients.shape[1] - 1
     y = on_domain(origin[0], origin[0] + shape[0], image_shape[0])
     x = on_domain(origin[1], origin[1] + shape[1], image_shape[1])
-    by_x = np.ascontiguousarray(chebvander(x, degree_x).T)
-    return _values_of_rows(chebvander(y, degree_y) @ coefficients, by_x)
+    by_y = chebvander(y, degree_y)
+    # One term after the other: how a product of matrices adds up depends on how many rows they have.
+    in_row = sum(by_y[:, i, None] * coefficients[i] for i in range(degree_y + 1))
+    return in_row, np.ascontiguousarray(chebvander(x, degree_x).T)
 
 
 @njit(nogil=True, cache=True)
-def _values_of_rows(by_row, by_x):
-    """Sum ``by_row[y, j] * by_x[j, x]`` over j, always in the same order: the bits of a pixel are its own."""
-    ny, nx = len(by_row), by_x.shape[1]
-    values = np.zeros((ny, nx))
-    for y in range(ny):
-        row = values[y]
-        for j in range(by_x.shape[0]):
-            c, along = by_row[y, j], by_x[j]
-            for x in range(nx):
-                row[x] += c * along[x]
-    return values
+def _values_of_rows(by_row, by_x, values):
+    for y in range(len(by_row)):
+        _sum_terms(by_row[y], by_x, values[y])
+
+
+@njit(nogil=True, cache=True)
+def _subtract(block, by_row, by_x, result):
+    row = np.empty(by_x.shape[1])
+    for y in range(len(by_row)):
+        _sum_terms(by_row[y], by_x, row)
+        given, taken = block[y], result[y]
+        for x in range(len(row)):
+            taken[x] = np.float64(given[x]) - row[x]
+
+
+@njit(nogil=True, cache=True)
+def _sum_terms(coefficients, by_x, row):
+    """Sum ``coefficients[j] * by_x[j, x]`` over j, always in the same order: the bits of a pixel are its own."""
+    row[:] = 0.0
+    for j in range(len(coefficients)):
+        c, along = coefficients[j], by_x[j]
+        for x in range(len(row)):
+            row[x] += c * along[x]
 
 
 class Band(NamedTuple):
