@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 import uuid
 import warnings
 from collections.abc import Callable
@@ -15,7 +16,7 @@ from dask.base import get_scheduler
 
 from galprep_dask.errors import GalprepWarning
 
-__all__ = ["as_one_task", "computes_on_cluster", "is_task", "let_go", "wait_for"]
+__all__ = ["as_one_task", "computed_here", "computes_on_cluster", "is_task", "let_go", "wait_for"]
 
 #: What one task may take along without a warning of dask's: stamps of some hundred stars are a few MiB.
 _LARGE = "256 MiB"
@@ -64,14 +65,47 @@ async def _nothing() -> None:
 
 def wait_for(kept):
     """Wait until the workers have all of what they are to keep; what fails there is raised here."""
-    from distributed import futures_of, wait
+    from distributed import futures_of, rejoin, secede, wait
 
     futures = futures_of(kept)
+    # A task that waits gives its place to those that it waits for, as one that computes does.
+    within = is_task()
+    if within:
+        secede()
     wait(futures)
+    if within:
+        rejoin()
     for future in futures:
         if future.status != "finished":
             future.result()
     return kept
+
+
+class _ComputedHere:
+    """
+    While any thread is within it, what is computed is computed by the thread that asks for it.
+
+    What is done in a task is small: threads started for it, and graphs made shorter, would cost more than they save.
+    On a cluster tasks that hand tasks to their own scheduler can wait for each other.
+    """
+
+    def __init__(self):
+        self._lock, self._within, self._setting = threading.Lock(), 0, None
+
+    def __enter__(self):
+        with self._lock:
+            if self._within == 0:
+                self._setting = dask.config.set({"scheduler": "synchronous", "optimization.fuse.active": False})
+            self._within += 1
+
+    def __exit__(self, *error):
+        with self._lock:
+            self._within -= 1
+            if self._within == 0:
+                self._setting.__exit__(None, None, None)
+
+
+computed_here = _ComputedHere()
 
 
 def as_one_task(func: Callable, /, **kwargs) -> Any:

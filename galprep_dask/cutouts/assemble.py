@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import xarray as xr
 
+from galprep_dask.cluster import computed_here
 from galprep_dask.cutouts.cutout import beyond, header_of_cut
 from galprep_dask.errors import GalprepError
 from galprep_dask.io.fits_reader import FitsPlane
@@ -153,6 +154,7 @@ def _hand_on(recipe: Recipe, job, parts: list):
     if recipe.sink is None:
         return cut
     try:
-        return recipe.sink(k, cut)
+        with computed_here:
+            return recipe.sink(k, cut)
     except GalprepError as error:
         return Refused(str(error))

@@ -76,7 +76,8 @@ def atomic_path(path: str | os.PathLike, overwrite: bool = False) -> Iterator[Pa
         for example. A file that was at ``path`` before is then as it was.
     """
     path = check_output(path, overwrite)
-    temporary = path.with_name(f".{path.name[:100]}.{uuid.uuid4().hex[:12]}.part")
+    # Workers that write into it may have been started in another folder.
+    temporary = path.absolute().with_name(f".{path.name[:100]}.{uuid.uuid4().hex[:12]}.part")
     try:
         yield temporary
         if temporary.is_dir() and path.is_dir():

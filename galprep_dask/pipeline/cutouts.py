@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import logging
-import threading
 import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import dask
 import numpy as np
 import xarray as xr
 from astropy import units as u
@@ -205,33 +203,6 @@ def _psf_of(output: Path, band: Band, record: dict) -> PSFModel | None:
     return PSFModel.from_fits(layout.psf_file(output, band.name))
 
 
-class _ComputedHere:
-    """
-    While any thread is within it, what is computed is computed by the thread that asks for it.
-
-    A cutout is small, and made in a task: threads started for it, and graphs made shorter, would cost more than they
-    save, and on a cluster a task that hands tasks to its own scheduler can wait for itself.
-    """
-
-    def __init__(self):
-        self._lock, self._within, self._setting = threading.Lock(), 0, None
-
-    def __enter__(self):
-        with self._lock:
-            if self._within == 0:
-                self._setting = dask.config.set({"scheduler": "synchronous", "optimization.fuse.active": False})
-            self._within += 1
-
-    def __exit__(self, *error):
-        with self._lock:
-            self._within -= 1
-            if self._within == 0:
-                self._setting.__exit__(None, None, None)
-
-
-_computed_here = _ComputedHere()
-
-
 @dataclass(frozen=True)
 class _Sink:
     """Write the product of a cutout as soon as it is whole; give its number of masked pixels, or what went wrong."""
@@ -246,8 +217,7 @@ class _Sink:
     def __call__(self, k: int, cut: xr.Dataset) -> int | str:
         job = self.jobs[k]
         try:
-            with _computed_here:
-                return self._write(job, cut)
+            return self._write(job, cut)
         except Exception as error:
             if not isinstance(error, GalprepError | OSError | MemoryError):
                 _log.exception("target %r", job.target.name)

@@ -10,12 +10,15 @@ import pytest
 import xarray as xr
 from astropy.io import fits
 from astropy.wcs import WCS
+from command_line import galprep, write_field
 from distributed import Client, LocalCluster
 from fields import tan_header
 
 from galprep_dask import make_image, open_image
+from galprep_dask.cluster import computes_on_cluster
 from galprep_dask.cutouts import cutout_many, extract_stamps, write_product
 from galprep_dask.errors import NoGoodPixelsError
+from galprep_dask.masks import grow_mask, target_mask
 
 SHAPE = (310, 290)
 X, Y = np.random.default_rng(1).uniform(-10, [300, 320], (60, 2)).T
@@ -106,3 +109,42 @@ def test_images_that_the_workers_keep(client):
     ra, dec = WCS(tan_header((100, 100))).all_pix2world([50.0, 29.5], [60.0, 29.5], 0)
     found, _ = cutout_many(image, ra, dec, 11)
     np.testing.assert_array_equal(found[0]["data"], pixels[55:66, 45:56] + 1)
+
+
+def masked(k, cut):
+    return computes_on_cluster(), target_mask(cut["data"].values, 20, 20, fwhm=2.5)
+
+
+@pytest.mark.timeout(60)
+def test_what_a_sink_computes_is_computed_where_it_runs(client, image):
+    """Tasks that gave tasks to their own scheduler waited for each other without an end."""
+    ra, dec = WCS(tan_header(SHAPE)).all_pix2world(X[:12], Y[:12], 0)
+    found, table = cutout_many(image, ra, dec, 41, sink=masked)
+    with dask.config.set(scheduler="threads"):
+        expected, _ = cutout_many(image, ra, dec, 41, sink=masked)
+    for k in np.flatnonzero(table["cut"]):
+        assert not found[k][0]
+        np.testing.assert_array_equal(found[k][1], expected[k][1])
+
+
+@pytest.mark.timeout(60)
+def test_commands_cut_on_workers_what_they_cut_on_threads(tmp_path, client):
+    write_field(tmp_path)
+    command = ("cutout", "mosaic.fits", "--targets", "targets.ecsv", "--no-sigma")
+    with dask.config.set(scheduler="threads"):
+        assert galprep(*command, "-o", "threads", cwd=tmp_path)[::2] == (0, "")
+    assert galprep(*command, "-o", "workers", "--scheduler", client.scheduler.address, cwd=tmp_path)[::2] == (0, "")
+    for path in (tmp_path / "threads").iterdir():
+        assert path.read_bytes() == (tmp_path / "workers" / path.name).read_bytes()
+
+
+def grown(seed):
+    pixels = np.random.default_rng(seed).normal(size=(40, 50))
+    return grow_mask((pixels > 2).astype("i4"), pixels, sky_level=0.0, sky_std=1.0, max_grow_size=5)
+
+
+@pytest.mark.timeout(60)
+def test_whole_images_can_be_grown_in_tasks(client):
+    """One image a task: as many tasks as there are threads waited for a thread to become free."""
+    for seed, mask in enumerate(client.gather(client.map(grown, range(8)))):
+        np.testing.assert_array_equal(mask, grown(seed))

@@ -15,15 +15,15 @@ import dask
 import numpy as np
 import pytest
 import s3fs
-from distributed import Client
+from distributed import Client, default_client
 from object_store import object_store
 from steps import Job, digest, make_mosaic, writer
 
 import galprep_dask
-from galprep_dask import open_image
+from galprep_dask import open_image, write_image
 from galprep_dask.cli._session import session
 from galprep_dask.cutouts import cutout_many
-from galprep_dask.errors import ClusterError
+from galprep_dask.errors import ClusterError, ParameterError
 from galprep_dask.masks import grow_mask
 from galprep_dask.segmentation import detect_sources, smooth
 from galprep_dask.sky import fit_polynomial_sky
@@ -62,6 +62,8 @@ class Processes:
 @pytest.fixture(scope="module")
 def processes(tmp_path_factory):
     started = Processes(tmp_path_factory.mktemp("elsewhere"))
+    with Client(started.address) as client:
+        client.wait_for_workers(2)
     yield started
     started.stop()
 
@@ -79,6 +81,34 @@ def test_workers_that_share_files(processes, mosaic, tmp_path):
         found = Job(*mosaic, tmp_path / "cluster", chunks=150).run(steps)
     for step in steps:
         np.testing.assert_equal(found[step], expected[step], err_msg=step)
+
+
+@pytest.mark.parametrize("name", ["copy.fits", "copy.zarr"])
+def test_relative_paths_are_those_of_the_client(processes, mosaic, tmp_path, monkeypatch, name):
+    """Workers wrote into a file that they looked for in the folder that they were started in."""
+    monkeypatch.chdir(tmp_path)
+    os.symlink(mosaic[0], "mosaic.fits")
+    with Client(processes.address):
+        assert write_image(open_image("mosaic.fits", chunks=200), name) == Path(name)
+    np.testing.assert_array_equal(open_image(name)["data"], open_image(mosaic[0])["data"])
+
+
+def test_workers_with_another_version_are_refused(processes, monkeypatch):
+    monkeypatch.setattr(galprep_dask, "__version__", "99.0")
+    with pytest.raises(ParameterError, match=r"has galprep-dask \d.*, and this is 99.0"), session(0, processes.address):
+        pass
+
+
+def blocked_signals():
+    return signal.pthread_sigmask(signal.SIG_BLOCK, [])
+
+
+def test_an_interrupt_ends_a_command_and_not_its_workers():
+    """A terminal sends it to all processes; each of those of workers ended with a traceback."""
+    before = blocked_signals()
+    with session(workers=1, quiet=True):
+        assert [signal.SIGINT in signals for signals in default_client().run(blocked_signals).values()] == [True]
+        assert signal.SIGINT not in blocked_signals() == before
 
 
 def job(image, targets, sink):
