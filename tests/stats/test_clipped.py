@@ -83,6 +83,12 @@ def test_median_of_an_even_number_of_float32_pixels_is_not_rounded_to_float32():
     assert sigma_clipped_stats(image, maxiters=0) == (30000001.0, 30000001.0, 1.0)
 
 
+def test_no_bit_depends_on_chunks_where_pixels_differ_by_orders_of_magnitude():
+    image = np.array([[0.0, -9.71e163, -1.02e154, -2.13e125], [2.89e132, -9.43711083e139, 1.51e160, 1.21e104]])
+    image = np.concatenate([image, [[2.78e161, 2.02e123, -1.5e151, 0.0]]])
+    assert sigma_clipped_stats(da.from_array(image, chunks=2)) == sigma_clipped_stats(image)
+
+
 @given(st.sampled_from(["f4", "f8"]).flatmap(chunked))
 def test_no_bit_depends_on_chunks_whatever_the_pixels(images):
     image, lazy = images

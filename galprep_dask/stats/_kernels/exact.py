@@ -140,9 +140,9 @@ def _sum_two_limbs(strip, low, high, unit, taken):
     for i in range(len(strip)):
         value = strip[i]
         scaled = value * unit
-        h = np.floor(scaled * _STEP)
+        h = np.trunc(scaled * _STEP)
         rest = (scaled * _STEP - h) * _STEP
-        m = np.floor(rest)
+        m = np.trunc(rest)
         inside = (value > low) & (value < high) & (rest == m) & (abs(scaled) <= 1.0)
         inside &= (scaled != 0.0) | (value == 0.0)
         h, m = h if inside else 0.0, m if inside else 0.0
@@ -163,11 +163,11 @@ def _sum_three_limbs(strip, low, high, unit, taken):
     for i in range(len(strip)):
         value = strip[i]
         scaled = value * unit
-        h = np.floor(scaled * _STEP)
+        h = np.trunc(scaled * _STEP)
         rest = (scaled * _STEP - h) * _STEP
-        m = np.floor(rest)
+        m = np.trunc(rest)
         rest = (rest - m) * _STEP
-        lowest = np.floor(rest)
+        lowest = np.trunc(rest)
         inside = (value > low) & (value < high) & (rest == lowest) & (abs(scaled) <= 1.0)
         inside &= (scaled != 0.0) | (value == 0.0)
         h, m, lowest = h if inside else 0.0, m if inside else 0.0, lowest if inside else 0.0
