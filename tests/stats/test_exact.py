@@ -18,7 +18,7 @@ def whole(pieces):
 def test_what_is_taken_is_summed_to_the_last_bit(dtype, sign):
     """Small negative values beside large ones had lost their last bits."""
     rng = np.random.default_rng(0)
-    values = (sign * rng.uniform(0.5, 1, 2000) * 2.0 ** rng.integers(-120, 1, 2000)).astype(dtype).astype("f8")
+    values = (sign * rng.uniform(0.5, 1, 2000) * 2.0 ** rng.integers(-40, 1, 2000)).astype(dtype).astype("f8")
     values[:4] = 0.0, sign * 1.0, sign * 2.0**-60, sign * 2.0**-61
     taken, (sums, squares) = np.zeros(2000, np.uint8), no_sums(1)
     n = add_strip(values, -np.inf, np.inf, 0, dtype == "f4", taken, sums[0], squares[0])
