@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -179,17 +180,26 @@ class _Directory(LocalStore):
     """
     A directory that is not made anew once it was removed.
 
-    After a failure, threads and workers go on with the blocks that they have in hand.
+    After a failure, threads and workers go on with the blocks that they have in hand. Whoever makes a directory of
+    them anew, because the removal came between a look and the writing, removes it.
     """
 
     def set_sync(self, key, value):
         self._check()
         super().set_sync(key, value)
+        self._check_still_there(key)
 
     async def set(self, key, value):
         self._check()
         await super().set(key, value)
+        self._check_still_there(key)
 
     def _check(self):
         if not self.root.is_dir():
             raise FileNotFoundError(f"{str(self.root)!r} was removed while it was written to.")
+
+    def _check_still_there(self, key):
+        # The first that is written is such a file, and no block is written without.
+        if key not in _MARKERS and not any((self.root / name).is_file() for name in _MARKERS):
+            shutil.rmtree(self.root, ignore_errors=True)
+            self._check()

@@ -1,4 +1,5 @@
 import logging
+import shutil
 import warnings
 
 import dask.array as da
@@ -11,6 +12,8 @@ from astropy import units
 from astropy.io import fits
 from astropy.nddata import CCDData, InverseVariance, StdDevUncertainty, UnknownUncertainty, VarianceUncertainty
 from astropy.wcs import WCS
+from zarr.core.buffer import default_buffer_prototype
+from zarr.storage import LocalStore
 
 from galprep_dask import make_image, open_image, write_image
 from galprep_dask.errors import (
@@ -22,6 +25,7 @@ from galprep_dask.errors import (
     ParameterError,
 )
 from galprep_dask.image import celestial_wcs, image_header
+from galprep_dask.io.zarr import _Directory
 
 
 @pytest.fixture
@@ -211,6 +215,25 @@ def test_zarr_written_over_itself_and_left_alone_by_a_failure(tmp_path, full):
         write_image(broken, path, overwrite=True)
     np.testing.assert_array_equal(open_image(path)["data"].values, full["data"].values * 2)
     assert [entry.name for entry in tmp_path.iterdir()] == ["image.zarr"]
+
+
+def test_a_store_that_is_removed_while_a_block_is_written_is_not_made_anew(tmp_path, monkeypatch):
+    store = _Directory(tmp_path / "image.zarr")
+    (tmp_path / "image.zarr").mkdir()
+    block = default_buffer_prototype().buffer.from_bytes(b"pixels")
+    for key in ("zarr.json", "data/c/0/0"):
+        store.set_sync(key, block)
+    assert (tmp_path / "image.zarr/data/c/0/0").read_bytes() == b"pixels"
+    write = LocalStore.set_sync
+
+    def remove_and_write(*arguments):
+        shutil.rmtree(tmp_path / "image.zarr")
+        write(*arguments)
+
+    monkeypatch.setattr(LocalStore, "set_sync", remove_and_write)
+    with pytest.raises(FileNotFoundError, match="was removed while it was written to"):
+        store.set_sync("data/c/0/1", block)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("version", [2, 3])
