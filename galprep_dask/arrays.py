@@ -15,8 +15,8 @@ from astropy.units import Quantity, UnitBase
 from galprep_dask.errors import ImageShapeError, ParameterError
 
 __all__ = [
-    "CHUNK_SIDE", "ImageLike", "as_image", "as_mask", "check_same_shape", "is_finite", "is_number", "is_whole",
-    "like", "take_off_unit",
+    "CHUNK_SIDE", "ImageLike", "as_image", "as_labels", "as_mask", "check_same_shape", "is_finite", "is_number",
+    "is_whole", "like", "take_off_unit",
 ]  # fmt: skip
 
 #: An image in any of the accepted kinds: ``numpy.ndarray``, ``dask.array.Array``, ``xarray.DataArray``.
@@ -108,6 +108,14 @@ def as_mask(mask: ImageLike | None, data: da.Array, name: str = "mask") -> da.Ar
     check_same_shape(mask, data.shape, name)
     mask = as_image(mask, name, chunks=data.chunks)
     return mask if mask.dtype == bool else mask != 0
+
+
+def as_labels(block: np.ndarray) -> np.ndarray:
+    """Give a block of whole numbers as int32 labels; ParameterError where one is none."""
+    low, high = int(block.min(initial=0)), int(block.max(initial=0))
+    if low < 0 or high > np.iinfo(np.int32).max:
+        raise ParameterError(f"segmentation has labels from {low} to {high}; expected 0 to 2147483647.")
+    return block.astype(np.int32, copy=False)
 
 
 def is_number(value) -> bool:

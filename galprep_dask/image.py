@@ -23,7 +23,7 @@ from astropy.io import fits
 from astropy.wcs import WCS, FITSFixedWarning, NoConvergence
 from astropy.wcs.utils import proj_plane_pixel_area, wcs_to_celestial_frame
 
-from galprep_dask.arrays import ImageLike, as_image, as_mask, check_same_shape, is_finite
+from galprep_dask.arrays import ImageLike, as_image, as_labels, as_mask, check_same_shape, is_finite
 from galprep_dask.errors import (
     DistortionWarning,
     MissingExptimeError,
@@ -142,8 +142,8 @@ def make_image(
         plane = as_image(plane, name, chunks=plane_chunks)
         if name == "mask":
             plane = as_mask(plane, plane)
-        elif PLANES[name] is not None:
-            plane = plane.astype(PLANES[name])
+        elif name == "segmentation":
+            plane = int32_labels(plane)
         else:
             plane = _as_float(plane)
         variables[name] = (("y", "x"), plane)
@@ -158,6 +158,13 @@ def make_image(
         "hdu": None if hdu is None else int(hdu),
     }
     return xr.Dataset(variables, attrs={name: value for name, value in attrs.items() if value is not None})
+
+
+def int32_labels(plane: da.Array) -> da.Array:
+    """Give labels as they are stored; computing them raises ParameterError where one is not from 0 to 2147483647."""
+    if plane.dtype == np.int32 or plane.dtype.kind not in "iu":
+        return plane.astype(np.int32)
+    return plane.map_blocks(as_labels, dtype=np.int32, meta=np.empty((0, 0), np.int32))
 
 
 def _as_float(array: da.Array) -> da.Array:

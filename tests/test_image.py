@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import chunked
 
+from galprep_dask import write_image
 from galprep_dask.errors import (
     DistortionWarning,
     ImageShapeError,
@@ -299,3 +300,16 @@ def test_missing_quantities_name_argument_and_keywords(name, error, unit):
         require(image, name, ("ONE", "TWO"))
     assert str(caught.value) == f"no {name} for 'field_r.fits' [HDU 1]: looked for ONE, TWO. Pass {name}= in {unit}."
     assert require(image.assign_attrs({name: 3.5}), name, ()) == 3.5
+
+
+@pytest.mark.parametrize("wrong", [2**40, -1])
+def test_labels_that_int32_does_not_hold_are_refused(tmp_path, wrong):
+    labels = np.zeros((6, 7), np.int64)
+    labels[2, 2] = wrong
+    image = make_image(np.ones((6, 7)), segmentation=labels)
+    with pytest.raises(ParameterError, match=f"segmentation has labels.* {wrong}"):
+        image["segmentation"].compute()
+    for named in (image, make_image(np.ones((6, 7))).assign(segmentation=(("y", "x"), labels))):
+        with pytest.raises(ParameterError, match=f"segmentation has labels.* {wrong}"):
+            write_image(named, tmp_path / "image.fits")
+    assert list(tmp_path.iterdir()) == []

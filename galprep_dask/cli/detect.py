@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -64,7 +65,10 @@ def detect(
 
         galprep detect mosaic.fits --box-size 64 --deblend -o sources.fits
     """
+    from astropy.io import fits
+
     from galprep_dask import open_image
+    from galprep_dask.cutouts.provenance import record_provenance
     from galprep_dask.io.atomic import check_output
     from galprep_dask.segmentation import (
         deblend_sources,
@@ -79,6 +83,13 @@ def detect(
             check_output(file, overwrite)
     image = open_image(path, hdu_of(hdu), mask=mask)
     bad = image.get("mask")
+    parameters = {
+        "fwhm": fwhm, "n_sigma": n_sigma, "threshold": threshold, "n_pixels": n_pixels, "connectivity": connectivity,
+        "box_size": box_size, "mask": None if mask is None else Path(mask).name,
+        **({"n_levels": n_levels, "contrast": contrast} if deblend else {}),
+    }  # fmt: skip
+    source = (image.attrs.get("path"), image.attrs.get("hdu"))
+    recorded = partial(record_provenance, source=source, parameters={"detect": parameters})
     with session(workers, scheduler, quiet=as_json) as shown:
         if box_size:
             with shown.step("sky"):
@@ -97,11 +108,12 @@ def detect(
                 )
         with shown.step("catalogue"):
             table = image.galprep.source_catalog(found)
+        table.meta.update(recorded(fits.Header()))
         write_catalog(table, output, overwrite=overwrite)
         files = [output]
         if segmentation is not None:
             with shown.step(f"writing {segmentation}"):
-                write_segmentation(found, segmentation, header=image.galprep.header, overwrite=overwrite)
+                write_segmentation(found, segmentation, header=recorded(image.galprep.header), overwrite=overwrite)
             files.append(segmentation)
     rows = {"sources": len(table), "threshold": float(level), "files": [str(file) for file in files]}
     report(rows, title=f"sources of {path}", as_json=as_json)

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from traceback import walk_tb
 from typing import Any
+from urllib.parse import unquote
 
 import fsspec
 from astropy.io import fits
@@ -49,8 +50,11 @@ def is_remote(path: str) -> bool:
 
 
 def local_path(path: str) -> str:
-    """Give the plain path of a ``file://`` URL or of one with ``~``."""
-    return os.path.expanduser(path.split("://", 1)[1] if "://" in path else path)
+    """Give the plain path of a ``file://`` URL, as it is or as ``Path.as_uri`` writes it, or of one with ``~``."""
+    if "://" not in path:
+        return os.path.expanduser(path)
+    plain = path.split("://", 1)[1]
+    return plain if os.path.exists(plain) else unquote(plain)
 
 
 @contextmanager

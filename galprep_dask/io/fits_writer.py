@@ -28,7 +28,7 @@ from galprep_dask._version import __version__
 from galprep_dask.arrays import as_image
 from galprep_dask.cluster import computes_on_cluster
 from galprep_dask.errors import ImageShapeError, ParameterError
-from galprep_dask.image import PLANES, float_dtype, image_header, make_image
+from galprep_dask.image import PLANES, float_dtype, image_header, int32_labels, make_image
 from galprep_dask.io.atomic import atomic_path
 from galprep_dask.io.files import local_path
 from galprep_dask.io.fits_reader import contiguous_runs
@@ -226,7 +226,7 @@ def _storable(pixels, name: str = "data") -> da.Array:
     pixels = da.asarray(pixels)
     if name == "mask":
         return (pixels != 0).astype("u1")
-    return pixels.astype(PLANES.get(name) or float_dtype(pixels.dtype))
+    return int32_labels(pixels) if name == "segmentation" else pixels.astype(float_dtype(pixels.dtype))
 
 
 @dataclass(frozen=True)

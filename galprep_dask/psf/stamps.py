@@ -9,10 +9,10 @@ import numpy as np
 from astropy.table import Table
 from scipy import ndimage
 
-from galprep_dask.arrays import ImageLike, as_image, as_mask, check_same_shape
+from galprep_dask.arrays import ImageLike, as_image, as_labels, as_mask, check_same_shape
 from galprep_dask.cutouts import extract_stamps
 from galprep_dask.errors import ParameterError, TooFewStarsError
-from galprep_dask.segmentation.segmentation_image import Segmentation, as_labels, as_segmentation
+from galprep_dask.segmentation.segmentation_image import Segmentation, as_segmentation
 
 __all__ = ["StarStamps", "star_stamps"]
 

@@ -7,7 +7,7 @@ from functools import cached_property
 import dask.array as da
 import numpy as np
 
-from galprep_dask.arrays import ImageLike, as_image, check_same_shape
+from galprep_dask.arrays import ImageLike, as_image, as_labels, check_same_shape
 from galprep_dask.blockwise import merge_blocks_at
 from galprep_dask.cluster import computes_on_cluster, let_go
 from galprep_dask.errors import ParameterError
@@ -15,7 +15,7 @@ from galprep_dask.fused import compute_now
 from galprep_dask.segmentation._kernels.label import components_of_labels, runs_of_labels
 from galprep_dask.segmentation._kernels.merge import Table, join_tables
 
-__all__ = ["Segmentation", "as_labels", "as_segmentation", "labels_like"]
+__all__ = ["Segmentation", "as_segmentation", "labels_like"]
 
 
 class Segmentation:
@@ -140,14 +140,6 @@ def _same_pixels(one: ImageLike | None, other: ImageLike | None) -> bool:
     """Tell whether two arrays are the same at a glance: NumPy arrays by identity, dask arrays by name."""
     one, other = (array.data if hasattr(array, "dims") else array for array in (one, other))
     return one is other or (isinstance(one, da.Array) and isinstance(other, da.Array) and one.name == other.name)
-
-
-def as_labels(block: np.ndarray) -> np.ndarray:
-    """Give labels as int32; ParameterError where they are none."""
-    low, high = int(block.min(initial=0)), int(block.max(initial=0))
-    if low < 0 or high > np.iinfo(np.int32).max:
-        raise ParameterError(f"segmentation has labels from {low} to {high}; expected 0 to 2147483647.")
-    return block.astype(np.int32, copy=False)
 
 
 def table_of_block(labels: np.ndarray, *, origin) -> Table:

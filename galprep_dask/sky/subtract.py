@@ -8,6 +8,7 @@ import dask.array as da
 import numpy as np
 
 from galprep_dask.arrays import ImageLike, as_image, like
+from galprep_dask.errors import ImageShapeError, ParameterError
 from galprep_dask.image import float_dtype
 from galprep_dask.sky._kernels.difference import difference
 
@@ -21,8 +22,8 @@ def subtract_sky(data: ImageLike, sky) -> ImageLike:
     Parameters
     ----------
     data : (ny, nx) array, NumPy, dask or xarray
-        Image in the unit of the model, or a cube of such images. Not modified. Its first pixel is taken for that of
-        the image that the sky was fitted to: subtract first, and cut then.
+        Image in the unit of the model, or a cube of such images. Not modified. It has the shape of the image that the
+        sky was fitted to: subtract first, and cut then.
     sky : sky model
         Any model of this room, or what has ``evaluate(shape, chunks)``; ``subtract_from(image, dtype)`` is taken where
         there is one, for images.
@@ -33,6 +34,13 @@ def subtract_sky(data: ImageLike, sky) -> ImageLike:
         float32 for float32 images, and float64 for images of float64 and of wide integers. The difference is taken
         in float64, and rounded once.
 
+    Raises
+    ------
+    ImageShapeError
+        The image has another shape than the one that the sky was fitted to.
+    ParameterError
+        ``sky`` is no sky model.
+
     Examples
     --------
     >>> from galprep_dask.sky import fit_median_sky
@@ -42,6 +50,14 @@ def subtract_sky(data: ImageLike, sky) -> ImageLike:
     (dtype('float32'), 0.0)
     """
     image = as_image(data, ndim=np.ndim(data))
+    if not hasattr(sky, "evaluate"):
+        raise ParameterError(f"sky is a {type(sky).__name__}; expected a sky model, of fit_median_sky for example.")
+    fitted = tuple(getattr(sky, "shape", image.shape[-2:]))
+    if fitted != image.shape[-2:]:
+        raise ImageShapeError(
+            f"the sky was fitted to an image of {fitted}, and this one has shape {image.shape}: it would get the sky "
+            "of the first corner. Subtract the sky first, and cut then."
+        )
     dtype = float_dtype(image.dtype)
     if image.ndim == 2 and hasattr(sky, "subtract_from"):
         return like(sky.subtract_from(image, dtype), data)

@@ -83,13 +83,22 @@ def test_detect_writes_what_the_functions_give(mosaic, tmp_path):
     np.testing.assert_array_equal(table["x_centroid"], expected["x_centroid"])
     np.testing.assert_array_equal(table["ra"], expected["sky_centroid"].ra)
     assert json.loads(done.stdout)["threshold"] == level
+    for told in (table.meta, fits.getheader(labels)):  # where it comes from
+        assert (told["GPVERS"], told["GPINPUT"], told["GPINHDU"]) == (gp.__version__, "out.fits", 0)
+        assert json.loads(told["GPPARAM"])["detect"]["n_sigma"] == 2.5
+        assert len(told["GPHASH"]) == len(told["GPINHASH"]) == 16
+    assert json.loads(fits.getheader(labels)["GPPARAM"]).keys() == {"detect"}  # the input says how its sky was taken
 
 
 def test_detect_deblends_and_takes_a_sky_off(mosaic, tmp_path):
     whole = run("detect", mosaic, "-o", tmp_path / "a.parquet", "--box-size", 60, "--json")
     split = run("detect", mosaic, "-o", tmp_path / "b.parquet", "--box-size", 60, "--deblend", "--json")
     counts = [json.loads(done.stdout)["sources"] for done in (whole, split)]
-    assert len(QTable.read(tmp_path / "a.parquet")) == counts[0]
+    table = QTable.read(tmp_path / "a.parquet")
+    assert len(table) == counts[0]
+    assert json.loads(table.meta["GPPARAM"])["detect"]["box_size"] == 60
+    run("detect", mosaic, "-o", tmp_path / "a.fits", "--box-size", 60)
+    assert QTable.read(tmp_path / "a.fits").meta["GPPARAM"] == table.meta["GPPARAM"]
     assert 20 <= counts[0] <= counts[1]
 
 

@@ -479,6 +479,9 @@ def test_a_file_url_is_a_path_and_the_name_of_a_packed_file_is_refused(tmp_path)
     path = write_image(np.ones((5, 6)), f"file://{tmp_path}/image.fits")
     assert path == tmp_path / "image.fits"
     assert open_image(f"file://{path}")["data"].shape == (5, 6)
+    path = write_image(np.ones((5, 6)), tmp_path / "an image 100%.fits")
+    assert open_image(path.as_uri())["data"].shape == (5, 6)
+    path.unlink()
     with pytest.raises(ParameterError, match="image.fits.gz.*compression="):
         write_image(np.ones((5, 6)), tmp_path / "image.fits.gz")
     assert sorted(os.listdir(tmp_path)) == ["image.fits"]

@@ -6,6 +6,7 @@ import dask.array as da
 import numpy as np
 import pytest
 
+from galprep_dask.errors import ImageShapeError, ParameterError
 from galprep_dask.sky import (
     fit_mean_sky,
     fit_median_sky,
@@ -47,8 +48,15 @@ def test_it_is_the_difference_to_what_is_evaluated_to_the_bit(name, dtype):
     np.testing.assert_array_equal(subtract_sky(image[None], sky)[0], wanted)
 
 
-def test_a_polynomial_goes_on_beyond_the_image_that_it_was_fitted_to():
-    image = np.add.outer(np.arange(40.0), 0.5 * np.arange(60.0))
-    sky = fit_polynomial_sky(image[:30, :40], order=1)
-    np.testing.assert_array_equal(subtract_sky(image, sky), image - sky.evaluate(image.shape).compute())
-    assert np.abs(subtract_sky(image, sky)).max() < 1e-9
+@pytest.mark.parametrize("name", ["polynomial", "pieces", "mesh"])
+def test_the_sky_of_another_image_is_refused(name):
+    """A cutout got the sky of the first corner of its mosaic."""
+    image = image_of("f8")
+    sky = FITS[name](image)
+    with pytest.raises(ImageShapeError, match=r"fitted to an image of \(150, 200\).*shape \(50, 60\).*cut then"):
+        subtract_sky(image[80:130, 90:150], sky)
+
+
+def test_what_is_no_sky_is_refused():
+    with pytest.raises(ParameterError, match="sky is a float; expected a sky model"):
+        subtract_sky(image_of("f8"), 3.0)
