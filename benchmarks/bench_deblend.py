@@ -146,9 +146,6 @@ def main():
     parser.add_argument("--many", type=int, nargs="+", metavar="N", help="sides of images with very many sources")
     given = parser.parse_args()
     print(machine() + "\n")
-    if given.many:
-        many(given.many)
-        return
     expected = None
     for name, code in ENTRIES.items():
         seconds, memory, (children, parents) = measure(code, given.size, given.repeats)
@@ -163,6 +160,9 @@ def main():
             f"  {name:<30s} {seconds / reference:5.2f}   {seconds:7.2f} s   {1e3 * seconds / parents:6.2f} ms a source"
             f"   peak {memory:5.0f} MiB"
         )
+    if given.many:
+        print()
+        many(given.many)
 
 
 if __name__ == "__main__":

@@ -348,16 +348,16 @@ def main():
     parser.add_argument("--all-at-once", type=int, nargs="+", metavar="N", help="sides of files to grow in too")
     given = parser.parse_args()
     print(machine())
-    if given.all_at_once:
-        grown_too(given.all_at_once, given.folder)
-        return
     block(given.repeats)
-    against_photutils(4096, given.folder, 1)
-    for size in dict.fromkeys((4096, given.size)):
+    least = min(4096, given.size)
+    against_photutils(least, given.folder, 1)
+    for size in dict.fromkeys((least, given.size)):
         pipeline(size, given.folder, given.repeats)
     if given.large:
         ours = ["galprep-dask, two threads", "galprep-dask, one thread"]
         pipeline(given.large, given.folder, 1, None if given.large_peers else ours)
+    if given.all_at_once:
+        grown_too(given.all_at_once, given.folder)
 
 
 if __name__ == "__main__":
