@@ -2,7 +2,7 @@
 Detection and catalogue: pixels per second as a ratio to scipy, SEP and photutils, and peak memory.
 
 Run ``python benchmarks/bench_segmentation.py [--size N] [--large N] [--repeats R] [--folder DIR]``, or with
-``--all-at-once N ...`` for growth as well, on files of these sides alone. Every number is taken in a process of its
+``--all-at-once N ...`` for growth as well, on files of these sides. Every number is taken in a process of its
 own, and ratios are between numbers of the same run. A side of 32768 writes a file of 4 GiB to the folder, and removes
 it. See README.md beside this file for how to read the numbers.
 """
