@@ -1,8 +1,8 @@
 """
 Deblending: time for one source as a ratio to photutils on the whole array, and peak memory.
 
-Run ``python benchmarks/bench_deblend.py [--size N] [--repeats N]``, with ``--many N ...`` for images of these sides as well
-that are made as they are read, with a source in every 16 x 16 pixels. Every number is taken in a process of its own,
+Run ``python benchmarks/bench_deblend.py [--size N] [--repeats N]``, with ``--many N ...`` for images of these sides as
+well, made as they are read, with a source in every 16 x 16 pixels. Every number is taken in a process of its own,
 and ratios are between numbers of the same run. See README.md beside this file for how to read them.
 """
 
